@@ -1,0 +1,272 @@
+#include "node/base/crypto.h"
+
+#include <openssl/evp.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+int crypto_init(struct err *err)
+{
+    if (sodium_init() < 0)
+        return err_set(err, ERR_UNSUPPORTED, "libsodium cannot start: no source of randomness");
+    return 0;
+}
+
+void crypto_random(void *ret_data, size_t len_bytes)
+{
+    randombytes_buf(ret_data, len_bytes);
+}
+
+void crypto_wipe(void *data, size_t len_bytes)
+{
+    sodium_memzero(data, len_bytes);
+}
+
+bool crypto_equal(const void *a, const void *b, size_t len_bytes)
+{
+    return sodium_memcmp(a, b, len_bytes) == 0;
+}
+
+/* libcrypto refuses only when it is out of memory or was built without the algorithm: nothing a caller could mend. */
+static void must(int ok)
+{
+    if (ok != 1)
+        abort();
+}
+
+void crypto_sha256(const void *data, size_t len_bytes, struct id *ret_digest)
+{
+    must(EVP_Digest(data, len_bytes, ret_digest->b, NULL, EVP_sha256(), NULL));
+}
+
+struct crypto_sha256 {
+    EVP_MD_CTX *context; /* owned */
+};
+
+int crypto_sha256_new(struct crypto_sha256 **ret_hash, struct err *err)
+{
+    struct crypto_sha256 *hash = calloc(1, sizeof *hash);
+    if (hash)
+        hash->context = EVP_MD_CTX_new();
+    if (!hash || !hash->context) {
+        free(hash);
+        return err_set(err, ERR_NOMEM, "no memory for a SHA-256 state");
+    }
+    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+    *ret_hash = hash;
+    return 0;
+}
+
+void crypto_sha256_add(struct crypto_sha256 *hash, const void *data, size_t len_bytes)
+{
+    must(EVP_DigestUpdate(hash->context, data, len_bytes));
+}
+
+void crypto_sha256_take(struct crypto_sha256 *hash, struct id *ret_digest)
+{
+    must(EVP_DigestFinal_ex(hash->context, ret_digest->b, NULL));
+    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+}
+
+void crypto_sha256_free(struct crypto_sha256 *hash)
+{
+    if (!hash)
+        return;
+    EVP_MD_CTX_free(hash->context);
+    free(hash);
+}
+
+void crypto_blake2b(void *ret_hash, size_t out_bytes, const void *key, size_t key_bytes, const void *a, size_t a_bytes,
+                    const void *b, size_t b_bytes)
+{
+    crypto_generichash_state state;
+    if (crypto_generichash_init(&state, key, key_bytes, out_bytes) != 0)
+        abort();
+    crypto_generichash_update(&state, a, a_bytes);
+    if (b_bytes > 0)
+        crypto_generichash_update(&state, b, b_bytes);
+    crypto_generichash_final(&state, ret_hash, out_bytes);
+    sodium_memzero(&state, sizeof state);
+}
+
+void crypto_id_of(const void *data, size_t len_bytes, struct id *ret_id)
+{
+    crypto_blake2b(ret_id->b, sizeof ret_id->b, NULL, 0, data, len_bytes, NULL, 0);
+}
+
+#define BLAKE2B_BLOCK_BYTES 128
+
+void crypto_hmac_blake2b(uint8_t ret_mac[64], const void *key, size_t key_bytes, const void *a, size_t a_bytes,
+                         const void *b, size_t b_bytes)
+{
+    uint8_t pad[BLAKE2B_BLOCK_BYTES] = {0};
+    if (key_bytes > sizeof pad)
+        crypto_blake2b(pad, 64, NULL, 0, key, key_bytes, NULL, 0);
+    else if (key_bytes > 0)
+        memcpy(pad, key, key_bytes);
+
+    crypto_generichash_state state;
+    for (size_t i = 0; i < sizeof pad; i++)
+        pad[i] ^= 0x36;
+    crypto_generichash_init(&state, NULL, 0, 64);
+    crypto_generichash_update(&state, pad, sizeof pad);
+    crypto_generichash_update(&state, a, a_bytes);
+    if (b_bytes > 0)
+        crypto_generichash_update(&state, b, b_bytes);
+    uint8_t inner[64];
+    crypto_generichash_final(&state, inner, sizeof inner);
+
+    for (size_t i = 0; i < sizeof pad; i++)
+        pad[i] ^= 0x36 ^ 0x5c;
+    crypto_blake2b(ret_mac, 64, NULL, 0, pad, sizeof pad, inner, sizeof inner);
+    sodium_memzero(pad, sizeof pad);
+    sodium_memzero(inner, sizeof inner);
+    sodium_memzero(&state, sizeof state);
+}
+
+void crypto_sign_keygen(struct crypto_sign_key *ret_key)
+{
+    crypto_sign_keypair(ret_key->public_key, ret_key->secret_key);
+}
+
+void crypto_sign_key_from_seed(const uint8_t seed[32], struct crypto_sign_key *ret_key)
+{
+    crypto_sign_seed_keypair(ret_key->public_key, ret_key->secret_key, seed);
+}
+
+void crypto_signature_make(uint8_t ret_signature[CRYPTO_SIGNATURE_BYTES], const void *data, size_t len_bytes,
+                           const struct crypto_sign_key *key)
+{
+    crypto_sign_detached(ret_signature, NULL, data, len_bytes, key->secret_key);
+}
+
+bool crypto_signature_check(const uint8_t signature[CRYPTO_SIGNATURE_BYTES], const void *data, size_t len_bytes,
+                            const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES])
+{
+    return crypto_sign_verify_detached(signature, data, len_bytes, public_key) == 0;
+}
+
+bool crypto_dh_public_of_sign(const uint8_t sign_public[CRYPTO_SIGN_PUBLIC_BYTES], uint8_t ret_public[CRYPTO_DH_BYTES])
+{
+    return crypto_sign_ed25519_pk_to_curve25519(ret_public, sign_public) == 0;
+}
+
+void crypto_dh_secret_of_sign(const struct crypto_sign_key *key, uint8_t ret_secret[CRYPTO_DH_BYTES])
+{
+    crypto_sign_ed25519_sk_to_curve25519(ret_secret, key->secret_key);
+}
+
+void crypto_dh_keygen(uint8_t ret_secret[CRYPTO_DH_BYTES], uint8_t ret_public[CRYPTO_DH_BYTES])
+{
+    randombytes_buf(ret_secret, CRYPTO_DH_BYTES);
+    crypto_dh_public(ret_secret, ret_public);
+}
+
+void crypto_dh_public(const uint8_t secret[CRYPTO_DH_BYTES], uint8_t ret_public[CRYPTO_DH_BYTES])
+{
+    crypto_scalarmult_base(ret_public, secret);
+}
+
+bool crypto_dh(const uint8_t secret[CRYPTO_DH_BYTES], const uint8_t public_key[CRYPTO_DH_BYTES],
+               uint8_t ret_shared[CRYPTO_DH_BYTES])
+{
+    return crypto_scalarmult(ret_shared, secret, public_key) == 0;
+}
+
+struct crypto_aead {
+    EVP_CIPHER_CTX *seal; /* owned; one context a direction keeps the key schedule of each */
+    EVP_CIPHER_CTX *open; /* owned */
+};
+
+int crypto_aead_new(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct crypto_aead **ret_aead, struct err *err)
+{
+    struct crypto_aead *aead = calloc(1, sizeof *aead);
+    if (!aead)
+        return err_set(err, ERR_NOMEM, "no memory for a cipher");
+    aead->seal = EVP_CIPHER_CTX_new();
+    aead->open = EVP_CIPHER_CTX_new();
+    int status = aead->seal && aead->open ? crypto_aead_rekey(aead, key, err)
+                                          : err_set(err, ERR_NOMEM, "no memory for a cipher");
+    if (status < 0) {
+        crypto_aead_free(aead);
+        return status;
+    }
+    *ret_aead = aead;
+    return 0;
+}
+
+int crypto_aead_rekey(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct err *err)
+{
+    if (EVP_EncryptInit_ex(aead->seal, EVP_chacha20_poly1305(), NULL, key, NULL) != 1 ||
+        EVP_DecryptInit_ex(aead->open, EVP_chacha20_poly1305(), NULL, key, NULL) != 1)
+        return err_set(err, ERR_INTERNAL, "libcrypto refuses a ChaCha20-Poly1305 key");
+    return 0;
+}
+
+void crypto_aead_free(struct crypto_aead *aead)
+{
+    if (!aead)
+        return;
+    EVP_CIPHER_CTX_free(aead->seal);
+    EVP_CIPHER_CTX_free(aead->open);
+    free(aead);
+}
+
+int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                     size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err)
+{
+    int done = 0;
+    int ok = EVP_EncryptInit_ex(aead->seal, NULL, NULL, NULL, nonce);
+    if (ok == 1 && ad_bytes > 0)
+        ok = EVP_EncryptUpdate(aead->seal, NULL, &done, ad, (int)ad_bytes);
+    if (ok == 1 && len_bytes > 0)
+        ok = EVP_EncryptUpdate(aead->seal, ret_sealed, &done, plain, (int)len_bytes);
+    if (ok == 1)
+        ok = EVP_EncryptFinal_ex(aead->seal, ret_sealed + len_bytes, &done);
+    if (ok == 1)
+        ok = EVP_CIPHER_CTX_ctrl(aead->seal, EVP_CTRL_AEAD_GET_TAG, CRYPTO_AEAD_TAG_BYTES, ret_sealed + len_bytes);
+    return ok == 1 ? 0 : err_set(err, ERR_INTERNAL, "libcrypto refuses to encrypt");
+}
+
+int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                     size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
+{
+    if (sealed_bytes < CRYPTO_AEAD_TAG_BYTES)
+        return err_set(err, ERR_AUTH, "sealed bytes are shorter than their tag");
+    size_t len = sealed_bytes - CRYPTO_AEAD_TAG_BYTES;
+    uint8_t tag[CRYPTO_AEAD_TAG_BYTES];
+    memcpy(tag, sealed + len, sizeof tag);
+
+    int done = 0;
+    int ok = EVP_DecryptInit_ex(aead->open, NULL, NULL, NULL, nonce);
+    if (ok == 1)
+        ok = EVP_CIPHER_CTX_ctrl(aead->open, EVP_CTRL_AEAD_SET_TAG, CRYPTO_AEAD_TAG_BYTES, tag);
+    if (ok == 1 && ad_bytes > 0)
+        ok = EVP_DecryptUpdate(aead->open, NULL, &done, ad, (int)ad_bytes);
+    if (ok == 1 && len > 0)
+        ok = EVP_DecryptUpdate(aead->open, ret_plain, &done, sealed, (int)len);
+    uint8_t none[CRYPTO_AEAD_TAG_BYTES];
+    if (ok == 1)
+        ok = EVP_DecryptFinal_ex(aead->open, none, &done);
+    return ok == 1 ? 0 : err_set(err, ERR_AUTH, "sealed bytes fail their authentication tag");
+}
+
+#define PACKET_NONCE_BYTES crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+
+void crypto_packet_seal(const uint8_t key[32], const void *ad, size_t ad_bytes, const void *plain, size_t len_bytes,
+                        uint8_t *ret_sealed)
+{
+    randombytes_buf(ret_sealed, PACKET_NONCE_BYTES);
+    crypto_aead_xchacha20poly1305_ietf_encrypt(ret_sealed + PACKET_NONCE_BYTES, NULL, plain, len_bytes, ad, ad_bytes,
+                                               NULL, ret_sealed, key);
+}
+
+bool crypto_packet_open(const uint8_t key[32], const void *ad, size_t ad_bytes, const uint8_t *sealed,
+                        size_t sealed_bytes, uint8_t *ret_plain)
+{
+    if (sealed_bytes < CRYPTO_PACKET_OVERHEAD)
+        return false;
+    return crypto_aead_xchacha20poly1305_ietf_decrypt(ret_plain, NULL, NULL, sealed + PACKET_NONCE_BYTES,
+                                                      sealed_bytes - PACKET_NONCE_BYTES, ad, ad_bytes, sealed,
+                                                      key) == 0;
+}
