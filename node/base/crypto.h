@@ -14,11 +14,11 @@
 #include "node/base/err.h"
 #include "node/base/id.h"
 
-#define CRYPTO_SIGN_PUBLIC_BYTES 32  /* Ed25519, RFC 8032 */
-#define CRYPTO_SIGN_SECRET_BYTES 64  /* seed and public key, as libsodium keeps it */
+#define CRYPTO_SIGN_PUBLIC_BYTES 32 /* Ed25519, RFC 8032 */
+#define CRYPTO_SIGN_SECRET_BYTES 64 /* seed and public key, as libsodium keeps it */
 #define CRYPTO_SIGNATURE_BYTES 64
-#define CRYPTO_DH_BYTES 32           /* X25519 keys and shared secrets, RFC 7748 */
-#define CRYPTO_AEAD_KEY_BYTES 32     /* ChaCha20-Poly1305, RFC 8439 */
+#define CRYPTO_DH_BYTES 32       /* X25519 keys and shared secrets, RFC 7748 */
+#define CRYPTO_AEAD_KEY_BYTES 32 /* ChaCha20-Poly1305, RFC 8439 */
 #define CRYPTO_AEAD_NONCE_BYTES 12
 #define CRYPTO_AEAD_TAG_BYTES 16
 #define CRYPTO_BLAKE2B_MAX_BYTES 64
@@ -64,10 +64,10 @@ void crypto_sign_keygen(struct crypto_sign_key *ret_key);
 /* The key of a 32-byte seed, for tests and simulators. */
 void crypto_sign_key_from_seed(const uint8_t seed[32], struct crypto_sign_key *ret_key);
 void crypto_signature_make(uint8_t ret_signature[CRYPTO_SIGNATURE_BYTES], const void *data, size_t len_bytes,
-                 const struct crypto_sign_key *key);
+                           const struct crypto_sign_key *key);
 /* False also for public keys that are not canonical or of small order. */
 bool crypto_signature_check(const uint8_t signature[CRYPTO_SIGNATURE_BYTES], const void *data, size_t len_bytes,
-                   const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES]);
+                            const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES]);
 
 /* The X25519 forms of an Ed25519 key; false for a public key that is no point of the prime-order group. */
 bool crypto_dh_public_of_sign(const uint8_t sign_public[CRYPTO_SIGN_PUBLIC_BYTES], uint8_t ret_public[CRYPTO_DH_BYTES]);
@@ -99,7 +99,7 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_N
  * ret_sealed gets 24 + len_bytes + 16 bytes. */
 #define CRYPTO_PACKET_OVERHEAD 40
 void crypto_packet_seal(const uint8_t key[32], const void *ad, size_t ad_bytes, const void *plain, size_t len_bytes,
-                     uint8_t *ret_sealed);
+                        uint8_t *ret_sealed);
 /* False if it does not verify; ret_plain gets sealed_bytes - 40. */
 bool crypto_packet_open(const uint8_t key[32], const void *ad, size_t ad_bytes, const uint8_t *sealed,
-                     size_t sealed_bytes, uint8_t *ret_plain);
+                        size_t sealed_bytes, uint8_t *ret_plain);

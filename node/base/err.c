@@ -74,8 +74,8 @@ int err_errno(struct err *err, int os_error, const char *format, ...)
 const char *err_name(int code)
 {
     switch (code) {
-#define X(c, value, name, text)                                                                              \
-    case c:                                                                                                  \
+#define X(c, value, name, text)                                                                                        \
+    case c:                                                                                                            \
         return name;
         ERR_LIST(X)
 #undef X
@@ -86,8 +86,8 @@ const char *err_name(int code)
 
 int err_code_of_name(const char *name)
 {
-#define X(c, value, short_name, text)                                                                        \
-    if (strcmp(name, short_name) == 0)                                                                       \
+#define X(c, value, short_name, text)                                                                                  \
+    if (strcmp(name, short_name) == 0)                                                                                 \
         return c;
     ERR_LIST(X)
 #undef X

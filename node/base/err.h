@@ -15,25 +15,25 @@
 #include <stddef.h>
 
 /* X(code, value, name on the wire and in JSON, when it happens and what remains true afterwards) */
-#define ERR_LIST(X)                                                                                          \
-    X(ERR_NOMEM, -1, "no-memory", "an allocation failed; the request had no effect")                         \
-    X(ERR_IO, -2, "io", "the operating system refused a read, write, sync or call")                          \
-    X(ERR_CORRUPT, -3, "corrupt", "stored or received bytes fail their digest; nothing was kept of them")    \
-    X(ERR_PROTOCOL, -4, "protocol", "a peer's bytes do not follow the protocol; the session ends")           \
-    X(ERR_INVALID, -5, "invalid", "what the user or a file gave is malformed; nothing was changed")          \
-    X(ERR_DENIED, -6, "denied", "authenticated, but without the right to do this")                           \
-    X(ERR_AUTH, -7, "auth", "could not be authenticated")                                                    \
-    X(ERR_NOTFOUND, -8, "not-found", "what was named does not exist")                                        \
-    X(ERR_EXISTS, -9, "exists", "what was to be made exists already and is unchanged")                       \
-    X(ERR_BUSY, -10, "busy", "in use by somebody else; try again later")                                     \
-    X(ERR_LIMIT, -11, "limit", "a maximum of limits.h or of the configuration would be passed")              \
-    X(ERR_NOSPACE, -12, "no-space", "the disk, the quota or the free-disk floor leaves no room")             \
-    X(ERR_TIMEOUT, -13, "timeout", "a deadline passed; the other side may or may not have acted")            \
-    X(ERR_CLOSED, -14, "closed", "the other side went away")                                                 \
-    X(ERR_UNAVAILABLE, -15, "unavailable", "nobody who could serve this can be reached")                     \
-    X(ERR_CANCELLED, -16, "cancelled", "the caller or the user gave up; what was done is undone")            \
-    X(ERR_UNSUPPORTED, -17, "unsupported", "this build, kernel or outside program cannot do it")             \
-    X(ERR_CONFLICT, -18, "conflict", "not possible in the present state of the subject; nothing was changed")      \
+#define ERR_LIST(X)                                                                                                    \
+    X(ERR_NOMEM, -1, "no-memory", "an allocation failed; the request had no effect")                                   \
+    X(ERR_IO, -2, "io", "the operating system refused a read, write, sync or call")                                    \
+    X(ERR_CORRUPT, -3, "corrupt", "stored or received bytes fail their digest; nothing was kept of them")              \
+    X(ERR_PROTOCOL, -4, "protocol", "a peer's bytes do not follow the protocol; the session ends")                     \
+    X(ERR_INVALID, -5, "invalid", "what the user or a file gave is malformed; nothing was changed")                    \
+    X(ERR_DENIED, -6, "denied", "authenticated, but without the right to do this")                                     \
+    X(ERR_AUTH, -7, "auth", "could not be authenticated")                                                              \
+    X(ERR_NOTFOUND, -8, "not-found", "what was named does not exist")                                                  \
+    X(ERR_EXISTS, -9, "exists", "what was to be made exists already and is unchanged")                                 \
+    X(ERR_BUSY, -10, "busy", "in use by somebody else; try again later")                                               \
+    X(ERR_LIMIT, -11, "limit", "a maximum of limits.h or of the configuration would be passed")                        \
+    X(ERR_NOSPACE, -12, "no-space", "the disk, the quota or the free-disk floor leaves no room")                       \
+    X(ERR_TIMEOUT, -13, "timeout", "a deadline passed; the other side may or may not have acted")                      \
+    X(ERR_CLOSED, -14, "closed", "the other side went away")                                                           \
+    X(ERR_UNAVAILABLE, -15, "unavailable", "nobody who could serve this can be reached")                               \
+    X(ERR_CANCELLED, -16, "cancelled", "the caller or the user gave up; what was done is undone")                      \
+    X(ERR_UNSUPPORTED, -17, "unsupported", "this build, kernel or outside program cannot do it")                       \
+    X(ERR_CONFLICT, -18, "conflict", "not possible in the present state of the subject; nothing was changed")          \
     X(ERR_INTERNAL, -19, "internal", "a bug of ours; the text says where")
 
 enum err_code {

@@ -11,10 +11,10 @@
 #include <stdint.h>
 
 #define ID_BYTES 32
-#define ID_HEX_SIZE (2 * ID_BYTES + 1)       /* with the NUL */
-#define DIGEST_TEXT_SIZE (7 + ID_HEX_SIZE)   /* "sha256:" and hex and NUL */
+#define ID_HEX_SIZE (2 * ID_BYTES + 1)     /* with the NUL */
+#define DIGEST_TEXT_SIZE (7 + ID_HEX_SIZE) /* "sha256:" and hex and NUL */
 #define GUID_BYTES 16
-#define GUID_TEXT_SIZE 37                    /* 8-4-4-4-12 and NUL, RFC 4122 section 3 */
+#define GUID_TEXT_SIZE 37 /* 8-4-4-4-12 and NUL, RFC 4122 section 3 */
 
 struct id {
     uint8_t b[ID_BYTES];

@@ -7,11 +7,11 @@
 #pragma once
 
 /* ---- datagrams and the DHT ---- */
-#define LIMIT_DATAGRAM_BYTES 1232          /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
-#define LIMIT_DATAGRAM_PEERS 4096          /* cached pair keys; 4096 x ~1.2 KiB with chain = 5 MiB */
+#define LIMIT_DATAGRAM_BYTES 1232 /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
+#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~1.2 KiB with chain = 5 MiB */
 
 /* ---- sessions ---- */
-#define LIMIT_FRAME_BYTES 65535            /* Noise message, Noise specification rev 34, section 3 */
+#define LIMIT_FRAME_BYTES 65535 /* Noise message, Noise specification rev 34, section 3 */
 #define LIMIT_FRAME_PLAIN_BYTES (LIMIT_FRAME_BYTES - 16)
 #define LIMIT_CONTROL_BYTES (1u << 20)     /* one control message, reassembled from frames */
 #define LIMIT_SESSION_OUT_BYTES (4u << 20) /* waiting to be written to one peer; then it is too slow */
@@ -26,11 +26,11 @@
 
 /* ---- content ---- */
 #define LIMIT_CHUNK_BYTES (256u << 10)
-#define LIMIT_RUN_BYTES (1u << 20)         /* one request asks for at most this much, or one chunk */
+#define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256
-#define LIMIT_OBJECT_CHUNKS (16u << 20)    /* 16 Mi chunks x 64 KiB = 1 TiB */
+#define LIMIT_OBJECT_CHUNKS (16u << 20) /* 16 Mi chunks x 64 KiB = 1 TiB */
 #define LIMIT_OBJECT_BYTES (1ull << 40)
-#define LIMIT_MANIFEST_BYTES (4u << 20)    /* OCI distribution spec: registries take at least 4 MiB */
+#define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
 #define LIMIT_JSON_DEPTH 32
 
 /* ---- archives ---- */
@@ -39,5 +39,5 @@
 #define LIMIT_ARCHIVE_XATTR_BYTES 65536
 
 /* ---- local API ---- */
-#define LIMIT_API_BODY_BYTES (1u << 20)    /* JSON requests; uploads stream */
+#define LIMIT_API_BODY_BYTES (1u << 20) /* JSON requests; uploads stream */
 #define LIMIT_API_CONNECTIONS 64

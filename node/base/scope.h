@@ -12,19 +12,19 @@
 
 #define OWNED(fn) __attribute__((cleanup(fn)))
 
-#define STEAL(pointer)                                                                                       \
-    __extension__({                                                                                          \
-        __typeof__(pointer) steal_value_ = (pointer);                                                        \
-        (pointer) = NULL;                                                                                    \
-        steal_value_;                                                                                        \
+#define STEAL(pointer)                                                                                                 \
+    __extension__({                                                                                                    \
+        __typeof__(pointer) steal_value_ = (pointer);                                                                  \
+        (pointer) = NULL;                                                                                              \
+        steal_value_;                                                                                                  \
     })
 
 /* Define `static inline void name(type **p)`, which calls `free_fn(*p)` unless it is NULL. */
-#define OWNED_DEFINE(name, type, free_fn)                                                                    \
-    __attribute__((unused)) static inline void name(type **pointer)                                          \
-    {                                                                                                        \
-        if (*pointer)                                                                                        \
-            free_fn(*pointer);                                                                               \
+#define OWNED_DEFINE(name, type, free_fn)                                                                              \
+    __attribute__((unused)) static inline void name(type **pointer)                                                    \
+    {                                                                                                                  \
+        if (*pointer)                                                                                                  \
+            free_fn(*pointer);                                                                                         \
     }
 
 /* For memory from malloc: `OWNED(owned_free) char *text = ...`. */

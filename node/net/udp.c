@@ -21,7 +21,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
     *ret_buf = uv_buf_init((char *)udp->buffer, sizeof udp->buffer);
 }
 
-static void on_receive(uv_udp_t *handle, ssize_t count, const uv_buf_t *buf, const struct sockaddr *from, unsigned flags)
+static void on_receive(uv_udp_t *handle, ssize_t count, const uv_buf_t *buf, const struct sockaddr *from,
+                       unsigned flags)
 {
     struct udp *udp = handle->data;
     if (count < 0 || !from)
