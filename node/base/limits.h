@@ -15,6 +15,8 @@
 #define LIMIT_FRAME_PLAIN_BYTES (LIMIT_FRAME_BYTES - 16)
 #define LIMIT_CONTROL_BYTES (1u << 20)     /* one control message, reassembled from frames */
 #define LIMIT_SESSION_OUT_BYTES (4u << 20) /* waiting to be written to one peer; then it is too slow */
+#define LIMIT_SESSION_BULK_BYTES (512u << 10) /* of those, chunks: 40 ms on 100 Mbit/s that a ping waits behind */
+#define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096 /* a certificate chain (2,065) or an invitation's proof, with room */
 #define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
 #define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
 #define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
