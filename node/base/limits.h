@@ -43,3 +43,11 @@
 /* ---- local API ---- */
 #define LIMIT_API_BODY_BYTES (1u << 20) /* JSON requests; uploads stream */
 #define LIMIT_API_CONNECTIONS 64
+#define LIMIT_API_SPARE_CONNECTIONS 16     /* beyond those, only to be told that there are too many */
+#define LIMIT_API_CONNECTION_BYTES (128u << 10) /* headers and one read; 80 x 128 KiB = 10 MiB */
+#define LIMIT_API_TARGET_BYTES 4096        /* path and query */
+#define LIMIT_API_PATH_SEGMENTS 8
+#define LIMIT_API_STREAM_BYTES (1u << 20)  /* queued for one client; 64 x 1 MiB */
+#define LIMIT_API_REQUEST_MS 30000         /* from accept or the last answer to a whole request (faults 24, slow headers) */
+#define LIMIT_API_DISCARD_MS 10000         /* a refused upload is read on for so long, then cut */
+#define LIMIT_API_SILENT_MS 600000         /* without a byte either way */
