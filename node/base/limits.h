@@ -8,7 +8,8 @@
 
 /* ---- datagrams and the DHT ---- */
 #define LIMIT_DATAGRAM_BYTES 1232 /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
-#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~1.2 KiB with chain = 5 MiB */
+#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
+#define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
 /* ---- sessions ---- */
 #define LIMIT_FRAME_BYTES 65535 /* Noise message, Noise specification rev 34, section 3 */
@@ -16,15 +17,21 @@
 #define LIMIT_CONTROL_BYTES (1u << 20)     /* one control message, reassembled from frames */
 #define LIMIT_SESSION_OUT_BYTES (4u << 20) /* waiting to be written to one peer; then it is too slow */
 #define LIMIT_SESSION_BULK_BYTES (512u << 10) /* of those, chunks: 40 ms on 100 Mbit/s that a ping waits behind */
-#define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096 /* a certificate chain (2,065) or an invitation's proof, with room */
+#define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096 /* a certificate chain (1,002) or an invitation's proof, with room */
 #define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
 #define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
 #define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
 
 /* ---- certificates ---- */
 #define LIMIT_CHAIN_CERTS 8
-#define LIMIT_CERT_BYTES 256
-#define LIMIT_CHAIN_BYTES (1 + LIMIT_CHAIN_CERTS * (2 + LIMIT_CERT_BYTES))
+#define LIMIT_CERT_BYTES 121 /* exactly: docs/formats/identity.md */
+#define LIMIT_CHAIN_BYTES (2 + 32 + LIMIT_CHAIN_CERTS * LIMIT_CERT_BYTES) /* 1,002: fits in one datagram */
+#define LIMIT_REVOCATIONS 1024          /* x 1.1 KiB with the chain that proves it = 1.1 MiB */
+#define LIMIT_INVITATIONS 256           /* open at one time; the book is read and written whole */
+#define LIMIT_INVITATION_USES 10000
+#define LIMIT_INVITATION_TTL_S (30u * 86400)
+#define LIMIT_ADMISSION_HINTS_BYTES 2048 /* 64 members' ids or 107 addresses */
+#define LIMIT_ADMISSION_SOURCES 512      /* address blocks with failures, x 24 bytes */
 
 /* ---- content ---- */
 #define LIMIT_CHUNK_BYTES (256u << 10)

@@ -1,0 +1,92 @@
+/*
+ * What the operator decides: one INI file and flags, both read by one table of keys (config_keys), which also writes
+ * the help text and the example file. A flag wins over the file, the file over the default.
+ *
+ * Every key of the file is a flag of the same name ("log_max" is --log-max), given as --key VALUE or --key=VALUE.
+ * Errors name the file and line or the flag, the key, what is wrong with the value, and what is allowed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "node/base/addr.h"
+#include "node/base/buf.h"
+#include "node/base/err.h"
+#include "node/base/log.h"
+#include "node/base/scope.h"
+
+#define CONFIG_FILE "/etc/cmig/node.conf"
+#define CONFIG_MAX_BYTES 65536
+#define CONFIG_MAX_PEERS 32
+#define CONFIG_MAX_WORDS 16
+
+/* Free disk to keep: an amount of bytes, or a share of the file system with a cap. */
+struct config_floor {
+    uint64_t bytes;   /* used if percent is 0; else the cap, 0 for none */
+    unsigned percent; /* 0 to 99 */
+};
+
+struct config {
+    char *dir; /* owned, as all the strings here; absolute */
+    char *socket;
+    struct addr *listen; /* owned: one entry, or two for the default ([::] and 0.0.0.0 on one port) */
+    size_t listen_count;
+    struct addr advertise; /* family 0: discovered */
+    char *name;            /* host name by default; never an identity */
+    char *api_group;
+    char *runc;
+    char *criu;
+    enum log_level log;
+    uint64_t quota_bytes; /* 0: no quota, the floor alone decides */
+    struct config_floor floor;
+    uint64_t upload_bytes_per_s;   /* 0: not limited */
+    unsigned workers;              /* threads for blocking work */
+    uint64_t log_max_bytes;        /* of each container's log */
+    char *peers[CONFIG_MAX_PEERS]; /* HOST[:PORT], checked for form */
+    size_t peer_count;
+
+    char *words[CONFIG_MAX_WORDS]; /* the command line's words that are no flags: command and its operands */
+    size_t word_count;
+    bool help;    /* --help was given */
+    bool version; /* --version was given */
+};
+
+/* A flag of one command that is no key of the file: "--uses N". */
+struct config_option {
+    const char *name; /* "uses" */
+    const char *unit; /* "N", or NULL for a flag without a value */
+    const char *help;
+    const char **ret_value; /* borrowed from argv; "" for a flag without a value */
+};
+
+/* Everything at once: flags, then the file (--config FILE, else CONFIG_FILE if it is there), then defaults. argv[0] is
+ * skipped; "--" ends the flags. `options` (may be NULL) end with a name of NULL. ERR_INVALID with a text for the user.
+ */
+int config_load(int argc, char **argv, const struct config_option *options, struct config **ret_config,
+                struct err *err);
+void config_free(struct config *config);
+OWNED_DEFINE(owned_config, struct config, config_free)
+
+/* Read the text of a configuration file into a config without flags and defaults; `name` is for errors. For tests and
+ * for checking a file before a restart. */
+int config_check(const char *text, size_t len_bytes, const char *name, struct err *err);
+
+/* One key, for documentation and its checks. */
+struct config_key {
+    const char *name;
+    const char *section;
+    const char *unit;         /* how the value is written: "BYTES", "PATH", "ADDR:PORT" */
+    const char *default_text; /* as shown to people */
+    const char *help;         /* one or more sentences */
+};
+/* The key at `index`, false past the last. */
+bool config_key_at(size_t index, struct config_key *ret_key);
+
+/* Append the flags as lines for --help; the whole of docs/node.conf. */
+void config_help(struct buf *buf);
+void config_example(struct buf *buf);
+
+/* "512", "64K", "10M", "20G", "1.5T" (binary); false for anything else or for more than 2^63. */
+bool config_parse_bytes(const char *text, uint64_t *ret_bytes);
