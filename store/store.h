@@ -1,0 +1,292 @@
+/*
+ * The store: immutable objects named by SHA-256, kept as chunks in append-only pack files, with an LMDB index.
+ *
+ * It owns one directory: DIR/lock, DIR/index/ (LMDB), DIR/packs/. It never touches the network. Formats on disk are
+ * specified in docs/store-format.md.
+ *
+ * Threads: every function may be called from any thread at any time. One ingest or one reader is used by one thread at
+ * a time; store_assembly_add may be called from several at once. Functions block on the disk: not for the event loop.
+ * Callbacks run on the calling thread with no lock or transaction held, and may call the store.
+ *
+ * 1. What was acknowledged is durable: pack bytes are synced before the index commit that makes them exist, and that
+ *    commit is synced before the function returns. A failed sync fails the request and retires the pack.
+ * 2. An object that store_object_stat finds is complete. Its bytes are checked against their digests on every read.
+ * 3. A chunk is stored once, however many objects and partial objects contain it.
+ * 4. Bytes in the index never leave the store by pointer: values are copied, or live during one callback.
+ * 5. After SIGKILL at any moment the store opens clean: finished objects are there, verified chunks of unfinished
+ *    assemblies are there, unfinished ingests are gone.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "node/base/buf.h"
+#include "node/base/clock.h"
+#include "node/base/err.h"
+#include "node/base/id.h"
+#include "store/recipe.h"
+
+struct store;
+
+/* What an object is for decides when it is evicted (store/evict.h): cheapest to lose first. Numbers are on disk. */
+enum store_kind {
+    STORE_CACHE = 1,      /* kept only because it passed by: a proxy's transit, a page of a mirror */
+    STORE_CHECKPOINT = 2, /* memory images; a cache as well: the container itself is the truth */
+    STORE_VOLUME = 3,     /* a snapshot of a volume */
+    STORE_LAYER = 4,      /* image layers */
+    STORE_BLOB = 5,       /* image manifests and configs, raw objects that a user put */
+};
+bool store_kind_is_valid(unsigned number);
+/* "cache", "checkpoint", "volume", "layer", "blob" */
+const char *store_kind_name(enum store_kind kind);
+
+/* ---- lifecycle ---- */
+
+struct store_options {
+    const char *dir;      /* made if it is not there; borrowed during store_open */
+    uint64_t quota_bytes; /* of pack bytes in use; 0: no quota */
+    uint64_t floor_bytes; /* of free disk that writes must leave; 0: none */
+    struct clock clock;
+    uint64_t pack_bytes;      /* rotate packs at this size; 0: STORE_PACK_BYTES */
+    uint64_t index_map_bytes; /* first size of the index map, grown when full; 0: a default. Address space, not disk */
+};
+#define STORE_PACK_BYTES (256ull << 20)
+
+/* Opens, recovers from a kill, and starts a new pack when one is needed. ERR_BUSY "store in use by pid N" if another
+ * process (or this one) has it open; ERR_CORRUPT if the index cannot be used: `cmig-node fsck` rebuilds it. */
+int store_open(const struct store_options *options, struct store **ret_store, struct err *err);
+/* Every ingest, reader and assembly has been freed before. */
+void store_close(struct store *store);
+
+/* To be called now and then (minutes): drops partial objects untouched for STORE_PARTIAL_KEEP_MS that nobody pins or
+ * assembles, frees what is no longer referenced, clears stale index readers. */
+int store_maintain(struct store *store, struct err *err);
+#define STORE_PARTIAL_KEEP_MS (7ull * 24 * 3600 * 1000)
+
+struct store_usage {
+    uint64_t objects;
+    uint64_t object_bytes; /* sum of their sizes, before sharing and compression */
+    uint64_t pack_bytes;   /* in use in packs: what the quota is compared with */
+    uint64_t quota_bytes;
+    uint64_t disk_free_bytes; /* of the file system, for this user */
+};
+int store_usage(struct store *store, struct store_usage *ret_usage, struct err *err);
+
+/* ---- objects ---- */
+
+struct store_object_info {
+    struct id digest; /* SHA-256 of the whole */
+    struct id root;   /* SHA-256 of the recipe's root record */
+    uint64_t size_bytes;
+    uint32_t chunk_count;
+    uint32_t replicas; /* other providers known; 0: none or unknown */
+    enum store_kind kind;
+    enum store_chunking chunking;
+    uint64_t created_ms; /* wall time */
+    uint64_t used_ms;    /* wall time, coarse: moves once in STORE_USED_STEP_MS */
+};
+#define STORE_USED_STEP_MS (10ull * 60 * 1000)
+
+/* Make an object from a stream. ERR_NOSPACE when quota or floor leave no room even after eviction. */
+struct store_ingest;
+int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunking chunking,
+                     struct store_ingest **ret_ingest, struct err *err);
+/* Any number of bytes. After an error only store_ingest_free is useful. */
+int store_ingest_write(struct store_ingest *ingest, const void *data, size_t len_bytes, struct err *err);
+/* Durable when it returns. An object that is here already is found, not stored twice; the kind that is evicted later
+ * stays. The ingest is still to be freed. */
+int store_ingest_finish(struct store_ingest *ingest, struct store_object_info *ret_info, struct err *err);
+/* Without a finish before it: nothing was stored. NULL is fine. */
+void store_ingest_free(struct store_ingest *ingest);
+
+/* 1 and *ret_info if it is here and complete, 0 if not. ret_info may be NULL. */
+int store_object_stat(struct store *store, const struct id *digest, struct store_object_info *ret_info,
+                      struct err *err);
+/* Up to len_bytes from offset, each chunk checked; *ret_len is less only at the end. ERR_NOTFOUND; ERR_CORRUPT names
+ * the chunk that has rotted; that chunk is then forgotten and the object becomes a partial one, to be fetched again. */
+int store_object_read(struct store *store, const struct id *digest, uint64_t offset, void *ret_data, size_t len_bytes,
+                      size_t *ret_len, struct err *err);
+/* Sequential reading; the object stays readable until close even if it is removed meanwhile. */
+struct store_reader;
+int store_reader_open(struct store *store, const struct id *digest, struct store_reader **ret_reader, struct err *err);
+/* *ret_len is 0 at the end, by when the digest of the whole has been checked too. ERR_CORRUPT as above. */
+int store_reader_read(struct store_reader *reader, void *ret_data, size_t len_bytes, size_t *ret_len, struct err *err);
+void store_reader_close(struct store_reader *reader);
+
+/* Forget it and free what nothing else needs. Pins and references by name do not prevent it: the caller decides.
+ * 1 if it was here, 0 if not. */
+int store_object_remove(struct store *store, const struct id *digest, struct err *err);
+/* It was used now: evict it later. 1/0 as above. */
+int store_object_touch(struct store *store, const struct id *digest, struct err *err);
+int store_object_set_replicas(struct store *store, const struct id *digest, uint32_t replicas, struct err *err);
+/* In digest order; a callback that returns other than 0 ends the walk, which returns that value. */
+typedef int (*store_object_cb)(const struct store_object_info *info, void *ctx);
+int store_object_each(struct store *store, store_object_cb cb, void *ctx, struct err *err);
+
+/* Free at least want_bytes, if the rules of store/evict.h allow; *ret_freed is what was freed. */
+int store_evict(struct store *store, uint64_t want_bytes, uint64_t *ret_freed, struct err *err);
+
+/* ---- pins ---- */
+
+/* A pinned object is not evicted. Several owners may pin one object; owner is 1 to 255 bytes ("container web-1").
+ * Pinning what is not here (yet) is fine. Durable; pinning twice and unpinning what was not pinned are harmless. */
+#define STORE_OWNER_MAX_BYTES 255
+int store_pin(struct store *store, const struct id *digest, const char *owner, struct err *err);
+int store_unpin(struct store *store, const struct id *digest, const char *owner, struct err *err);
+/* 1 or 0 */
+int store_pinned(struct store *store, const struct id *digest, struct err *err);
+
+/* ---- references: names that point to objects, in versions ---- */
+
+struct store_version {
+    uint64_t epoch;
+    uint64_t counter;
+};
+
+#define STORE_REF_NAME_MAX_BYTES 255 /* 1 to 255 bytes without NUL */
+#define STORE_REF_VALUE_MAX_BYTES 4096
+
+struct store_ref {
+    uint8_t kind; /* the caller's: images, snapshots, checkpoints ... */
+    const char *name;
+    struct store_version version;
+    struct id digest;  /* need not be here */
+    bool keep;         /* the object is not evicted while this reference stands */
+    const void *value; /* opaque to the store; in callbacks borrowed for the call */
+    size_t value_len;
+};
+
+/* Set or replace (kind, name, version). Durable. */
+int store_ref_set(struct store *store, const struct store_ref *ref, struct err *err);
+/* 1 and filled, or 0. ret_value (may be NULL) gets the opaque bytes appended; name and value in ret_ref are unset. */
+int store_ref_get(struct store *store, uint8_t kind, const char *name, struct store_version version,
+                  struct store_ref *ret_ref, struct buf *ret_value, struct err *err);
+/* The highest (epoch, counter) of a name. */
+int store_ref_latest(struct store *store, uint8_t kind, const char *name, struct store_ref *ret_ref,
+                     struct buf *ret_value, struct err *err);
+/* Those of one name in version order, or of all names of the kind if name is NULL. Ends as store_object_each does. */
+typedef int (*store_ref_cb)(const struct store_ref *ref, void *ctx);
+int store_ref_each(struct store *store, uint8_t kind, const char *name, store_ref_cb cb, void *ctx, struct err *err);
+/* 1 if it was there, 0 if not. The object stays. */
+int store_ref_remove(struct store *store, uint8_t kind, const char *name, struct store_version version,
+                     struct err *err);
+
+/* ---- pieces, for sending ---- */
+
+enum store_piece_type { STORE_PIECE_CHUNK = 1, STORE_PIECE_LEAF = 2, STORE_PIECE_ROOT = 3 };
+enum store_encoding { STORE_RAW = 0, STORE_ZSTD = 1 };
+
+struct store_piece {
+    uint32_t stored_bytes; /* as kept and as given to the reader */
+    uint32_t raw_bytes;
+    enum store_encoding encoding;
+};
+
+/* The stored form of a piece, as it would go to a peer; not checked against its digest (whoever receives it does).
+ * 1 and filled, 0 if it is not here. cap_bytes of LIMIT_CHUNK_BYTES suffice for chunks and leaves; a root may need
+ * STORE_ROOT_MAX_BYTES. ERR_LIMIT if it does not fit. */
+int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
+                     size_t cap_bytes, struct store_piece *ret_piece, struct err *err);
+/* The raw form, checked. 1, 0, or ERR_CORRUPT. *ret_len is its length. */
+int store_piece_read_raw(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
+                         size_t cap_bytes, size_t *ret_len, struct err *err);
+/* Bit i (byte i / 8, value 1 << i % 8) tells whether chunk ids[i] is here; ret_bitmap has (count + 7) / 8 bytes. */
+int store_pieces_have(struct store *store, const struct id *ids, size_t count, uint8_t *ret_bitmap, struct err *err);
+/* The recipe of an object or partial object: 1 and a recipe to free, or 0. */
+int store_recipe_load(struct store *store, const struct id *digest, struct store_recipe **ret_recipe, struct err *err);
+
+/* Turn what arrived into raw bytes: copies or decompresses into ret_data, which has room for raw_bytes (at most
+ * LIMIT_CHUNK_BYTES). ERR_CORRUPT if it does not give exactly raw_bytes. */
+int store_decode(enum store_encoding encoding, const void *data, size_t len_bytes, void *ret_data, size_t raw_bytes,
+                 struct err *err);
+
+/* ---- assembly: receiving an object ---- */
+
+/* Begin or resume. 0 and an assembly; 1 if the object is complete here already (no assembly then). The recipe is
+ * complete, is of this digest, is borrowed and outlives the assembly. Its records are stored, so a partial object can
+ * be served to others and survives a kill. ERR_NOSPACE if what is missing does not fit; ERR_CORRUPT if the recipe
+ * contradicts a chunk that is here. Two assemblies of one object may run side by side; both finish. */
+struct store_assembly;
+int store_assembly_new(struct store *store, const struct id *digest, enum store_kind kind,
+                       const struct store_recipe *recipe, struct store_assembly **ret_assembly, struct err *err);
+/* Is chunk i of the recipe here? */
+bool store_assembly_has(struct store_assembly *assembly, uint32_t chunk);
+/* How much is missing, counting each distinct place in the recipe. */
+void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunks, uint64_t *ret_bytes);
+/* One chunk as it arrived. Checked for length and SHA-256 before anything is written: ERR_CORRUPT blames the sender,
+ * and the chunk is still missing. What is here already is accepted and ignored. Other places of the recipe that
+ * want the same chunk become present as well. Not durable before the next sync, which comes by itself every
+ * STORE_ASSEMBLY_SYNC_BYTES. */
+int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
+                       size_t len_bytes, struct err *err);
+#define STORE_ASSEMBLY_SYNC_BYTES (16u << 20)
+/* Make what was added durable. */
+int store_assembly_sync(struct store_assembly *assembly, struct err *err);
+/* All chunks are here: check the digest of the whole and make the object exist, durably. ERR_CONFLICT while chunks are
+ * missing. ERR_CORRUPT if the whole does not have the promised digest: the recipe lied; it is forgotten. */
+int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err);
+/* Without a finish: the partial object stays. What was added since the last sync may be lost. NULL is fine. */
+void store_assembly_free(struct store_assembly *assembly);
+
+struct store_partial_info {
+    struct id digest;
+    struct id root;
+    enum store_kind kind;
+    uint64_t started_ms; /* wall time of the latest start or resume */
+};
+typedef int (*store_partial_cb)(const struct store_partial_info *info, void *ctx);
+int store_partial_each(struct store *store, store_partial_cb cb, void *ctx, struct err *err);
+/* Forget a partial object and free what nothing else needs. 1 if it was there, 0 if not. */
+int store_partial_drop(struct store *store, const struct id *digest, struct err *err);
+
+/* ---- tables: durable maps for the floors above ---- */
+
+#define STORE_TABLE_NAME_MAX_BYTES 32
+#define STORE_TABLE_KEY_MAX_BYTES 400
+#define STORE_TABLE_VALUE_MAX_BYTES (1u << 20)
+
+/* One change; value NULL removes the key (removing what is not there is fine). */
+struct store_table_op {
+    const void *key; /* 1 to STORE_TABLE_KEY_MAX_BYTES */
+    size_t key_len;
+    const void *value;
+    size_t value_len;
+};
+/* All of the changes or none, in order, durable on return. ERR_INVALID for a bad name, key or value. */
+int store_table_apply(struct store *store, const char *table, const struct store_table_op *ops, size_t count,
+                      struct err *err);
+/* One change of its own. */
+int store_table_put(struct store *store, const char *table, const void *key, size_t key_len, const void *value,
+                    size_t value_len, struct err *err);
+/* 1 and the value appended to ret_value, or 0. */
+int store_table_get(struct store *store, const char *table, const void *key, size_t key_len, struct buf *ret_value,
+                    struct err *err);
+/* Keys that begin with the prefix (prefix_len may be 0), in order of bytes, beginning at `from` if from_len > 0.
+ * Changes made meanwhile may or may not be seen. Ends as store_object_each does. */
+typedef int (*store_table_cb)(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx);
+int store_table_each(struct store *store, const char *table, const void *prefix, size_t prefix_len, const void *from,
+                     size_t from_len, store_table_cb cb, void *ctx, struct err *err);
+
+/* ---- checking and rebuilding ---- */
+
+struct store_fsck_report {
+    uint64_t packs;
+    uint64_t records;         /* found whole */
+    uint64_t records_bad;     /* framing or digest wrong; dropped by a repair */
+    uint64_t records_unused;  /* sound, but part of no recipe; dropped by a repair */
+    uint64_t tails_truncated; /* packs whose last record was cut short */
+    uint64_t objects;         /* complete, whole digest checked */
+    uint64_t objects_broken;  /* known by recipe or index, with bytes missing; a repair makes them partial objects */
+    uint64_t objects_lost;    /* in the index, without a usable recipe */
+    bool index_usable;        /* names, pins and tables could be read; a repair keeps them */
+    bool repaired;
+};
+/* Called for each finding, with text to show. */
+typedef void (*store_fsck_cb)(const char *finding, void *ctx);
+/* Read everything and compare it with its digests; with repair, write a new index made from the packs (DIR/index.old
+ * keeps the former one). Nobody else may have the store open: ERR_BUSY. 1 if all was sound, 0 if something was found
+ * (and repaired, if so asked). Call it from a process with one thread: it probes the old index in a child. */
+int store_fsck(const char *dir, bool repair, struct clock clock, struct store_fsck_report *ret_report, store_fsck_cb cb,
+               void *ctx, struct err *err);
