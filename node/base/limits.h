@@ -46,6 +46,13 @@
 #define LIMIT_PATH_BYTES 4096
 #define LIMIT_ARCHIVE_ENTRIES (4u << 20)
 #define LIMIT_ARCHIVE_XATTR_BYTES 65536
+#define LIMIT_ARCHIVE_DEPTH 256             /* directories in each other, one descriptor each; below file_remove_tree's 512 */
+#define LIMIT_ARCHIVE_NAMES_BYTES (64u << 20) /* names remembered for the end: directories, hard links */
+#define LIMIT_ARCHIVE_HOLES 16384           /* in one file: a sparse map of 16 Ki x <= 40 bytes of text = 640 KiB */
+#define LIMIT_ARCHIVE_STEP_BYTES (4u << 20) /* read by one call of the tar parser: headers (<= 1 MiB each), sparse map */
+#define LIMIT_ARCHIVE_RATIO 1100            /* plain to packed bytes: deflate reaches 1032, zstd could give 30,000 */
+#define LIMIT_IMAGE_LAYERS 256              /* overlayfs takes 500 lower directories, docker 127 */
+#define LIMIT_IMAGES 4096                   /* named in one store */
 
 /* ---- local API ---- */
 #define LIMIT_API_BODY_BYTES (1u << 20) /* JSON requests; uploads stream */
