@@ -11,6 +11,20 @@
 #define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
 #define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
+#define LIMIT_DHT_RECORD_BYTES 685         /* 173 and 512 of data, docs/protocol-dht.md */
+#define LIMIT_DHT_RECORDS (1u << 20)       /* held for all: x 685 B = 685 MiB on disk, ~130 B each in memory */
+#define LIMIT_DHT_RECORDS_PER_KEY 1024
+#define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 8)
+#define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 4)
+#define LIMIT_DHT_PENDING 1024             /* requests of ours x (200 B + 1100 B to repeat them) = 1.3 MiB */
+#define LIMIT_DHT_REQUESTS 256             /* reads under way x ~15 KiB, and 770 B a record found */
+#define LIMIT_DHT_GET_RECORDS 1024
+#define LIMIT_DHT_SEEDS 16
+#define LIMIT_DHT_LEASES 1024              /* cached x 770 B = 0.8 MiB */
+#define LIMIT_DHT_REVOKED 65536
+#define LIMIT_DHT_SOURCES 256              /* senders whose rate is remembered */
+#define LIMIT_DHT_BLOB_BYTES 16384         /* 200 contacts x 53 B */
+
 /* ---- sessions ---- */
 #define LIMIT_FRAME_BYTES 65535 /* Noise message, Noise specification rev 34, section 3 */
 #define LIMIT_FRAME_PLAIN_BYTES (LIMIT_FRAME_BYTES - 16)
