@@ -35,6 +35,7 @@
 #define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
 #define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
 #define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
+#define LIMIT_CALL_REQUESTS 1024           /* from all peers, not answered yet; x ~64 B */
 
 /* ---- certificates ---- */
 #define LIMIT_CHAIN_CERTS 8

@@ -1,0 +1,85 @@
+/*
+ * TCP links: one encrypted session with each node that this one talks to, and guests that ask to be let in.
+ *
+ * Owns the listening socket, the connections, their sessions (transfer.h) and timers. Judges peers by their
+ * certificates (identity.h). Does not know what messages mean. Everything happens on the loop's thread.
+ *
+ * 1. At most one link to a node is up: of two, the one stays that the node with the smaller id dialled.
+ * 2. A link is up from on_up to on_down, which come in pairs; a struct link is not used after on_down.
+ * 3. Deadlines run from accept; a stranger costs one connection slot for LIMIT_HANDSHAKE_MS at most, and strangers of
+ *    one address block have LIMIT_SESSIONS_PER_BLOCK slots together.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "node/base/addr.h"
+#include "node/base/clock.h"
+#include "node/base/err.h"
+#include "node/identity/identity.h"
+#include "transfer/transfer.h"
+
+struct links;
+struct link;
+
+struct links_config {
+    uv_loop_t *loop;           /* borrowed */
+    struct identity *identity; /* borrowed */
+    struct clock clock;
+    /* All required. May send and close; may not free the links. */
+    void (*on_up)(void *ctx, struct link *link);
+    void (*on_down)(void *ctx, struct link *link, const char *why);
+    /* As in session_config: a negative return ends the session. */
+    int (*on_message)(void *ctx, struct link *link, uint8_t type, const uint8_t *data, size_t len_bytes,
+                      struct err *err);
+    /* Bytes have left and there is room for more. */
+    void (*on_writable)(void *ctx, struct link *link);
+    /* A dial has failed before the link was up. `node` is NULL where any node was welcome. */
+    void (*on_dial_failed)(void *ctx, const struct addr *addr, const struct id *node, const struct err *err);
+    void *ctx; /* borrowed */
+};
+
+int links_new(const struct links_config *config, struct links **ret_links, struct err *err);
+/* Accept connections on `listen`. With port 0 the system chooses one: see links_port. */
+int links_listen(struct links *links, const struct addr *listen, struct err *err);
+uint16_t links_port(const struct links *links);
+/* Say good-bye on every link and close all handles; run the loop until links_closed, then free. */
+void links_close(struct links *links, enum session_reason reason);
+bool links_closed(const struct links *links);
+void links_free(struct links *links);
+
+/* Connect to a node, unless a link to `node` is up or on its way. `node` may be NULL: whoever answers there. */
+int links_dial(struct links *links, const struct addr *addr, const struct id *node, struct err *err);
+/* Is a dial to this node under way? */
+bool links_dialling(const struct links *links, const struct id *node);
+
+/* The link that is up to a node, or NULL. */
+struct link *links_find(struct links *links, const struct id *node);
+typedef void (*links_each_cb)(void *ctx, struct link *link);
+/* All that are up, guests included. The callback may close the link that it is given. */
+void links_each(struct links *links, links_each_cb each, void *ctx);
+size_t links_count(const struct links *links);
+/* End the link to a node, if there is one. */
+void links_cut(struct links *links, const struct id *node, enum session_reason reason);
+
+/* As session_send, session_room and session_get_stats. */
+int link_send(struct link *link, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes,
+              struct err *err);
+size_t link_room(const struct link *link);
+void link_get_stats(const struct link *link, struct session_stats *ret_stats);
+void link_close(struct link *link, enum session_reason reason);
+
+const struct identity_peer *link_peer(const struct link *link);
+/* The X25519 key that the handshake proved, CRYPTO_DH_BYTES. */
+const uint8_t *link_remote_static(const struct link *link);
+/* The certificate chain that the peer showed; borrowed as long as the link. */
+const uint8_t *link_chain(const struct link *link, size_t *ret_len);
+const struct addr *link_addr(const struct link *link);
+bool link_dialled(const struct link *link); /* by us */
+uint64_t link_since_ms(const struct link *link);
+/* A pointer for the owner of the links. */
+void link_set_data(struct link *link, void *data);
+void *link_data(const struct link *link);
