@@ -1,0 +1,376 @@
+#include "store/pack.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "node/base/crypto.h"
+#include "node/base/file.h"
+#include "node/base/limits.h"
+#include "node/base/scope.h"
+#include "node/base/wire.h"
+
+#define RECORD_MAGIC 0x434d5031u /* "CMP1" */
+#define CHECKED_BYTES 56u        /* of the head; the other 8 are their checksum */
+#define SCAN_WINDOW_BYTES (1u << 20)
+#define NAME_DIGITS 16
+
+OWNED_DEFINE(owned_pack, struct store_pack, store_pack_unref)
+
+/* ---- record heads ---- */
+
+static void checksum(const uint8_t *head, uint8_t ret_check[8])
+{
+    struct id digest;
+    crypto_sha256(head, CHECKED_BYTES, &digest);
+    memcpy(ret_check, digest.b, 8);
+}
+
+void store_record_encode(const struct store_record *record, uint8_t ret_head[STORE_RECORD_HEAD_BYTES])
+{
+    wire_store_u32(ret_head, RECORD_MAGIC);
+    ret_head[4] = (uint8_t)record->type;
+    ret_head[5] = (uint8_t)record->encoding;
+    ret_head[6] = record->kind;
+    ret_head[7] = 0;
+    memcpy(ret_head + 8, record->id.b, ID_BYTES);
+    wire_store_u32(ret_head + 40, record->raw_bytes);
+    wire_store_u32(ret_head + 44, record->stored_bytes);
+    wire_store_u64(ret_head + 48, record->time_ms);
+    checksum(ret_head, ret_head + CHECKED_BYTES);
+}
+
+size_t store_record_max_bytes(enum store_piece_type type)
+{
+    return type == STORE_PIECE_ROOT ? STORE_ROOT_MAX_BYTES : LIMIT_CHUNK_BYTES;
+}
+
+bool store_record_decode(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct store_record *ret_record)
+{
+    uint8_t check[8];
+    if (wire_load_u32(head) != RECORD_MAGIC)
+        return false;
+    checksum(head, check);
+    if (memcmp(check, head + CHECKED_BYTES, sizeof check) != 0)
+        return false;
+    struct store_record record = {
+        .type = head[4],
+        .encoding = head[5],
+        .kind = head[6],
+        .raw_bytes = wire_load_u32(head + 40),
+        .stored_bytes = wire_load_u32(head + 44),
+        .time_ms = wire_load_u64(head + 48),
+    };
+    memcpy(record.id.b, head + 8, ID_BYTES);
+    if (record.type < STORE_PIECE_CHUNK || record.type > STORE_PIECE_ROOT || record.encoding > STORE_ZSTD)
+        return false;
+    if (record.raw_bytes > store_record_max_bytes(record.type) || record.stored_bytes > record.raw_bytes)
+        return false;
+    *ret_record = record;
+    return true;
+}
+
+/* ---- files ---- */
+
+static int check_regular(struct store_pack *pack, struct err *err)
+{
+    struct stat st;
+    if (fstat(pack->fd, &st) < 0)
+        return err_errno(err, errno, "cannot look at pack '%s'", pack->path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, ERR_CORRUPT, "pack '%s' is no regular file", pack->path);
+    pack->size = (uint64_t)st.st_size;
+    return 0;
+}
+
+int store_pack_open(const char *dir, uint64_t number, bool create, struct store_pack **ret_pack, struct err *err)
+{
+    struct store_pack *made = calloc(1, sizeof *made);
+    if (!made)
+        return err_set(err, ERR_NOMEM, "no memory for a pack");
+    pthread_mutex_init(&made->sync_lock, NULL);
+    made->refs = 1;
+    made->number = number;
+    made->fd = -1;
+    OWNED(owned_pack) struct store_pack *pack = made;
+    pack->path = file_path("%s/%016llx.pack", dir, (unsigned long long)number);
+    if (!pack->path)
+        return err_set(err, ERR_NOMEM, "no memory for a path");
+    int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT | O_EXCL : 0);
+    pack->fd = open(pack->path, flags, 0600);
+    if (pack->fd < 0 && (errno == ELOOP || errno == EISDIR || errno == ENXIO))
+        return err_set(err, ERR_CORRUPT, "pack '%s' is no regular file", pack->path);
+    if (pack->fd < 0)
+        return err_errno(err, errno, "cannot open pack '%s'", pack->path);
+    int status = check_regular(pack, err);
+    if (status == 0 && create)
+        status = file_sync_dir(dir, err);
+    if (status < 0)
+        return status;
+    *ret_pack = STEAL(pack);
+    return 0;
+}
+
+void store_pack_ref(struct store_pack *pack)
+{
+    atomic_fetch_add(&pack->refs, 1);
+}
+
+void store_pack_unref(struct store_pack *pack)
+{
+    if (!pack || atomic_fetch_sub(&pack->refs, 1) != 1)
+        return;
+    if (pack->fd >= 0)
+        close(pack->fd);
+    pthread_mutex_destroy(&pack->sync_lock);
+    free(pack->path);
+    free(pack);
+}
+
+/* Head and body with one call in the usual case. */
+static int write_record(struct store_pack *pack, const uint8_t *head, const uint8_t *body, size_t len, uint64_t offset,
+                        struct err *err)
+{
+    struct iovec parts[2] = {{(void *)head, STORE_RECORD_HEAD_BYTES}, {(void *)body, len}};
+    ssize_t put = pwritev(pack->fd, parts, len > 0 ? 2 : 1, (off_t)offset);
+    if (put < 0 && errno != EINTR)
+        return err_errno(err, errno, "cannot write pack '%s'", pack->path);
+    size_t done = put < 0 ? 0 : (size_t)put;
+    if (done < STORE_RECORD_HEAD_BYTES) {
+        int status =
+            file_pwrite_all(pack->fd, head + done, STORE_RECORD_HEAD_BYTES - done, offset + done, pack->path, err);
+        if (status < 0)
+            return status;
+        done = STORE_RECORD_HEAD_BYTES;
+    }
+    size_t body_done = done - STORE_RECORD_HEAD_BYTES;
+    return file_pwrite_all(pack->fd, body + body_done, len - body_done, offset + done, pack->path, err);
+}
+
+int store_pack_append(struct store_pack *pack, const struct store_record *record, const void *body,
+                      uint64_t *ret_offset, struct err *err)
+{
+    uint8_t head[STORE_RECORD_HEAD_BYTES];
+    store_record_encode(record, head);
+    uint64_t total = STORE_RECORD_HEAD_BYTES + record->stored_bytes;
+    uint64_t offset = atomic_fetch_add(&pack->size, total);
+    int status = write_record(pack, head, body, record->stored_bytes, offset, err);
+    if (status < 0) {
+        store_pack_punch(pack, offset, total, NULL);
+        return status;
+    }
+    atomic_fetch_add(&pack->pending, total);
+    *ret_offset = offset;
+    return 0;
+}
+
+int store_pack_sync(struct store_pack *pack, struct err *err)
+{
+    pthread_mutex_lock(&pack->sync_lock);
+    int status;
+    if (pack->failed)
+        status = err_set(err, ERR_IO, "pack '%s' is retired: making it durable failed before", pack->path);
+    else
+        status = file_sync(pack->fd, pack->path, err);
+    pack->failed |= status < 0;
+    pthread_mutex_unlock(&pack->sync_lock);
+    return status;
+}
+
+int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, size_t stored_bytes, struct err *err)
+{
+    return file_pread_all(pack->fd, ret_body, stored_bytes, offset + STORE_RECORD_HEAD_BYTES, pack->path, err);
+}
+
+int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    if (fallocate(pack->fd, mode, (off_t)offset, (off_t)len_bytes) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return err_errno(err, errno, "cannot free a range of pack '%s'", pack->path);
+    static const uint8_t nothing[STORE_RECORD_HEAD_BYTES];
+    return file_pwrite_all(pack->fd, nothing, sizeof nothing, offset, pack->path, err);
+}
+
+/* ---- scanning ---- */
+
+struct scan {
+    struct store_pack *pack;
+    uint8_t *window; /* owned */
+    uint64_t start;  /* of the window in the file */
+    size_t filled;
+    uint64_t end; /* of the file */
+};
+
+/* The bytes from `at` on, at least `want` of them unless the file ends; *ret_have says how many. */
+static const uint8_t *look(struct scan *scan, uint64_t at, size_t want, size_t *ret_have, struct err *err)
+{
+    if (at < scan->start || at + want > scan->start + scan->filled) {
+        uint64_t left = scan->end - at;
+        size_t len = left < SCAN_WINDOW_BYTES ? (size_t)left : SCAN_WINDOW_BYTES;
+        if (file_pread_all(scan->pack->fd, scan->window, len, at, scan->pack->path, err) < 0)
+            return NULL;
+        scan->start = at;
+        scan->filled = len;
+    }
+    *ret_have = scan->filled - (size_t)(at - scan->start);
+    return scan->window + (at - scan->start);
+}
+
+/* Behind a hole of the file, if `at` lies in one. */
+static uint64_t skip_hole(struct scan *scan, uint64_t at)
+{
+    off_t data = lseek(scan->pack->fd, (off_t)at, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? scan->end : at;
+    return (uint64_t)data;
+}
+
+/* The next place at or after `at` where the magic stands, or the end. *ret_zeros: only zeros lie between. */
+static int find_magic(struct scan *scan, uint64_t at, uint64_t *ret_at, bool *ret_zeros, struct err *err)
+{
+    uint8_t magic[4];
+    wire_store_u32(magic, RECORD_MAGIC);
+    *ret_zeros = true;
+    for (;;) {
+        at = skip_hole(scan, at);
+        if (scan->end - at < sizeof magic)
+            break;
+        size_t have;
+        const uint8_t *bytes = look(scan, at, sizeof magic, &have, err);
+        if (!bytes)
+            return -1;
+        const uint8_t *hit = memmem(bytes, have, magic, sizeof magic);
+        size_t passed = hit ? (size_t)(hit - bytes) : have - (sizeof magic - 1);
+        for (size_t i = 0; i < passed && *ret_zeros; i++)
+            *ret_zeros = bytes[i] == 0;
+        at += passed;
+        if (hit) {
+            *ret_at = at;
+            return 0;
+        }
+    }
+    for (; at < scan->end && *ret_zeros; at++) {
+        size_t have;
+        const uint8_t *bytes = look(scan, at, 1, &have, err);
+        if (!bytes)
+            return -1;
+        *ret_zeros = *bytes == 0;
+    }
+    *ret_at = scan->end;
+    return 0;
+}
+
+/* 1 and the record that begins at `at` and lies within the file, 0 if none does. */
+static int record_at(struct scan *scan, uint64_t at, struct store_record *ret_record, struct err *err)
+{
+    size_t have;
+    if (scan->end - at < STORE_RECORD_HEAD_BYTES)
+        return 0;
+    const uint8_t *head = look(scan, at, STORE_RECORD_HEAD_BYTES, &have, err);
+    if (!head)
+        return -1;
+    return store_record_decode(head, ret_record) &&
+           scan->end - at - STORE_RECORD_HEAD_BYTES >= ret_record->stored_bytes;
+}
+
+static int scan_records(struct scan *scan, store_pack_scan_cb cb, void *ctx, uint64_t *ret_damaged, bool *ret_cut,
+                        struct err *err)
+{
+    bool in_damage = false;
+    uint64_t at = 0;
+    while (at < scan->end) {
+        struct store_record record;
+        int is_record = record_at(scan, at, &record, err);
+        if (is_record < 0)
+            return err->code;
+        if (is_record) {
+            in_damage = false;
+            int result = cb(&record, at, ctx);
+            if (result != 0)
+                return result;
+            at += STORE_RECORD_HEAD_BYTES + record.stored_bytes;
+            continue;
+        }
+        uint64_t next;
+        bool zeros;
+        size_t have;
+        const uint8_t *byte = look(scan, at, 1, &have, err);
+        bool was_zero = byte && *byte == 0;
+        if (!byte || find_magic(scan, at + 1, &next, &zeros, err) < 0)
+            return err->code;
+        if (!(zeros && was_zero) && !in_damage) {
+            in_damage = true;
+            ++*ret_damaged;
+        }
+        at = next;
+    }
+    *ret_cut = in_damage;
+    return 0;
+}
+
+int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, uint64_t *ret_damaged, bool *ret_cut,
+                    struct err *err)
+{
+    OWNED(owned_free) uint8_t *window = malloc(SCAN_WINDOW_BYTES);
+    struct stat st;
+    if (!window)
+        return err_set(err, ERR_NOMEM, "no memory to scan a pack");
+    if (fstat(pack->fd, &st) < 0)
+        return err_errno(err, errno, "cannot look at pack '%s'", pack->path);
+    *ret_damaged = 0;
+    *ret_cut = false;
+    struct scan scan = {.pack = pack, .window = window, .end = (uint64_t)st.st_size};
+    struct err own = {0}; /* the helpers tell their code through it */
+    return scan_records(&scan, cb, ctx, ret_damaged, ret_cut, err ? err : &own);
+}
+
+/* ---- the directory ---- */
+
+static bool parse_name(const char *name, uint64_t *ret_number)
+{
+    uint8_t bytes[NAME_DIGITS / 2];
+    if (strlen(name) != NAME_DIGITS + 5 || strcmp(name + NAME_DIGITS, ".pack") != 0 ||
+        !hex_decode(name, NAME_DIGITS, bytes, sizeof bytes))
+        return false;
+    *ret_number = wire_load_u64(bytes);
+    return *ret_number > 0;
+}
+
+static void owned_dir(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+int store_pack_list(const char *dir, uint64_t **ret_numbers, size_t *ret_count, struct err *err)
+{
+    OWNED(owned_dir) DIR *open_dir = opendir(dir);
+    if (!open_dir)
+        return err_errno(err, errno, "cannot read directory '%s'", dir);
+    OWNED(owned_free) uint64_t *numbers = NULL;
+    size_t count = 0;
+    size_t cap = 0;
+    for (struct dirent *entry; (entry = readdir(open_dir));) {
+        uint64_t number;
+        if (!parse_name(entry->d_name, &number))
+            continue;
+        if (count == cap) {
+            cap = cap ? cap * 2 : 64;
+            uint64_t *grown = reallocarray(numbers, cap, sizeof *numbers);
+            if (!grown)
+                return err_set(err, ERR_NOMEM, "no memory for a list of packs");
+            numbers = grown;
+        }
+        numbers[count++] = number;
+    }
+    *ret_numbers = STEAL(numbers);
+    *ret_count = count;
+    return 0;
+}
