@@ -29,8 +29,8 @@ int err_wrap(struct err *err, const char *format, ...)
     va_start(args, format);
     int used = vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
-    if (used >= 0 && (size_t)used < sizeof err->text)
-        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %s", inner);
+    if (used >= 0 && (size_t)used < sizeof err->text - 3) /* 3: the colon, the space and the NUL */
+        snprintf(err->text + used, sizeof err->text - (size_t)used, ": %.*s", (int)(sizeof inner - 3) - used, inner);
     if (err->code >= 0)
         err->code = ERR_INTERNAL;
     return err->code;
