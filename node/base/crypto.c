@@ -215,16 +215,26 @@ void crypto_aead_free(struct crypto_aead *aead)
 int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
                      size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err)
 {
+    return crypto_aead_seal_parts(aead, nonce, ad, ad_bytes, NULL, 0, plain, len_bytes, ret_sealed, err);
+}
+
+int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                           size_t ad_bytes, const void *head, size_t head_bytes, const void *plain, size_t len_bytes,
+                           uint8_t *ret_sealed, struct err *err)
+{
     int done = 0;
     int ok = EVP_EncryptInit_ex(aead->seal, NULL, NULL, NULL, nonce);
     if (ok == 1 && ad_bytes > 0)
         ok = EVP_EncryptUpdate(aead->seal, NULL, &done, ad, (int)ad_bytes);
+    if (ok == 1 && head_bytes > 0)
+        ok = EVP_EncryptUpdate(aead->seal, ret_sealed, &done, head, (int)head_bytes);
+    uint8_t *rest = ret_sealed + head_bytes;
     if (ok == 1 && len_bytes > 0)
-        ok = EVP_EncryptUpdate(aead->seal, ret_sealed, &done, plain, (int)len_bytes);
+        ok = EVP_EncryptUpdate(aead->seal, rest, &done, plain, (int)len_bytes);
     if (ok == 1)
-        ok = EVP_EncryptFinal_ex(aead->seal, ret_sealed + len_bytes, &done);
+        ok = EVP_EncryptFinal_ex(aead->seal, rest + len_bytes, &done);
     if (ok == 1)
-        ok = EVP_CIPHER_CTX_ctrl(aead->seal, EVP_CTRL_AEAD_GET_TAG, CRYPTO_AEAD_TAG_BYTES, ret_sealed + len_bytes);
+        ok = EVP_CIPHER_CTX_ctrl(aead->seal, EVP_CTRL_AEAD_GET_TAG, CRYPTO_AEAD_TAG_BYTES, rest + len_bytes);
     return ok == 1 ? 0 : err_set(err, ERR_INTERNAL, "libcrypto refuses to encrypt");
 }
 

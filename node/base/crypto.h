@@ -90,6 +90,11 @@ void crypto_aead_free(struct crypto_aead *aead);
 /* ret_sealed gets len_bytes + 16 bytes and may be `plain` itself. */
 int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
                      size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err);
+/* The same for a plaintext in two pieces, sealed one after the other without being joined first. Only `plain` may lie
+ * where it is sealed to, at ret_sealed + head_bytes. */
+int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                           size_t ad_bytes, const void *head, size_t head_bytes, const void *plain, size_t len_bytes,
+                           uint8_t *ret_sealed, struct err *err);
 /* sealed_bytes includes the 16 of the tag; ret_plain gets sealed_bytes - 16 and may be `sealed` itself.
  * ERR_AUTH if it does not verify; ret_plain then holds nothing of use. */
 int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,

@@ -11,8 +11,8 @@
 #define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
 #define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
-#define LIMIT_DHT_RECORD_BYTES 685         /* 173 and 512 of data, docs/protocol-dht.md */
-#define LIMIT_DHT_RECORDS (1u << 20)       /* held for all: x 685 B = 685 MiB on disk, ~130 B each in memory */
+#define LIMIT_DHT_RECORD_BYTES 688         /* 176 and 512 of data, docs/protocol-dht.md */
+#define LIMIT_DHT_RECORDS (1u << 20)       /* held for all: x 688 B = 688 MiB on disk, ~130 B each in memory */
 #define LIMIT_DHT_RECORDS_PER_KEY 1024
 #define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 8)
 #define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 4)
@@ -32,6 +32,11 @@
 #define LIMIT_SESSION_OUT_BYTES (4u << 20) /* waiting to be written to one peer; then it is too slow */
 #define LIMIT_SESSION_BULK_BYTES (512u << 10) /* of those, chunks: 40 ms on 100 Mbit/s that a ping waits behind */
 #define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096 /* a certificate chain (1,002) or an invitation's proof, with room */
+#define LIMIT_SESSION_PING_MS 5000
+#define LIMIT_SESSION_DEAD_MS 15000        /* without a byte: a link that is cut for 3 s, even for 10, survives */
+#define LIMIT_SESSION_DRAIN_MS 15000       /* a peer that has something to read takes at least this much in this time */
+#define LIMIT_SESSION_DRAIN_BYTES 4096     /* 273 B/s; less is somebody who holds our memory on purpose (faults 25) */
+#define LIMIT_SESSION_CLOSE_MS 2000        /* to take what was queued before the CLOSE */
 #define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
 #define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
 #define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
@@ -61,6 +66,7 @@
 #define LIMIT_PATH_BYTES 4096
 #define LIMIT_ARCHIVE_ENTRIES (4u << 20)
 #define LIMIT_ARCHIVE_XATTR_BYTES 65536
+#define LIMIT_ARCHIVE_XATTRS 1024           /* of one entry */
 #define LIMIT_ARCHIVE_DEPTH 256             /* directories in each other, one descriptor each; below file_remove_tree's 512 */
 #define LIMIT_ARCHIVE_NAMES_BYTES (64u << 20) /* names remembered for the end: directories, hard links */
 #define LIMIT_ARCHIVE_HOLES 16384           /* in one file: a sparse map of 16 Ki x <= 40 bytes of text = 640 KiB */
