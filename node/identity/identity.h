@@ -60,6 +60,7 @@ const struct id *identity_cluster(const struct identity *identity);
 unsigned identity_rights(const struct identity *identity);
 /* When the own chain ends, wall_s; 0 for a guest. */
 uint64_t identity_expires(const struct identity *identity);
+/* Is the root key of the own cluster in DIR? */
 bool identity_has_root(const struct identity *identity);
 
 /* The X25519 form of the node key: the static key of sessions and datagrams. Wipe ret_secret after use. */
