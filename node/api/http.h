@@ -43,7 +43,8 @@ struct api_server_config {
     const char *group;              /* of the socket file; NULL or a group that does not exist: the process's own */
     const struct api_route *routes; /* borrowed, outlives the server */
     size_t route_count;
-    void *ctx; /* for the handlers, borrowed */
+    void *ctx;           /* for the handlers, borrowed */
+    uint64_t request_ms; /* from accept to a whole request; 0: LIMIT_API_REQUEST_MS */
 };
 
 /* Listen. ERR_BUSY if somebody answers on the socket already; a socket file that nobody answers on is replaced, any

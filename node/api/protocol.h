@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include "node/base/err.h"
+#include <stdbool.h>
 
 #define API_VERSION_PREFIX "/v1"
 #define API_DEFAULT_SOCKET "/run/cmig/node.sock"
