@@ -75,6 +75,11 @@
 #define LIMIT_IMAGE_LAYERS 256              /* overlayfs takes 500 lower directories, docker 127 */
 #define LIMIT_IMAGES 4096                   /* named in one store */
 
+/* ---- containers ---- */
+#define LIMIT_RUNTIME_SPEC_BYTES (256u << 10) /* arguments, environment and labels of one; execve takes 2 MiB */
+#define LIMIT_RUNTIME_RECORD_BYTES (2u << 20) /* container.json: 6 bytes of JSON for one at worst, and the rest */
+#define LIMIT_RUNTIME_OUTPUT_BYTES (64u << 10) /* kept of what runc says, of the front and of the end */
+
 /* ---- local API ---- */
 #define LIMIT_API_BODY_BYTES (1u << 20) /* JSON requests; uploads stream */
 #define LIMIT_API_CONNECTIONS 64
