@@ -1,0 +1,86 @@
+/* What the rooms of a migration share: the owner, steps that run as jobs, and the journal. Not for other folders. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "node/migrate/manifest.h"
+
+struct source;
+struct target;
+TAILQ_HEAD(source_list, source);
+TAILQ_HEAD(target_list, target);
+
+struct migrate {
+    struct migrate_config config;
+    char *dir; /* owned: DIR/migrate */
+    struct source_list sources;
+    struct target_list targets;
+    size_t jobs_running;
+    bool stopping;
+};
+
+/* Names of store references that keep the snapshots of this node; the names are GUIDs of volumes or containers. */
+#define MIGRATE_REF_VOLUME 16
+#define MIGRATE_REF_CHECKPOINT 17
+
+/* ---- journal: store table "migrate", one row a migration and side; durable when these return; for jobs ---- */
+
+enum journal_side { JOURNAL_SOURCE = 's', JOURNAL_TARGET = 't' };
+/* X(name, text): COPYING: nothing has stopped. STOPPED: the source's container is down. PREPARED: the destination is
+ * restored and waits. COMMITTED: the container is the destination's. */
+#define JOURNAL_STATES(X)                                                                                              \
+    X(JOURNAL_COPYING, "copying")                                                                                      \
+    X(JOURNAL_STOPPED, "stopped")                                                                                      \
+    X(JOURNAL_PREPARED, "prepared")                                                                                    \
+    X(JOURNAL_COMMITTED, "committed")
+enum journal_state {
+#define X(name, text) name,
+    JOURNAL_STATES(X)
+#undef X
+};
+
+struct journal_row {
+    enum journal_side side;
+    enum journal_state state;
+    struct guid id;
+    struct guid container;
+    struct id peer; /* the other side */
+    uint64_t epoch; /* that the destination runs with */
+};
+
+int journal_write(struct store *store, const struct journal_row *row, struct err *err);
+int journal_remove(struct store *store, enum journal_side side, const struct guid *id, struct err *err);
+/* 1 and the row, or 0. Cheap enough for the loop. */
+int journal_read(struct store *store, enum journal_side side, const struct guid *id, struct journal_row *ret_row,
+                 struct err *err);
+/* All rows, allocated into *ret_rows (free). */
+int journal_all(struct store *store, struct journal_row **ret_rows, size_t *ret_count, struct err *err);
+
+/* ---- steps ---- */
+
+/* Allocated "DIR/migrate/<id>-<side>": what a migration keeps on disk besides objects. */
+char *migrate_work_dir(const struct migrate *migrate, enum journal_side side, const struct guid *id);
+
+/* Keep (kind, name, version) -> object as a reference, and drop all but the two newest of that name. */
+int migrate_keep(struct migrate *migrate, uint8_t kind, const char *name, struct store_version version,
+                 const struct migrate_object *object, struct err *err);
+/* References and records for all snapshots of a manifest, in this version. For jobs. */
+int migrate_keep_all(struct migrate *migrate, const struct manifest *manifest, struct store_version version,
+                     struct err *err);
+/* Tell the mesh about all snapshots of a manifest. On the loop. */
+void migrate_publish_all(struct migrate *migrate, const struct manifest *manifest, struct store_version version);
+
+/* source.c */
+int source_recover(struct migrate *migrate, const struct journal_row *row, struct err *err);
+void source_free_all(struct migrate *migrate);
+void source_answer_verdict(struct migrate *migrate, const struct id *peer, const json_t *body,
+                           const struct migrate_answer *answer);
+
+/* target.c */
+int target_recover(struct migrate *migrate, const struct journal_row *row, struct err *err);
+void target_free_all(struct migrate *migrate);
+void target_request(struct migrate *migrate, const struct id *peer, const uint8_t *public_key, const char *method,
+                    const json_t *body, const struct migrate_answer *answer);
+void target_stop_all(struct migrate *migrate);
+
+void migrate_refuse(const struct migrate_answer *answer, int code, const char *text);
