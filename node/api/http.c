@@ -24,9 +24,10 @@ struct connection {
     struct MHD_Connection *mhd;
     struct api_request *request; /* the library's reference, while one is being handled */
     int fd;                      /* the library's */
-    bool excess;
-    uint64_t deadline_ms; /* for a whole request; 0: it is here */
-    size_t index;         /* in server->connections */
+    bool excess;                 /* one too many: it is only told so */
+    bool hung_up;                /* seen by the watch */
+    uint64_t deadline_ms;        /* for a whole request; 0: it is here */
+    size_t index;                /* in server->connections */
 };
 
 struct api_server {
@@ -35,6 +36,7 @@ struct api_server {
     struct MHD_Daemon *daemon;
     uv_poll_t poll;   /* on the library's epoll descriptor */
     uv_timer_t timer; /* the library's timeouts and our deadlines */
+    bool resumed;     /* a connection, which the library only looks at when it is run */
     size_t open_handles;
     struct connection *connections[MAX_CONNECTIONS]; /* owned, the first connection_count */
     size_t connection_count;
@@ -46,6 +48,8 @@ static void on_timer(uv_timer_t *timer);
 
 void api_http_suspend(struct api_request *req)
 {
+    if (req->connection->hung_up) /* before there was anything to close */
+        api_request_close(req);
     req->suspended = true;
     MHD_suspend_connection(req->connection->mhd);
     if (req->resumed || req->closed)
@@ -59,6 +63,7 @@ void api_http_resume(struct api_request *req)
         return;
     req->suspended = false;
     MHD_resume_connection(req->connection->mhd);
+    req->connection->server->resumed = true;
     uv_timer_start(&req->connection->server->timer, on_timer, 0, 0);
 }
 
@@ -356,15 +361,19 @@ static void on_watch_closed(uv_handle_t *handle)
     maybe_free(server);
 }
 
-/* A full hang-up only: a client that has merely finished sending still wants its answer. */
+/* A full hang-up only: a client that has merely finished sending still wants its answer. The library may have missed
+ * it: its edge-triggered epoll is not told twice, once with the last data. A shutdown is one more edge. */
 static void on_hang_up(uv_poll_t *watch, int status, int events)
 {
     (void)status, (void)events;
     struct connection *connection = watch->data;
     struct pollfd state = {.fd = connection->fd, .events = POLLIN};
     uv_poll_stop(watch);
-    bool gone = poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
-    if (gone && connection->request && connection->request->handled)
+    connection->hung_up = poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
+    if (!connection->hung_up)
+        return;
+    shutdown(connection->fd, SHUT_RDWR);
+    if (connection->request && connection->request->handled)
         api_request_close(connection->request);
 }
 
@@ -423,10 +432,13 @@ static void cut_late(struct api_server *server)
 static void run(struct api_server *server)
 {
     MHD_UNSIGNED_LONG_LONG wait_ms;
+    server->resumed = false;
     MHD_run(server->daemon);
     cut_late(server);
     if (MHD_get_timeout(server->daemon, &wait_ms) != MHD_YES || wait_ms > SWEEP_MS)
         wait_ms = SWEEP_MS;
+    if (server->resumed)
+        wait_ms = 0;
     if (server->connection_count > 0 || wait_ms < SWEEP_MS)
         uv_timer_start(&server->timer, on_timer, wait_ms, 0);
 }

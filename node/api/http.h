@@ -105,9 +105,9 @@ void api_reply_fd(struct api_request *req, const char *content_type, int fd, uin
 #define API_PULL_ERROR (-2) /* the connection is cut, so the client knows that something is missing */
 /* Fill ret_data with 1 to max_bytes bytes and return how many, or 0 and call api_request_resume when there are more. */
 typedef ssize_t (*api_pull_cb)(void *ctx, struct api_request *req, uint64_t position, void *ret_data, size_t max_bytes);
-/* A raw body pulled as the client takes it; length -1: unknown. `done` (never NULL) is called once at the end,
- * whether all was taken, the client went or the server is freed; the request is valid until then (api_request_resume).
- */
+/* A raw body pulled as the client takes it; length -1: unknown. `done` (never NULL) is called once at the end, whether
+ * all was taken, the client went or the server is freed, but never between a pull that gave 0 and its resume, so that
+ * work for it may go on elsewhere. The request is valid until then. */
 void api_reply_pull(struct api_request *req, const char *content_type, int64_t length, api_pull_cb pull,
                     void (*done)(void *ctx), void *ctx);
 

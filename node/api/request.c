@@ -107,14 +107,19 @@ static ssize_t fill_pulled(void *cls, uint64_t position, char *data, size_t max_
         return API_PULL_ERROR;
     req->resumed = false;
     ssize_t got = req->pull(req->pull_ctx, req, position, data, max_bytes);
-    if (got == 0)
+    if (got == 0) {
+        req->pulling = !req->resumed;
         api_http_suspend(req);
+    }
     return got;
 }
 
 static void pulled_done(void *cls)
 {
     struct api_request *req = cls;
+    req->pull_ended = true;
+    if (req->pulling)
+        return; /* the handler still works for it: api_request_resume comes back here */
     req->pull_done(req->pull_ctx);
     api_request_unref(req);
 }
@@ -279,6 +284,11 @@ void api_request_watch(struct api_request *req, const struct api_request_ops *op
 
 void api_request_resume(struct api_request *req)
 {
+    req->pulling = false;
+    if (req->pull_ended) {
+        pulled_done(req);
+        return;
+    }
     req->resumed = !req->suspended;
     api_http_resume(req);
 }

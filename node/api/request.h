@@ -44,6 +44,8 @@ struct api_request {
     api_pull_cb pull;         /* pulled bodies */
     void (*pull_done)(void *ctx);
     void *pull_ctx;
+    bool pulling;    /* pull gave nothing and has not resumed yet */
+    bool pull_ended; /* no more is wanted of it */
 };
 
 /* ---- request.c ---- */
