@@ -84,7 +84,7 @@ int api_listener_open(const char *path, const char *group, struct api_listener *
     OWNED(owned_free) char *copy = strdup(path);
     if (!copy)
         return err_set(err, ERR_NOMEM, "out of memory");
-    *ret_listener = (struct api_listener){steal_fd(&fd), STEAL(copy), status.st_dev, status.st_ino};
+    *ret_listener = (struct api_listener){steal_fd(&fd), STEAL(copy), status.st_dev, status.st_ino, status.st_ctim};
     return 0;
 }
 
@@ -92,7 +92,8 @@ void api_listener_close(struct api_listener *listener)
 {
     struct stat status;
     if (listener->path && lstat(listener->path, &status) == 0 && status.st_dev == listener->device &&
-        status.st_ino == listener->inode)
+        status.st_ino == listener->inode && status.st_ctim.tv_sec == listener->changed.tv_sec &&
+        status.st_ctim.tv_nsec == listener->changed.tv_nsec)
         unlink(listener->path);
     if (listener->fd >= 0)
         close(listener->fd);

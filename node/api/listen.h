@@ -5,14 +5,16 @@
 #pragma once
 
 #include <sys/types.h>
+#include <time.h>
 
 #include "node/base/err.h"
 
 struct api_listener {
-    int fd;     /* owned; -1 after it was handed over */
-    char *path; /* owned */
-    dev_t device;
+    int fd;       /* owned; -1 after it was handed over */
+    char *path;   /* owned */
+    dev_t device; /* with the two below: which file was made; inode numbers come back soon */
     ino_t inode;
+    struct timespec changed;
 };
 
 /* A listening socket at `path`, non-blocking, mode 0660, of `group` if there is one of that name. ERR_BUSY if somebody
