@@ -206,13 +206,18 @@ static int remove_children(int dir_fd, dev_t device, unsigned depth, struct err 
     return 0;
 }
 
-int file_remove_tree(const char *path, struct err *err)
+int file_remove_tree_at(int dir_fd, const char *name, struct err *err)
 {
     struct stat st;
-    if (lstat(path, &st) < 0)
-        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look at '%s'", path);
-    int status = remove_entry(AT_FDCWD, path, st.st_dev, 0, err);
-    return status < 0 ? err_wrap(err, "cannot remove '%s'", path) : 0;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look at '%s'", name);
+    int status = remove_entry(dir_fd, name, st.st_dev, 0, err);
+    return status < 0 ? err_wrap(err, "cannot remove '%s'", name) : 0;
+}
+
+int file_remove_tree(const char *path, struct err *err)
+{
+    return file_remove_tree_at(AT_FDCWD, path, err);
 }
 
 char *file_path(const char *format, ...)

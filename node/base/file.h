@@ -37,5 +37,7 @@ bool file_exists(const char *path);
 /* Remove a tree beneath and including `path`, without following links or crossing into another mount;
  * what is not there is fine. */
 int file_remove_tree(const char *path, struct err *err);
+/* The same for the entry `name` (no slash) of a directory. */
+int file_remove_tree_at(int dir_fd, const char *name, struct err *err);
 /* "a/b" from printf parts, allocated; NULL when out of memory. */
 char *file_path(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -62,6 +62,26 @@
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
 #define LIMIT_JSON_DEPTH 32
 
+/* ---- exchange ---- */
+#define LIMIT_FETCHES 4096                 /* objects being fetched; x ~1 KiB before their recipe is known */
+#define LIMIT_FETCH_BYTES (16u << 20)      /* asked for or arrived, not yet stored: all fetches together */
+#define LIMIT_CREDIT_BYTES (8u << 20)      /* of those, asked of one peer: 40 MB/s at 200 ms */
+#define LIMIT_CREDIT_FLOOR_BYTES (1u << 20)
+#define LIMIT_SERVE_BYTES (32u << 20)      /* read for peers and not yet sent, all peers together */
+#define LIMIT_SERVE_BATCH_BYTES (512u << 10) /* read at once for one peer, which has at most two of these */
+#define LIMIT_PEER_RUNS 64                 /* requests that one peer may have waiting here; then BUSY */
+#define LIMIT_PEER_WANTS 1024              /* questions that one peer may have waiting: 32 KiB; then the session ends */
+#define LIMIT_PEER_MAPS 64                 /* bitmaps being made for one peer; then "none" */
+#define LIMIT_PEER_STRIKES 16              /* messages that belong to no request; then the session ends (faults 37) */
+#define LIMIT_RECIPES 64                   /* kept in memory to serve by, and of them together: */
+#define LIMIT_RECIPES_CHUNKS (1u << 20)    /* x 44 B = 44 MiB, 64 GiB of objects */
+#define LIMIT_PUSHED_CHUNKS (256u << 10)   /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
+#define LIMIT_PUSHES 4                     /* such lessons at a time, from all peers */
+
+/* ---- store ---- */
+#define LIMIT_STORE_HOLDS (256u << 10) /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
+#define LIMIT_STORE_BATCH (16u << 10)  /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
+
 /* ---- archives ---- */
 #define LIMIT_PATH_BYTES 4096
 #define LIMIT_ARCHIVE_ENTRIES (4u << 20)
