@@ -14,6 +14,7 @@
 #include "node/identity/identity.h"
 #include "node/mesh.h"
 #include "node/migrate/migrate.h"
+#include "node/net/timers.h"
 #include "node/net/work.h"
 #include "node/runtime/runtime.h"
 #include "store/store.h"
@@ -26,6 +27,7 @@ struct node {
     struct store *store;
     struct work *work;
     struct jobs jobs; /* of work */
+    struct timers *timers;
     struct runtime *runtime;
     struct migrate *migrate;
     struct mesh *mesh;
@@ -34,6 +36,11 @@ struct node {
     char *scratch; /* DIR/tmp: uploads; emptied at each start */
     uint64_t started_ms;
     bool stopping;
+    uv_timer_t house_timer; /* containers that ended, the store's upkeep, and the end */
+    uint64_t house_ticks;
+    bool house_busy; /* a job of it is under way */
+    bool closed;
+    uint64_t stop_deadline_ms;
 };
 
 /* Open everything and begin to serve. The identity is a member's and is taken over on success. */

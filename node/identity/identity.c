@@ -300,6 +300,11 @@ void identity_dh_secret(const struct identity *identity, uint8_t ret_secret[CRYP
     crypto_dh_secret_of_sign(&identity->key, ret_secret);
 }
 
+const struct crypto_sign_key *identity_key(const struct identity *identity)
+{
+    return &identity->key;
+}
+
 void identity_sign(const struct identity *identity, const void *data, size_t len_bytes,
                    uint8_t ret_signature[CRYPTO_SIGNATURE_BYTES])
 {

@@ -32,6 +32,9 @@
 #define RIGHT_PROXY 0x02u /* speak for another cluster */
 #define RIGHT_ALL (RIGHT_ADMIT | RIGHT_PROXY)
 
+/* How far the clocks of members may be apart before a certificate's times refuse it. */
+#define IDENTITY_GRACE_S 300
+
 /* Room for the reason that goes to the log and nowhere else. */
 #define IDENTITY_WHY_SIZE 160
 
@@ -65,6 +68,8 @@ bool identity_has_root(const struct identity *identity);
 
 /* The X25519 form of the node key: the static key of sessions and datagrams. Wipe ret_secret after use. */
 void identity_dh_secret(const struct identity *identity, uint8_t ret_secret[CRYPTO_DH_BYTES]);
+/* The node key itself, for the DHT, which signs its records with it; lives as long as the identity. */
+const struct crypto_sign_key *identity_key(const struct identity *identity);
 void identity_sign(const struct identity *identity, const void *data, size_t len_bytes,
                    uint8_t ret_signature[CRYPTO_SIGNATURE_BYTES]);
 
@@ -86,6 +91,10 @@ int identity_payload(const struct identity *identity, struct buf *buf, struct er
 int identity_verify_peer(const struct identity *identity, const uint8_t remote_static[CRYPTO_DH_BYTES],
                          const uint8_t *payload, size_t len_bytes, uint64_t wall_s, struct identity_peer *ret_peer,
                          char why[IDENTITY_WHY_SIZE], struct err *err);
+
+/* The public key that a payload claims to prove, from its form alone: for datagrams, which have no handshake before
+ * they see it. False for a guest's and for malformed ones. */
+bool identity_payload_key(const uint8_t *payload, size_t len_bytes, uint8_t ret_public_key[CRYPTO_SIGN_PUBLIC_BYTES]);
 
 /* ---- invitations ---- */
 

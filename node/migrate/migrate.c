@@ -61,7 +61,7 @@ void migrate_stop(struct migrate *migrate)
 
 size_t migrate_busy(const struct migrate *migrate)
 {
-    return migrate->jobs_running;
+    return migrate->jobs_running + source_count(migrate) + target_unsettled(migrate);
 }
 
 void migrate_request(struct migrate *migrate, const struct id *peer, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES],

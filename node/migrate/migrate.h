@@ -29,6 +29,10 @@
 
 struct migrate;
 
+/* Store references that keep the snapshots of this node; the names are GUIDs of volumes or containers. */
+#define MIGRATE_REF_VOLUME 16
+#define MIGRATE_REF_CHECKPOINT 17
+
 /* What an object of a migration is for. */
 #define MIGRATE_ROLES(X)                                                                                               \
     X(MIGRATE_IMAGE, "image")           /* manifest, config, layers */                                                 \
@@ -117,6 +121,7 @@ void migrate_free(struct migrate *migrate);
 int migrate_recover(struct migrate *migrate, struct err *err);
 /* Start no further steps; migrations before their commit end in ERR_CANCELLED as soon as their step is over. */
 void migrate_stop(struct migrate *migrate);
+/* Jobs under way, and migrations that have not come to rest: neither ended nor waiting for another node's verdict. */
 size_t migrate_busy(const struct migrate *migrate);
 
 /* ---- the source ---- */

@@ -757,3 +757,12 @@ void source_free_all(struct migrate *migrate)
     while ((source = TAILQ_FIRST(&migrate->sources)))
         source_free(source);
 }
+
+size_t source_count(const struct migrate *migrate)
+{
+    size_t count = 0;
+    const struct source *source;
+    TAILQ_FOREACH (source, &migrate->sources, entry)
+        count++;
+    return count;
+}

@@ -19,10 +19,6 @@ struct migrate {
     bool stopping;
 };
 
-/* Names of store references that keep the snapshots of this node; the names are GUIDs of volumes or containers. */
-#define MIGRATE_REF_VOLUME 16
-#define MIGRATE_REF_CHECKPOINT 17
-
 /* ---- journal: store table "migrate", one row a migration and side; durable when these return; for jobs ---- */
 
 enum journal_side { JOURNAL_SOURCE = 's', JOURNAL_TARGET = 't' };
@@ -73,6 +69,7 @@ void migrate_publish_all(struct migrate *migrate, const struct manifest *manifes
 /* source.c */
 int source_recover(struct migrate *migrate, const struct journal_row *row, struct err *err);
 void source_free_all(struct migrate *migrate);
+size_t source_count(const struct migrate *migrate);
 void source_answer_verdict(struct migrate *migrate, const struct id *peer, const json_t *body,
                            const struct migrate_answer *answer);
 
@@ -82,5 +79,7 @@ void target_free_all(struct migrate *migrate);
 void target_request(struct migrate *migrate, const struct id *peer, const uint8_t *public_key, const char *method,
                     const json_t *body, const struct migrate_answer *answer);
 void target_stop_all(struct migrate *migrate);
+/* Those whose end is not in the journal yet. */
+size_t target_unsettled(const struct migrate *migrate);
 
 void migrate_refuse(const struct migrate_answer *answer, int code, const char *text);

@@ -742,6 +742,15 @@ void target_stop_all(struct migrate *migrate)
     }
 }
 
+size_t target_unsettled(const struct migrate *migrate)
+{
+    size_t count = 0;
+    const struct target *target;
+    TAILQ_FOREACH (target, &migrate->targets, entry)
+        count += target->state < PREPARED;
+    return count;
+}
+
 void target_free_all(struct migrate *migrate)
 {
     struct target *target;

@@ -1,0 +1,471 @@
+#include "node/content.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "node/base/log.h"
+#include "node/base/scope.h"
+
+#define MAX_NEIGHBOURS_ASKED 32
+#define PROVIDERS_ASKED 16
+
+struct content_fetch {
+    TAILQ_ENTRY(content_fetch)
+    entry;
+    struct content *owner;
+    struct content_wish wish;
+    struct id origin;
+    struct id hints[CONTENT_MAX_HINTS];
+    struct exchange_fetch *fetch;                                /* NULL until it has begun */
+    struct id wanted[PROVIDERS_ASKED * (CONTENT_MAX_HINTS + 1)]; /* nodes to ask as soon as a link is up */
+    size_t wanted_count;
+    unsigned asking; /* DHT reads under way */
+    bool cancelled;  /* freed when the last DHT read is over */
+};
+
+TAILQ_HEAD(fetch_list, content_fetch);
+
+struct content {
+    struct store *store; /* borrowed */
+    struct jobs jobs;
+    struct clock clock;
+    struct mesh *mesh;         /* borrowed */
+    struct exchange *exchange; /* owned */
+    struct fetch_list fetches;
+    uv_timer_t timer;
+    bool closing;
+};
+
+static uint64_t now_of(const struct content *content)
+{
+    return clock_mono_ms(&content->clock);
+}
+
+/* ---- the exchange's timer ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+static void rearm(struct content *content)
+{
+    if (content->closing)
+        return;
+    uint64_t now = now_of(content);
+    uint64_t wake = UINT64_MAX;
+    exchange_tick(content->exchange, now, &wake);
+    if (wake == UINT64_MAX)
+        uv_timer_stop(&content->timer);
+    else
+        uv_timer_start(&content->timer, on_timer, wake > now ? wake - now : 1, 0);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    rearm(timer->data);
+}
+
+/* Look at the deadlines anew as soon as the callbacks under way are over. */
+static void soon(struct content *content)
+{
+    if (!content->closing)
+        uv_timer_start(&content->timer, on_timer, 1, 0);
+}
+
+/* ---- links ---- */
+
+static int link_send_message(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body,
+                             size_t body_bytes)
+{
+    return link_send(ctx, type, head, head_bytes, body, body_bytes, NULL);
+}
+
+static size_t link_send_room(void *ctx)
+{
+    return link_room(ctx);
+}
+
+static uint32_t link_rtt(void *ctx)
+{
+    struct session_stats stats;
+    link_get_stats(ctx, &stats);
+    return stats.rtt_ms;
+}
+
+static bool wants(const struct content_fetch *fetch, const struct id *node)
+{
+    for (size_t i = 0; i < fetch->wanted_count; i++)
+        if (id_equal(&fetch->wanted[i], node))
+            return true;
+    return false;
+}
+
+static bool is_origin(const struct content_fetch *fetch, const struct id *node)
+{
+    return fetch->wish.origin && id_equal(&fetch->origin, node);
+}
+
+static void add_link(struct content_fetch *fetch, struct link *link)
+{
+    struct exchange_peer *peer = link_data(link);
+    if (peer && fetch->fetch)
+        exchange_fetch_add_peer(fetch->fetch, peer, is_origin(fetch, &link_peer(link)->id), now_of(fetch->owner));
+}
+
+void content_link_up(struct content *content, struct link *link)
+{
+    struct exchange_link ops = {.send = link_send_message, .room = link_send_room, .rtt_ms = link_rtt, .ctx = link};
+    struct exchange_peer *peer = NULL;
+    struct err err;
+    if (exchange_peer_add(content->exchange, &link_peer(link)->id, &ops, &peer, &err) < 0) {
+        log_warn("content", "a neighbour cannot be used why=\"%s\"", err.text);
+        return;
+    }
+    link_set_data(link, peer);
+    struct content_fetch *fetch;
+    TAILQ_FOREACH (fetch, &content->fetches, entry) {
+        if (wants(fetch, &link_peer(link)->id))
+            add_link(fetch, link);
+    }
+    soon(content);
+}
+
+void content_link_down(struct content *content, struct link *link)
+{
+    struct exchange_peer *peer = link_data(link);
+    if (!peer)
+        return;
+    link_set_data(link, NULL);
+    exchange_peer_remove(peer, now_of(content));
+    soon(content);
+}
+
+int content_link_message(struct content *content, struct link *link, uint8_t type, const uint8_t *data,
+                         size_t len_bytes, struct err *err)
+{
+    struct exchange_peer *peer = link_data(link);
+    int status = peer ? exchange_peer_input(peer, now_of(content), type, data, len_bytes, err) : 0;
+    soon(content);
+    return status;
+}
+
+void content_link_writable(struct content *content, struct link *link)
+{
+    struct exchange_peer *peer = link_data(link);
+    if (peer)
+        exchange_peer_writable(peer, now_of(content));
+}
+
+/* ---- telling ---- */
+
+void content_publish(struct content *content, const struct id *digest, uint64_t size_bytes)
+{
+    struct id key = dht_key(DHT_OBJECT, digest->b, ID_BYTES);
+    struct dht_value value = {.size = size_bytes};
+    struct err err;
+    if (dht_publish(mesh_dht(content->mesh), now_of(content), &key, DHT_OBJECT, &value, &err) < 0)
+        log_debug("content", "not published why=\"%s\"", err.text);
+    mesh_dht_changed(content->mesh);
+}
+
+void content_withdraw(struct content *content, const struct id *digest)
+{
+    struct id key = dht_key(DHT_OBJECT, digest->b, ID_BYTES);
+    dht_withdraw(mesh_dht(content->mesh), now_of(content), &key, NULL);
+    mesh_dht_changed(content->mesh);
+}
+
+void content_publish_key(struct content *content, enum dht_kind kind, const void *name, size_t name_bytes,
+                         const struct id *digest, uint64_t size_bytes, struct store_version version)
+{
+    struct id key = dht_key(kind, name, name_bytes);
+    struct dht_value value = {
+        .version = {version.epoch, version.counter}, .size = size_bytes, .data = digest->b, .data_len = ID_BYTES};
+    struct err err;
+    if (dht_publish(mesh_dht(content->mesh), now_of(content), &key, kind, &value, &err) < 0)
+        log_debug("content", "not published why=\"%s\"", err.text);
+    mesh_dht_changed(content->mesh);
+}
+
+static int publish_one(const struct store_object_info *info, void *ctx)
+{
+    content_publish(ctx, &info->digest, info->size_bytes);
+    return 0;
+}
+
+int content_publish_all(struct content *content, struct err *err)
+{
+    return store_object_each(content->store, publish_one, content, err);
+}
+
+static void on_provide(void *ctx, const struct id *object)
+{
+    content_publish(ctx, object, 0);
+}
+
+static void on_liar(void *ctx, const struct id *node, const struct id *object, const char *what)
+{
+    struct content *content = ctx;
+    char name[128], digest[DIGEST_TEXT_SIZE];
+    log_error("content", "a node gave wrong bytes and is not asked again node=\"%s\" object=%s what=\"%s\"",
+              mesh_describe(content->mesh, node, name, sizeof name), digest_text(object, digest), what);
+}
+
+/* ---- fetching ---- */
+
+static void fetch_free(struct content_fetch *fetch)
+{
+    TAILQ_REMOVE(&fetch->owner->fetches, fetch, entry);
+    free(fetch);
+}
+
+/* End a fetch for its caller; what the DHT still owes us keeps the memory until it has come. */
+static void let_go(struct content_fetch *fetch)
+{
+    fetch->cancelled = true;
+    fetch->fetch = NULL;
+    if (fetch->asking == 0)
+        fetch_free(fetch);
+}
+
+static void on_progress(void *ctx, const struct exchange_progress *progress)
+{
+    struct content_fetch *fetch = ctx;
+    if (fetch->wish.on_progress)
+        fetch->wish.on_progress(fetch->wish.ctx, progress);
+}
+
+static void on_done(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)
+{
+    struct content_fetch *fetch = ctx;
+    struct content *content = fetch->owner;
+    if (status == 0)
+        content_publish(content, &fetch->wish.digest, stats->total_bytes);
+    fetch->wish.on_done(fetch->wish.ctx, status, err, stats);
+    let_go(fetch);
+}
+
+static void want_node(struct content_fetch *fetch, const struct id *node, const struct addr *addr)
+{
+    struct content *content = fetch->owner;
+    if (id_equal(node, mesh_self(content->mesh)))
+        return;
+    if (!wants(fetch, node) && fetch->wanted_count < sizeof fetch->wanted / sizeof fetch->wanted[0])
+        fetch->wanted[fetch->wanted_count++] = *node;
+    struct link *link = mesh_link(content->mesh, node);
+    if (link)
+        add_link(fetch, link);
+    else
+        mesh_connect(content->mesh, node, addr);
+}
+
+static void on_providers(void *ctx, const struct dht_found *found, size_t count)
+{
+    struct content_fetch *fetch = ctx;
+    fetch->asking--;
+    for (size_t i = 0; i < count && !fetch->cancelled; i++)
+        want_node(fetch, &found[i].record.member, &found[i].contact.addr);
+    if (fetch->cancelled && fetch->asking == 0)
+        fetch_free(fetch);
+    else
+        soon(fetch->owner);
+}
+
+static void ask_dht(struct content_fetch *fetch, const struct id *key)
+{
+    struct content *content = fetch->owner;
+    struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = DHT_BY_VERSION, .want_lease = true};
+    fetch->asking++;
+    if (dht_get(mesh_dht(content->mesh), now_of(content), key, &options, on_providers, fetch, NULL, NULL) < 0)
+        fetch->asking--;
+    mesh_dht_changed(content->mesh);
+}
+
+static void seek_providers(struct content_fetch *fetch)
+{
+    struct id key = dht_key(DHT_OBJECT, fetch->wish.digest.b, ID_BYTES);
+    ask_dht(fetch, &key);
+    for (size_t i = 0; i < fetch->wish.hint_count; i++)
+        ask_dht(fetch, &fetch->hints[i]);
+    if (fetch->wish.origin)
+        want_node(fetch, &fetch->origin, NULL);
+}
+
+static void on_want_peers(void *ctx, const struct id *object)
+{
+    struct content_fetch *fetch = ctx;
+    (void)object;
+    if (fetch->asking == 0)
+        seek_providers(fetch);
+}
+
+static void ask_neighbour(void *ctx, struct link *link)
+{
+    add_link(ctx, link);
+}
+
+int content_fetch(struct content *content, const struct content_wish *wish, struct content_fetch **ret_fetch,
+                  struct err *err)
+{
+    struct content_fetch *fetch = calloc(1, sizeof *fetch);
+    if (!fetch)
+        return err_set(err, ERR_NOMEM, "no memory for a fetch");
+    fetch->owner = content;
+    fetch->wish = *wish;
+    if (wish->origin)
+        fetch->origin = *wish->origin;
+    if (wish->hint_count > CONTENT_MAX_HINTS)
+        fetch->wish.hint_count = CONTENT_MAX_HINTS;
+    for (size_t i = 0; i < fetch->wish.hint_count; i++)
+        fetch->hints[i] = wish->hints[i];
+    TAILQ_INSERT_TAIL(&content->fetches, fetch, entry);
+    struct exchange_wish inner = {.kind = (uint8_t)wish->kind,
+                                  .priority = wish->priority,
+                                  .on_progress = on_progress,
+                                  .on_done = on_done,
+                                  .on_want_peers = on_want_peers,
+                                  .ctx = fetch};
+    int status = exchange_fetch(content->exchange, now_of(content), &wish->digest, &inner, &fetch->fetch, err);
+    if (status < 0) {
+        fetch_free(fetch);
+        return status;
+    }
+    *ret_fetch = fetch;
+    mesh_each_link(content->mesh, ask_neighbour, fetch);
+    seek_providers(fetch);
+    soon(content);
+    return 0;
+}
+
+void content_fetch_cancel(struct content_fetch *fetch)
+{
+    exchange_fetch_cancel(fetch->fetch);
+    let_go(fetch);
+}
+
+/* ---- why ---- */
+
+bool content_peer_cost(const struct content *content, const struct id *node, struct exchange_cost *ret_cost)
+{
+    struct link *link = mesh_link(content->mesh, node);
+    struct exchange_peer *peer = link ? link_data(link) : NULL;
+    if (peer)
+        exchange_peer_cost(peer, ret_cost);
+    return peer != NULL;
+}
+
+struct asking_why {
+    struct content *content;
+    content_why_cb done;
+    void *ctx;
+};
+
+/* Seconds that a MiB is expected to take, as measured: what the choice is made by. */
+static double measured_cost(const struct exchange_cost *cost)
+{
+    double goodput = cost->goodput_bytes_per_s ? (double)cost->goodput_bytes_per_s : 1e6;
+    return (double)cost->rtt_ms / 1000 + 1048576 / goodput + (double)cost->failures;
+}
+
+static json_t *candidate(const struct content *content, const struct dht_found *found, double *ret_cost)
+{
+    char id[ID_HEX_SIZE];
+    struct exchange_cost cost;
+    bool known = content_peer_cost(content, &found->record.member, &cost);
+    *ret_cost = known ? measured_cost(&cost) : 1e9;
+    json_t *measured = known ? json_pack("{s:i, s:I, s:i}", "rtt_ms", (int)cost.rtt_ms, "goodput_bytes_per_s",
+                                         (json_int_t)cost.goodput_bytes_per_s, "failures", (int)cost.failures)
+                             : json_null();
+    return json_pack("{s:s, s:f, s:o, s:b, s:s}", "node", id_hex(&found->record.member, id), "claimed_cost",
+                     -found->record.score, "measured", measured, "chosen", 0, "reason",
+                     id_equal(&found->record.member, mesh_self(content->mesh)) ? "it is here already"
+                     : known ? "costs more by measurement than the chosen one"
+                             : "not connected: nothing was measured yet");
+}
+
+static void on_why(void *ctx, const struct dht_found *found, size_t count)
+{
+    struct asking_why *why = ctx;
+    json_t *candidates = json_array();
+    double best = 1e9;
+    json_t *chosen = NULL;
+    for (size_t i = 0; i < count; i++) {
+        double cost;
+        json_t *one = candidate(why->content, &found[i], &cost);
+        json_array_append_new(candidates, one);
+        if (cost < best) {
+            best = cost;
+            chosen = one;
+        }
+    }
+    if (chosen) {
+        json_object_set_new(chosen, "chosen", json_true());
+        json_object_set_new(chosen, "reason",
+                            json_string("least measured cost of a MiB: round trip, goodput, failures"));
+    }
+    why->done(why->ctx, json_pack("{s:o}", "candidates", candidates));
+    free(why);
+}
+
+void content_why(struct content *content, const struct id *digest, content_why_cb done, void *ctx)
+{
+    struct asking_why *why = malloc(sizeof *why);
+    struct id key = dht_key(DHT_OBJECT, digest->b, ID_BYTES);
+    struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = DHT_BY_SCORE, .want_lease = true};
+    if (!why)
+        abort(); /* the contract is one callback */
+    *why = (struct asking_why){content, done, ctx};
+    if (dht_get(mesh_dht(content->mesh), now_of(content), &key, &options, on_why, why, NULL, NULL) < 0)
+        on_why(why, NULL, 0);
+    mesh_dht_changed(content->mesh);
+}
+
+/* ---- beginning and end ---- */
+
+int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop,
+                struct content **ret_content, struct err *err)
+{
+    struct content *content = calloc(1, sizeof *content);
+    if (!content)
+        return err_set(err, ERR_NOMEM, "no memory for content");
+    *content = (struct content){.store = store, .jobs = jobs, .clock = clock};
+    TAILQ_INIT(&content->fetches);
+    struct exchange_config config = {.store = store,
+                                     .jobs = jobs,
+                                     .rng = rng_system(),
+                                     .on_liar = on_liar,
+                                     .on_provide = on_provide,
+                                     .ctx = content};
+    int status = exchange_new(&config, &content->exchange, err);
+    if (status < 0) {
+        free(content);
+        return status;
+    }
+    uv_timer_init(loop, &content->timer);
+    content->timer.data = content;
+    *ret_content = content;
+    return 0;
+}
+
+void content_set_mesh(struct content *content, struct mesh *mesh)
+{
+    content->mesh = mesh;
+}
+
+void content_close(struct content *content)
+{
+    if (content->closing)
+        return;
+    content->closing = true;
+    uv_close((uv_handle_t *)&content->timer, NULL);
+}
+
+void content_free(struct content *content)
+{
+    if (!content)
+        return;
+    exchange_free(content->exchange);
+    struct content_fetch *fetch;
+    while ((fetch = TAILQ_FIRST(&content->fetches)))
+        fetch_free(fetch);
+    free(content);
+}

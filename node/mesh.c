@@ -1,0 +1,429 @@
+#include "node/mesh.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/log.h"
+#include "node/base/scope.h"
+#include "node/mesh_internal.h"
+
+#define HOUSE_MS 500
+#define NEIGHBOUR_TICKS 4     /* look for neighbours this often */
+#define WALL_TICKS 60         /* tell the DHT the wall clock */
+#define CERTIFICATE_TICKS 120 /* look at ends of certificates, ours and our neighbours' */
+#define REVOCATION_TICKS 1200 /* ask the DHT for revocations that we missed */
+#define RENEW_TICKS 7200
+#define DIAL_BACKOFF_MS 1000
+#define DIAL_BACKOFF_MAX_MS 60000
+
+uint64_t mesh_now(const struct mesh *mesh)
+{
+    return clock_mono_ms(&mesh->config.clock);
+}
+
+/* ---- DHT and datagrams ---- */
+
+static void on_dht_timer(uv_timer_t *timer);
+
+void mesh_dht_changed(struct mesh *mesh)
+{
+    if (mesh->closing)
+        return;
+    uint64_t now = mesh_now(mesh);
+    uint64_t wake = dht_next_ms(mesh->dht);
+    uv_timer_start(&mesh->dht_timer, on_dht_timer, wake > now ? wake - now : 1, 0);
+}
+
+static void on_dht_timer(uv_timer_t *timer)
+{
+    struct mesh *mesh = timer->data;
+    dht_tick(mesh->dht, mesh_now(mesh));
+    mesh_dht_changed(mesh);
+}
+
+static void dht_out(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes)
+{
+    struct mesh *mesh = ctx;
+    struct err err;
+    if (datagram_send(mesh->datagram, mesh_now(mesh), to->public_key, &to->id, &to->addr, bytes, len_bytes, &err) < 0)
+        log_debug("mesh", "datagram not sent why=\"%s\"", err.text);
+}
+
+static void datagram_in(void *ctx, const struct datagram_peer *peer, const uint8_t *payload, size_t len_bytes)
+{
+    struct mesh *mesh = ctx;
+    struct dht_contact from = dht_contact_of(peer->public_key, &peer->addr);
+    dht_input(mesh->dht, mesh_now(mesh), &from, payload, len_bytes);
+    mesh_dht_changed(mesh);
+}
+
+static void datagram_out(void *ctx, const struct addr *to, const uint8_t *bytes, size_t len_bytes)
+{
+    struct mesh *mesh = ctx;
+    udp_send(mesh->udp, to, bytes, len_bytes);
+}
+
+static void udp_in(void *ctx, const struct addr *from, const uint8_t *data, size_t len_bytes)
+{
+    struct mesh *mesh = ctx;
+    if (!mesh->closing)
+        datagram_input(mesh->datagram, mesh_now(mesh), from, data, len_bytes);
+}
+
+static uint64_t wall_s(void *ctx)
+{
+    const struct mesh *mesh = ctx;
+    return clock_wall_ms(&mesh->config.clock) / 1000;
+}
+
+struct dht *mesh_dht(struct mesh *mesh)
+{
+    return mesh->dht;
+}
+
+/* ---- links ---- */
+
+static void on_link_up(void *ctx, struct link *link)
+{
+    struct mesh *mesh = ctx;
+    char text[ADDR_TEXT_SIZE], id[ID_SHORT_SIZE];
+    if (link_peer(link)->guest)
+        return;
+    log_info("mesh", "link up node=%s addr=%s", id_short(&link_peer(link)->id, id), addr_text(link_addr(link), text));
+    struct acquaintance *known = mesh_meet(mesh, &link_peer(link)->id);
+    if (known) {
+        known->failures = 0;
+        known->dial_after_ms = 0;
+    }
+    mesh_learn_address(mesh, link);
+    mesh_hello(mesh, link);
+    mesh_tell_revocations(mesh, link);
+    mesh->config.users.on_up(mesh->config.ctx, link);
+    mesh_calls_link_up(mesh, link);
+}
+
+static void on_link_down(void *ctx, struct link *link, const char *why)
+{
+    struct mesh *mesh = ctx;
+    char id[ID_SHORT_SIZE];
+    if (!link_peer(link)->guest) {
+        log_info("mesh", "link down node=%s why=\"%s\"", id_short(&link_peer(link)->id, id), why);
+        mesh->config.users.on_down(mesh->config.ctx, link);
+    }
+    calls_link_down(mesh->calls, link, why);
+}
+
+static int on_link_message(void *ctx, struct link *link, uint8_t type, const uint8_t *data, size_t len_bytes,
+                           struct err *err)
+{
+    struct mesh *mesh = ctx;
+    if (type == CALL_REQUEST || type == CALL_REPLY)
+        return calls_input(mesh->calls, link, type, data, len_bytes, err);
+    if (link_peer(link)->guest || type >= SESSION_TYPE_APP)
+        return err_set(err, ERR_PROTOCOL, "a message of a type that is not known here");
+    return mesh->config.users.on_message(mesh->config.ctx, link, type, data, len_bytes, err);
+}
+
+static void on_link_writable(void *ctx, struct link *link)
+{
+    struct mesh *mesh = ctx;
+    if (!link_peer(link)->guest)
+        mesh->config.users.on_writable(mesh->config.ctx, link);
+}
+
+static void on_dial_failed(void *ctx, const struct addr *addr, const struct id *node, const struct err *err)
+{
+    struct mesh *mesh = ctx;
+    char text[ADDR_TEXT_SIZE];
+    log_debug("mesh", "dial failed addr=%s why=\"%s\"", addr_text(addr, text), err->text);
+    struct acquaintance *known = node ? mesh_know(mesh, node) : NULL;
+    if (!known)
+        return;
+    uint64_t pause = (uint64_t)DIAL_BACKOFF_MS << (known->failures < 6 ? known->failures : 6);
+    if (pause > DIAL_BACKOFF_MAX_MS)
+        pause = DIAL_BACKOFF_MAX_MS;
+    struct rng rng = rng_system();
+    known->failures++;
+    known->dial_after_ms = mesh_now(mesh) + pause / 2 + rng_below(&rng, pause); /* jitter: no storm after a restart */
+}
+
+static void on_call(void *ctx, struct link *link, const char *method, const uint8_t *data, size_t len_bytes,
+                    struct call_request *request)
+{
+    struct mesh *mesh = ctx;
+    struct err err;
+    if (strcmp(method, "admit") == 0) {
+        mesh_answer_admit(mesh, link, data, len_bytes, request);
+    } else if (link_peer(link)->guest) {
+        err_set(&err, ERR_DENIED, "guests may only ask to be admitted");
+        call_refuse(request, &err);
+    } else if (strcmp(method, "hello") == 0) {
+        mesh_answer_hello(mesh, link, data, len_bytes, request);
+    } else if (strcmp(method, "revocation") == 0) {
+        mesh_answer_revocation(mesh, link, data, len_bytes, request);
+    } else {
+        mesh->config.users.on_request(mesh->config.ctx, link, method, data, len_bytes, request);
+    }
+}
+
+struct link *mesh_link(struct mesh *mesh, const struct id *node)
+{
+    return links_find(mesh->links, node);
+}
+
+struct each_link {
+    links_each_cb each;
+    void *ctx;
+};
+
+static void if_member(void *ctx, struct link *link)
+{
+    struct each_link *each = ctx;
+    if (!link_peer(link)->guest)
+        each->each(each->ctx, link);
+}
+
+void mesh_each_link(struct mesh *mesh, links_each_cb each, void *ctx)
+{
+    struct each_link members = {each, ctx};
+    links_each(mesh->links, if_member, &members);
+}
+
+/* ---- neighbours ---- */
+
+static bool dial_contact(void *ctx, const struct dht_contact *contact, unsigned rtt_ms, uint64_t heard_ms)
+{
+    struct mesh *mesh = ctx;
+    (void)rtt_ms;
+    (void)heard_ms;
+    if (links_count(mesh->links) >= MESH_MAX_NEIGHBOURS)
+        return false;
+    if (!links_find(mesh->links, &contact->id))
+        mesh_connect(mesh, &contact->id, &contact->addr);
+    return true;
+}
+
+/* Links to the nodes that the DHT knows; through a seed when nobody is known. */
+static void seek_neighbours(struct mesh *mesh)
+{
+    dht_contacts(mesh->dht, dial_contact, mesh);
+    if (links_count(mesh->links) > 0 || mesh->seed_count == 0)
+        return;
+    struct err err;
+    const struct addr *seed = &mesh->seeds[mesh->seed_next++ % mesh->seed_count];
+    if (links_dial(mesh->links, seed, NULL, &err) < 0)
+        log_debug("mesh", "cannot dial a seed why=\"%s\"", err.text);
+}
+
+void mesh_bootstrap(struct mesh *mesh, const struct addr *addr)
+{
+    for (size_t i = 0; i < mesh->seed_count; i++)
+        if (addr_equal(&mesh->seeds[i], addr))
+            return;
+    if (mesh->seed_count < MESH_MAX_SEEDS && !addr_equal(addr, &mesh->address))
+        mesh->seeds[mesh->seed_count++] = *addr;
+}
+
+static void check_certificate(void *ctx, struct link *link)
+{
+    struct mesh *mesh = ctx;
+    const struct identity_peer *peer = link_peer(link);
+    if (!peer->guest && (peer->expires_s <= wall_s(mesh) || identity_is_revoked(mesh->config.identity, &peer->id)))
+        link_close(link, SESSION_REASON_REVOKED);
+}
+
+static void on_house_timer(uv_timer_t *timer)
+{
+    struct mesh *mesh = timer->data;
+    uint64_t now = mesh_now(mesh);
+    uint64_t tick = mesh->ticks++;
+    datagram_tick(mesh->datagram, now);
+    calls_tick(mesh->calls);
+    mesh_calls_tick(mesh);
+    records_flush(mesh->records);
+    if (tick % NEIGHBOUR_TICKS == 0)
+        seek_neighbours(mesh);
+    if (tick % WALL_TICKS == 0)
+        dht_set_wall(mesh->dht, now, clock_wall_ms(&mesh->config.clock));
+    if (tick % CERTIFICATE_TICKS == 0)
+        links_each(mesh->links, check_certificate, mesh);
+    if (tick % REVOCATION_TICKS == REVOCATION_TICKS / 100)
+        mesh_ask_revocations(mesh);
+    if (tick % RENEW_TICKS == RENEW_TICKS / 100)
+        mesh_renew(mesh);
+    mesh_dht_changed(mesh);
+}
+
+/* ---- beginning and end ---- */
+
+/* One address is enough: [::] listens for IPv4 too, and the next is for machines without IPv6. */
+static int listen_on_one(struct mesh *mesh, struct err *err)
+{
+    int status = err_set(err, ERR_INVALID, "no address to listen on");
+    for (size_t i = 0; status < 0 && i < mesh->config.listen_count; i++) {
+        struct addr addr = mesh->config.listen[i];
+        status = links_listen(mesh->links, &addr, err);
+        if (status < 0)
+            continue;
+        addr.port = links_port(mesh->links);
+        status = udp_new(mesh->config.loop, &addr, udp_in, mesh, &mesh->udp, err);
+        if (status == 0 && !mesh->address.family && !addr_is_any(&addr))
+            mesh->address = addr;
+        return status;
+    }
+    return status;
+}
+
+static int make_links(struct mesh *mesh, struct err *err)
+{
+    struct links_config config = {.loop = mesh->config.loop,
+                                  .identity = mesh->config.identity,
+                                  .clock = mesh->config.clock,
+                                  .on_up = on_link_up,
+                                  .on_down = on_link_down,
+                                  .on_message = on_link_message,
+                                  .on_writable = on_link_writable,
+                                  .on_dial_failed = on_dial_failed,
+                                  .ctx = mesh};
+    int status = links_new(&config, &mesh->links, err);
+    if (status == 0)
+        status = calls_new(mesh->config.clock, on_call, mesh, &mesh->calls, err);
+    if (status == 0)
+        status = timers_new(mesh->config.loop, &mesh->timers, err);
+    return status < 0 ? status : admission_guard_new(&mesh->guard, err);
+}
+
+/* Higher at each start, also when the clock was set back: the last one is kept in the store. */
+static int next_boot_stamp(struct mesh *mesh, uint64_t *ret_stamp, struct err *err)
+{
+    static const char key[] = "boot-stamp";
+    OWNED(buf_release) struct buf kept = BUF(64);
+    int status = store_table_get(mesh->config.store, "mesh", key, sizeof key, &kept, err);
+    if (status < 0)
+        return status;
+    uint64_t stamp = clock_wall_ms(&mesh->config.clock);
+    uint64_t last = kept.len == 8 ? wire_load_u64(kept.data) : 0;
+    if (stamp <= last)
+        stamp = last + 1;
+    uint8_t bytes[8];
+    wire_store_u64(bytes, stamp);
+    *ret_stamp = stamp;
+    return store_table_put(mesh->config.store, "mesh", key, sizeof key, bytes, sizeof bytes, err);
+}
+
+static int make_dht(struct mesh *mesh, struct err *err)
+{
+    struct datagram_config envelope = {.identity = mesh->config.identity,
+                                       .rng = rng_system(),
+                                       .wall_s = wall_s,
+                                       .deliver = datagram_in,
+                                       .send = datagram_out,
+                                       .ctx = mesh};
+    int status = next_boot_stamp(mesh, &envelope.boot_stamp, err);
+    if (status == 0)
+        status = datagram_new(&envelope, &mesh->datagram, err);
+    if (status == 0)
+        status = records_new(mesh->config.store, mesh->config.jobs, &mesh->records, err);
+    if (status < 0)
+        return status;
+    struct dht_config config = {.key = identity_key(mesh->config.identity),
+                                .address = mesh->address,
+                                .now_ms = mesh_now(mesh),
+                                .wall_ms = clock_wall_ms(&mesh->config.clock),
+                                .rng = rng_system(),
+                                .storage = records_storage(mesh->records),
+                                .send = dht_out,
+                                .send_ctx = mesh};
+    status = dht_new(&config, &mesh->dht, err);
+    return status < 0 ? status : dht_restore(mesh->dht, mesh_now(mesh), err);
+}
+
+static void start_timers(struct mesh *mesh)
+{
+    uv_timer_init(mesh->config.loop, &mesh->dht_timer);
+    uv_timer_init(mesh->config.loop, &mesh->house_timer);
+    mesh->dht_timer.data = mesh->house_timer.data = mesh;
+    mesh->open_handles = 2;
+    uv_timer_start(&mesh->house_timer, on_house_timer, 10, HOUSE_MS);
+}
+
+int mesh_new(const struct mesh_config *config, struct mesh **ret_mesh, struct err *err)
+{
+    struct mesh *mesh = calloc(1, sizeof *mesh);
+    if (!mesh)
+        return err_set(err, ERR_NOMEM, "no memory for the mesh");
+    mesh->config = *config;
+    mesh->address = config->advertise;
+    snprintf(mesh->name, sizeof mesh->name, "%s", config->name);
+    TAILQ_INIT(&mesh->outcalls);
+    struct rng rng = rng_system();
+    map_init(&mesh->acquaintances, MESH_MAX_ACQUAINTANCES, rng_u64(&rng));
+    start_timers(mesh);
+    int status = make_links(mesh, err);
+    if (status == 0)
+        status = listen_on_one(mesh, err);
+    if (status == 0)
+        status = make_dht(mesh, err);
+    if (status < 0) {
+        mesh_close(mesh);
+        while (!mesh_closed(mesh))
+            uv_run(config->loop, UV_RUN_ONCE);
+        mesh_free(mesh);
+        return status;
+    }
+    mesh_load_seeds(mesh);
+    mesh_publish_name(mesh);
+    mesh_dht_changed(mesh);
+    *ret_mesh = mesh;
+    return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct mesh *mesh = handle->data;
+    mesh->open_handles--;
+}
+
+void mesh_close(struct mesh *mesh)
+{
+    if (mesh->closing)
+        return;
+    mesh->closing = true;
+    if (mesh->dht && dht_save(mesh->dht, NULL) < 0)
+        log_warn("mesh", "the DHT's contacts were not saved");
+    if (mesh->records)
+        records_flush(mesh->records);
+    if (mesh->links)
+        links_close(mesh->links, SESSION_REASON_SHUTDOWN);
+    if (mesh->timers)
+        timers_close(mesh->timers);
+    udp_free(mesh->udp);
+    uv_close((uv_handle_t *)&mesh->dht_timer, on_closed);
+    uv_close((uv_handle_t *)&mesh->house_timer, on_closed);
+}
+
+bool mesh_closed(const struct mesh *mesh)
+{
+    return mesh->closing && mesh->open_handles == 0 && (!mesh->links || links_closed(mesh->links)) &&
+           (!mesh->timers || timers_closed(mesh->timers)) && (!mesh->records || records_clean(mesh->records));
+}
+
+void mesh_free(struct mesh *mesh)
+{
+    if (!mesh)
+        return;
+    mesh_calls_free(mesh);
+    dht_free(mesh->dht);
+    records_free(mesh->records);
+    datagram_free(mesh->datagram);
+    calls_free(mesh->calls);
+    timers_free(mesh->timers);
+    links_free(mesh->links);
+    admission_guard_free(mesh->guard);
+    size_t cursor = 0;
+    void *known;
+    while (map_next(&mesh->acquaintances, &cursor, NULL, &known))
+        free(known);
+    map_release(&mesh->acquaintances);
+    free(mesh);
+}

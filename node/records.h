@@ -1,0 +1,23 @@
+/*
+ * The DHT's storage on this node: all records in memory, for answers without a disk, and in the store's tables
+ * "dht-records" and "dht-blobs", for the next start. Writes reach the disk in groups.
+ *
+ * One thread, the loop's; the disk is written by jobs.
+ */
+#pragma once
+
+#include "dht/dht.h"
+#include "node/base/jobs.h"
+#include "store/store.h"
+
+struct records;
+
+/* Reads what is there. Store and jobs outlive the records. */
+int records_new(struct store *store, struct jobs jobs, struct records **ret_records, struct err *err);
+/* What the DHT is given; valid as long as the records. */
+struct dht_storage records_storage(struct records *records);
+/* Begin to write what has changed, unless a write is under way; to be called about twice a second. */
+void records_flush(struct records *records);
+/* Nothing is left to write, and no job is under way. */
+bool records_clean(const struct records *records);
+void records_free(struct records *records);
