@@ -106,7 +106,7 @@ static int judge_renewal(const struct identity *identity, const struct admission
     const struct identity_peer *peer = &admission->peer;
     if (peer->guest)
         return refuse(why, err, "a guest asks for a renewal");
-    if (admission->wall_s > peer->expires_s + CHAIN_GRACE_S)
+    if (admission->wall_s > peer->expires_s + IDENTITY_GRACE_S)
         return refuse(why, err, "its certificate has expired");
     if (identity_is_revoked(identity, &peer->id))
         return refuse(why, err, "its key is revoked");

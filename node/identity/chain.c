@@ -142,9 +142,9 @@ bool identity_chain_is_valid(const struct chain *chain, const struct id *cluster
         return false;
     }
     for (unsigned i = 0; i < chain->count; i++) {
-        if (wall_s + CHAIN_GRACE_S < chain->certs[i].not_before)
+        if (wall_s + IDENTITY_GRACE_S < chain->certs[i].not_before)
             return complain(why, i, "is not yet valid");
-        if (wall_s > chain->certs[i].not_after + CHAIN_GRACE_S)
+        if (wall_s > chain->certs[i].not_after + IDENTITY_GRACE_S)
             return complain(why, i, "has expired");
     }
     if (rights & ~(unsigned)identity_chain_leaf(chain)->rights)

@@ -17,7 +17,6 @@
 
 #define CHAIN_VERSION 1
 #define CHAIN_SIGNED_PREFIX "cmig certificate 1"
-#define CHAIN_GRACE_S 300 /* how far clocks of members may be apart */
 #define CHAIN_DEFAULT_TTL_S (365u * 86400u)
 #define CHAIN_LAST_TIME_S 253402300799ull        /* the end of the year 9999; later times are malformed */
 #define CHAIN_REFUSED "certificate not accepted" /* the one text for the other side */

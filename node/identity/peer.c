@@ -14,6 +14,15 @@ int identity_payload(const struct identity *identity, struct buf *buf, struct er
     return 0;
 }
 
+bool identity_payload_key(const uint8_t *payload, size_t len_bytes, uint8_t ret_public_key[CRYPTO_SIGN_PUBLIC_BYTES])
+{
+    struct chain chain;
+    if (!identity_chain_decode(payload, len_bytes, 1, &chain))
+        return false;
+    memcpy(ret_public_key, identity_chain_leaf(&chain)->subject, CRYPTO_SIGN_PUBLIC_BYTES);
+    return true;
+}
+
 int identity_chain_judge(const struct identity *identity, const struct chain *chain, unsigned rights, uint64_t wall_s,
                          char why[IDENTITY_WHY_SIZE], struct err *err)
 {

@@ -4,7 +4,8 @@
  *
  * 1. Every payload is sealed with a key of the pair (X25519 of the two node keys) for its direction; header included.
  * 2. A payload is delivered once, and only from a member: one whose chain was verified, that is not revoked, at the
- *    address that it proved to hold.
+ *    address that it proved to hold. (Once, by a receiver that remembers: one that restarts may be told again what was
+ *    sent in the DATAGRAM_RESEND_MS before.)
  * 3. Strangers get silence, or one CHALLENGE that is smaller than what they sent; only who answers it costs more than
  *    a hash. Challenges and chain checks are rationed by address block.
  * 4. The replay window moves after authentication only. A peer that restarted has a higher boot stamp; lower ones are
@@ -45,6 +46,8 @@
 #define DATAGRAM_OVERHEAD_BYTES (DATAGRAM_HEADER_BYTES + CRYPTO_PACKET_OVERHEAD) /* 100, always */
 #define DATAGRAM_PAYLOAD_BYTES (LIMIT_DATAGRAM_BYTES - DATAGRAM_OVERHEAD_BYTES)  /* 1,132 at most */
 
+#define DATAGRAM_RESEND_MS 3000 /* an older datagram is not sent again: whoever waited for it has asked again */
+
 /* Who a payload came from; borrowed, for the time of the callback. */
 struct datagram_peer {
     struct id id;
@@ -73,12 +76,12 @@ struct datagram_stats {
     uint64_t resent;
     uint64_t dropped_malformed; /* size, magic, version, type, reserved, layout */
     uint64_t dropped_cluster;
-    uint64_t dropped_stranger; /* unknown sender whose block has used up its challenges */
+    uint64_t dropped_stranger; /* unknown sender; it was asked who it is if its block's ration allowed */
     uint64_t dropped_forged;   /* the seal does not open */
     uint64_t dropped_replay;   /* counter seen before or too old */
     uint64_t dropped_boot;     /* from before the sender's restart */
     uint64_t dropped_identity; /* chain not accepted, revoked, expired */
-    uint64_t dropped_cookie;   /* HELLO without a good cookie, beyond the ration of new challenges */
+    uint64_t dropped_cookie;   /* HELLO without a good cookie; it was given a new one in the same way */
     uint64_t dropped_unasked;  /* CHALLENGE or HELLO_ACK to nothing that we sent */
     uint64_t challenges;
     uint64_t hellos;

@@ -82,11 +82,11 @@ static void test_chain__times_decide_with_grace(void **state) /* faults 84 */
     (void)state;
     struct chain chain = forge_chain(2);
     struct id cluster = chain.cluster;
-    assert_true(identity_chain_is_valid(&chain, &cluster, 0, NOW - CHAIN_GRACE_S, why));
-    assert_false(identity_chain_is_valid(&chain, &cluster, 0, NOW - CHAIN_GRACE_S - 1, why));
+    assert_true(identity_chain_is_valid(&chain, &cluster, 0, NOW - IDENTITY_GRACE_S, why));
+    assert_false(identity_chain_is_valid(&chain, &cluster, 0, NOW - IDENTITY_GRACE_S - 1, why));
     assert_non_null(strstr(why, "not yet valid"));
-    assert_true(identity_chain_is_valid(&chain, &cluster, 0, NOW + YEAR + CHAIN_GRACE_S, why));
-    assert_false(identity_chain_is_valid(&chain, &cluster, 0, NOW + YEAR + CHAIN_GRACE_S + 1, why));
+    assert_true(identity_chain_is_valid(&chain, &cluster, 0, NOW + YEAR + IDENTITY_GRACE_S, why));
+    assert_false(identity_chain_is_valid(&chain, &cluster, 0, NOW + YEAR + IDENTITY_GRACE_S + 1, why));
     assert_non_null(strstr(why, "expired"));
 }
 
