@@ -62,14 +62,21 @@ static int look_at(struct search *search, uint64_t offset, const uint8_t *data, 
     return status;
 }
 
-/* The first block boundary at or before which the file system knows of no data from `offset` on. */
-static uint64_t skip_hole(int fd, uint64_t offset, uint64_t size_bytes)
+/* From `offset`, a block boundary: the block boundaries between which the file system has, or may have, data. */
+static void find_data(int fd, uint64_t offset, uint64_t size_bytes, uint64_t *ret_start, uint64_t *ret_end)
 {
+    *ret_start = offset;
+    *ret_end = size_bytes;
     off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
-    if (data < 0)
-        return errno == ENXIO ? size_bytes : offset; /* ENXIO: a hole up to the end */
-    uint64_t next = (uint64_t)data < size_bytes ? (uint64_t)data : size_bytes;
-    return next - next % STORE_HOLE_BLOCK_BYTES;
+    if (data < 0 && errno == ENXIO) /* a hole up to the end */
+        *ret_start = size_bytes;
+    off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+    if (hole < 0)
+        return;
+    uint64_t start = (uint64_t)data - (uint64_t)data % STORE_HOLE_BLOCK_BYTES;
+    uint64_t end = ((uint64_t)hole + STORE_HOLE_BLOCK_BYTES - 1) / STORE_HOLE_BLOCK_BYTES * STORE_HOLE_BLOCK_BYTES;
+    *ret_start = start < size_bytes ? start : size_bytes;
+    *ret_end = end < size_bytes ? end : size_bytes;
 }
 
 /* A short read means that the file shrinks: what is missing will be packed as zeros, so it counts as such. */
@@ -95,19 +102,17 @@ static int search_file(int fd, uint64_t size_bytes, uint8_t *buffer, size_t buff
 {
     int status = 0;
     for (uint64_t offset = 0; status == 0 && offset < size_bytes;) {
-        uint64_t data = skip_hole(fd, offset, size_bytes);
-        if (data > offset) {
-            if (search->zero_start == UINT64_MAX)
-                search->zero_start = offset;
-            offset = data;
-            continue;
+        uint64_t start, end;
+        find_data(fd, offset, size_bytes, &start, &end);
+        if (start > offset && search->zero_start == UINT64_MAX)
+            search->zero_start = offset;
+        for (offset = start; status == 0 && offset < end;) {
+            size_t want = end - offset < buffer_bytes ? (size_t)(end - offset) : buffer_bytes;
+            if (read_block(fd, buffer, want, offset) < 0)
+                return err_errno(err, errno, "cannot read it");
+            status = look_at(search, offset, buffer, want, err);
+            offset += want;
         }
-        uint64_t left = size_bytes - offset;
-        size_t want = left < buffer_bytes ? (size_t)left : buffer_bytes;
-        if (read_block(fd, buffer, want, offset) < 0)
-            return err_errno(err, errno, "cannot read it");
-        status = look_at(search, offset, buffer, want, err);
-        offset += want;
     }
     return status < 0 ? status : end_zeros(search, size_bytes, err);
 }

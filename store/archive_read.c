@@ -470,7 +470,7 @@ static bool is_harmless(struct archive *archive)
 
 int store_tar_reader_next(struct store_tar_reader *reader, struct store_tar_item *ret_item, struct err *err)
 {
-    OWNED(leave_locale) locale_t before = uselocale(reader->c_locale);
+    OWNED(leave_locale) __attribute__((unused)) locale_t before = uselocale(reader->c_locale);
     int status = pass_over_data(reader, err);
     if (status < 0)
         return status;

@@ -85,10 +85,12 @@ void store_archive_writer_free(struct store_archive_writer *writer)
 {
     if (!writer)
         return;
-    if (writer->archive) {
-        archive_write_fail(writer->archive); /* or else freeing it would still write an end mark */
+    /* Freeing closes, and closing writes an end mark that an abandoned archive must not get. archive_write_fail would
+     * prevent that too, and leak. */
+    if (writer->status == 0)
+        writer->status = ERR_CANCELLED;
+    if (writer->archive)
         archive_write_free(writer->archive);
-    }
     archive_entry_free(writer->entry);
     free(writer);
 }
@@ -123,13 +125,16 @@ static void fill_entry(struct archive_entry *entry, const struct store_tar_item 
 
 int store_tar_writer_add(struct store_archive_writer *writer, const struct store_tar_item *item, struct err *err)
 {
-    OWNED(leave_locale) locale_t before = uselocale(writer->c_locale);
+    OWNED(leave_locale) __attribute__((unused)) locale_t before = uselocale(writer->c_locale);
     writer->err = err;
     writer->at = 0;
     fill_entry(writer->entry, item);
     /* ARCHIVE_WARN: a name that is not ASCII was written as bytes, which is what we want. */
     if (archive_write_header(writer->archive, writer->entry) < ARCHIVE_WARN)
         return failed(writer, "a header", err);
+    /* The map of holes goes out with the first data, and would be missing from a file that has none. */
+    if (item->extent_count > 0 && archive_write_data(writer->archive, zeros, 0) < 0)
+        return failed(writer, "a map of holes", err);
     return 0;
 }
 

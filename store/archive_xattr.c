@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -18,6 +19,30 @@ static bool is_kept(const char *name, bool overlay)
         return !(overlay && strncmp(name, "user.overlay.", 13) == 0);
     return strcmp(name, STORE_XATTR_CAPABILITY) == 0 || strcmp(name, STORE_XATTR_ACL_ACCESS) == 0 ||
            strcmp(name, STORE_XATTR_ACL_DEFAULT) == 0;
+}
+
+static int decode_hex(char digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
+}
+
+/* In pax "SCHILY.xattr.NAME=VALUE", GNU tar writes what would end the name as %3D and %25, and libarchive every byte
+ * that is not printable ASCII in that way. libarchive does not undo it. False for what is longer than a name can be. */
+static bool decode_name(const char *text, char name[XATTR_NAME_MAX + 1])
+{
+    size_t used = 0;
+    while (*text && used < XATTR_NAME_MAX) {
+        uint8_t byte = (uint8_t)*text;
+        bool encoded = text[0] == '%' && decode_hex(text[1]) >= 0 && decode_hex(text[2]) >= 0;
+        if (encoded)
+            byte = (uint8_t)(decode_hex(text[1]) << 4 | decode_hex(text[2]));
+        name[used++] = (char)byte;
+        text += encoded ? 3 : 1;
+    }
+    name[used] = '\0';
+    return *text == '\0' && strlen(name) == used;
 }
 
 void store_xattrs_release(struct store_xattrs *xattrs)
@@ -159,12 +184,13 @@ int store_xattrs_copy(const struct store_tar_item *item, const struct store_arch
     int status = 0;
     for (size_t i = 0; status == 0 && i < item->xattr_count; i++) {
         const struct store_tar_xattr *one = &item->xattrs[i];
-        if (!is_kept(one->name, options->overlay))
+        char name[XATTR_NAME_MAX + 1];
+        if (!decode_name(one->name, name) || !is_kept(name, options->overlay))
             stats->xattrs_dropped++;
-        else if (strcmp(one->name, STORE_XATTR_CAPABILITY) == 0 && !options->privileges)
+        else if (strcmp(name, STORE_XATTR_CAPABILITY) == 0 && !options->privileges)
             stats->privileges_dropped++;
         else
-            status = append(&xattrs, one->name, one->value, one->len_bytes, err);
+            status = append(&xattrs, name, one->value, one->len_bytes, err);
     }
     if (status == 0)
         status = settle(&xattrs, err);

@@ -48,9 +48,11 @@ struct store_xattrs {
 };
 void store_xattrs_release(struct store_xattrs *xattrs);
 
-/* What of an open file or directory an archive keeps. ERR_LIMIT beyond LIMIT_ARCHIVE_XATTR_BYTES. */
+/* What of an open file or directory an archive keeps. ERR_LIMIT beyond
+ * LIMIT_ARCHIVE_XATTR_BYTES. */
 int store_xattrs_load(int fd, bool overlay, struct store_xattrs *ret_xattrs, struct err *err);
-/* A copy of what a header carries: what is kept of it, the rest counted as dropped. */
+/* A copy of what a header carries, under the names that it has on disk: what is kept of it, the rest counted as
+ * dropped. */
 int store_xattrs_copy(const struct store_tar_item *item, const struct store_archive_unpack_options *options,
                       struct store_xattrs *ret_xattrs, struct store_archive_stats *stats, struct err *err);
 /* Give an open file or directory these attributes, and of the kinds that archives keep no other. */
