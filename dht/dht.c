@@ -1,0 +1,212 @@
+#include "dht/dht.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "dht/internal.h"
+#include "node/base/scope.h"
+
+OWNED_DEFINE(release_dht, struct dht, dht_free)
+
+/* ---- small things that all files use ---- */
+
+void dht_set_now(struct dht *dht, uint64_t now_ms)
+{
+    if (now_ms > dht->now_ms)
+        dht->now_ms = now_ms;
+}
+
+uint64_t dht_wall_ms(const struct dht *dht)
+{
+    return dht->now_ms + dht->wall_offset_ms;
+}
+
+bool dht_is_revoked(const struct dht *dht, const struct id *id)
+{
+    return map_get(&dht->revoked, id);
+}
+
+bool dht_contact_is_acceptable(const struct dht *dht, const struct dht_contact *contact)
+{
+    return addr_is_usable(&contact->addr) && !id_equal(&contact->id, &dht->self.id) &&
+           !dht_is_revoked(dht, &contact->id) &&
+           (!addr_is_loopback(&contact->addr) || addr_is_loopback(&dht->self.addr));
+}
+
+uint64_t dht_jittered_ms(struct dht *dht, uint64_t ms)
+{
+    return dht->now_ms + ms - ms / 4 + rng_below(&dht->config.rng, ms / 2 + 1);
+}
+
+/* ---- lifecycle ---- */
+
+int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *err)
+{
+    OWNED(release_dht) struct dht *dht = calloc(1, sizeof *dht);
+    if (!dht)
+        return err_set(err, ERR_NOMEM, "no memory for the dht");
+    dht->config = *config;
+    dht->self = dht_contact_of(config->key->public_key, &config->address);
+    dht->now_ms = config->now_ms;
+    dht->wall_offset_ms = config->wall_ms - config->now_ms;
+    dht_table_init(&dht->table, &dht->self.id, config->block_per_bucket, config->block_per_table);
+    map_init(&dht->revoked, LIMIT_DHT_REVOKED, rng_u64(&dht->config.rng));
+    TAILQ_INIT(&dht->lookups);
+    TAILQ_INIT(&dht->pushes);
+    dht_get_init(dht);
+    dht->sweep.next_ms = dht_jittered_ms(dht, DHT_LEASE_TTL_MS);
+    int status = dht_publish_init(dht, err);
+    if (status == 0)
+        status = dht_hold_init(dht, err);
+    if (status < 0)
+        return status;
+    *ret_dht = STEAL(dht);
+    return 0;
+}
+
+void dht_free(struct dht *dht)
+{
+    if (!dht)
+        return;
+    while (!TAILQ_EMPTY(&dht->pushes))
+        dht_push_free(dht, TAILQ_FIRST(&dht->pushes));
+    dht_get_release(dht);
+    while (!TAILQ_EMPTY(&dht->lookups))
+        dht_lookup_cancel(dht, TAILQ_FIRST(&dht->lookups));
+    dht_publish_release(dht);
+    dht_hold_release(&dht->hold);
+    dht_rpc_release(&dht->rpcs);
+    dht_table_release(&dht->table);
+    map_release(&dht->revoked);
+    free(dht->upkeep.saved);
+    free(dht);
+}
+
+void dht_set_wall(struct dht *dht, uint64_t now_ms, uint64_t wall_ms)
+{
+    dht_set_now(dht, now_ms);
+    dht->wall_offset_ms = wall_ms - dht->now_ms;
+}
+
+void dht_set_address(struct dht *dht, uint64_t now_ms, const struct addr *address)
+{
+    dht_set_now(dht, now_ms);
+    if (addr_equal(&dht->self.addr, address))
+        return;
+    dht->self.addr = *address;
+    dht->publishing.lease_ms = dht->now_ms;
+}
+
+/* ---- input and tick ---- */
+
+/* Somebody who asks us is alive, but is in the tables only once it has answered: so ask it, if there is room. */
+static void notice_asker(struct dht *dht, const struct dht_contact *from)
+{
+    dht_table_heard(&dht->table, from, dht->now_ms);
+    const struct dht_node *known = dht_table_get(&dht->table, &from->id);
+    bool moved = known && !addr_equal(&known->contact.addr, &from->addr);
+    if (moved || (!known && dht_contact_is_acceptable(dht, from) && dht_table_has_room(&dht->table, from)))
+        dht_rpc_ping(dht, from);
+}
+
+static void run(struct dht *dht)
+{
+    dht_lookup_tick(dht);
+    dht_get_tick(dht);
+    dht_push_tick(dht);
+}
+
+void dht_input(struct dht *dht, uint64_t now_ms, const struct dht_contact *from, const uint8_t *bytes, size_t len_bytes)
+{
+    struct dht_message message;
+    dht_set_now(dht, now_ms);
+    dht->stats.received++;
+    if (dht_is_revoked(dht, &from->id)) {
+        dht->stats.dropped_revoked++;
+        return;
+    }
+    switch (dht_message_decode(bytes, len_bytes, &message)) {
+    case DHT_MALFORMED:
+        dht->stats.dropped_short++;
+        return;
+    case DHT_UNKNOWN:
+        dht->stats.dropped_type++;
+        return;
+    case DHT_DECODED:
+        break;
+    }
+    bool asks = message.type % 2 == 1;
+    if (id_equal(&from->id, &dht->self.id)) {
+        dht->stats.dropped_stray++;
+    } else if (asks) {
+        if (!(message.flags & DHT_FROM_CLIENT))
+            notice_asker(dht, from);
+        dht_serve(dht, from, &message);
+    } else {
+        dht_rpc_input(dht, from, &message);
+        run(dht);
+    }
+}
+
+uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
+{
+    dht_set_now(dht, now_ms);
+    dht_rpc_tick(dht);
+    dht_upkeep_tick(dht);
+    dht_sweep_tick(dht);
+    dht_publish_tick(dht);
+    run(dht);
+    return dht_next_ms(dht);
+}
+
+uint64_t dht_next_ms(const struct dht *dht)
+{
+    uint64_t next = dht_rpc_next_ms(dht);
+    next = dht_min_ms(next, dht_upkeep_next_ms(dht));
+    next = dht_min_ms(next, dht_sweep_next_ms(dht));
+    next = dht_min_ms(next, dht_publish_next_ms(dht));
+    next = dht_min_ms(next, dht_lookup_next_ms(dht));
+    next = dht_min_ms(next, dht_get_next_ms(dht));
+    return dht_min_ms(next, dht_push_next_ms(dht));
+}
+
+/* ---- contacts ---- */
+
+void dht_add_contact(struct dht *dht, uint64_t now_ms, const struct dht_contact *contact)
+{
+    dht_set_now(dht, now_ms);
+    if (dht_contact_is_acceptable(dht, contact))
+        dht_rpc_ping(dht, contact);
+}
+
+int dht_forget(struct dht *dht, const struct id *node, struct err *err)
+{
+    int status = map_set(&dht->revoked, node, dht); /* any pointer but NULL */
+    if (status < 0)
+        return err_set(err, status, "no room for one more revoked node");
+    dht_table_remove(&dht->table, node);
+    dht_get_forget_lease(dht, node);
+    dht_hold_remove_member(dht, node);
+    return 0;
+}
+
+void dht_contacts(const struct dht *dht, dht_contact_cb cb, void *ctx)
+{
+    const struct dht_node *node;
+    for (size_t cursor = 0; dht_table_next(&dht->table, &cursor, &node);)
+        if (!cb(ctx, &node->contact, dht_rtt_ms(&node->rtt), node->heard_ms))
+            return;
+}
+
+/* ---- queries ---- */
+
+void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
+{
+    *ret_stats = dht->stats;
+    ret_stats->contacts = dht->table.count;
+    ret_stats->pending = dht->rpcs.count;
+    ret_stats->requests = dht->gets.count;
+    ret_stats->published = dht->publishing.entries.count;
+    ret_stats->records = dht->hold.count;
+    ret_stats->joined = dht->upkeep.joined;
+}

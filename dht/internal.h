@@ -1,0 +1,357 @@
+/*
+ * The inside of struct dht: one struct a file, and what each file offers to the others. Times without a word are on
+ * the clock of now_ms, which is set on entry to every public call and never goes back.
+ *
+ *   dht.c      public calls, input and tick
+ *   rpc.c      requests of ours: transactions, round-trip times, repeats, timeouts
+ *   serve.c    requests of others: answers, allowance by sender
+ *   hold.c     records in the storage: validity, join, caps
+ *   lookup.c   walks towards an id, reading records on the way
+ *   get.c      reads: a lookup, then the leases of the members found
+ *   push.c     giving records to the holders of a key
+ *   publish.c  records of our own, the lease, the clock of versions
+ *   sweep.c    the round over all held records: lapse, renewal, replication; hand-over to new neighbours
+ *   upkeep.c   joining, checking contacts, refreshing buckets, saving
+ */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "dht/dht.h"
+#include "dht/message.h"
+#include "dht/record.h"
+#include "dht/set.h"
+#include "dht/table.h"
+#include "node/base/map.h"
+
+#define DHT_PARALLEL 4 /* alpha: requests of one lookup in flight */
+#define DHT_ENOUGH 4   /* beta: a walk is over when the closest so many have answered */
+#define DHT_WALKS 4    /* disjoint walks of a write, and of a read that found nothing */
+
+/* ---- rpc.c ---- */
+
+enum dht_rpc_event {
+    DHT_RPC_REPLY,  /* `reply` is the answer, or DHT_REFUSED */
+    DHT_RPC_SLOW,   /* no answer within the expected time; it was sent once more and may still come */
+    DHT_RPC_FAILED, /* given up */
+};
+
+typedef void (*dht_rpc_cb)(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
+                           const struct dht_message *reply);
+
+struct dht_rpc {
+    uint64_t transaction;
+    struct dht_contact to;
+    uint8_t type; /* of the request */
+    bool slow;
+    uint64_t sent_ms;
+    uint64_t due_ms; /* slow, or failed */
+    unsigned timeout_ms;
+    uint8_t *bytes; /* owned: to send it again */
+    size_t len;
+    dht_rpc_cb cb; /* NULL: nobody waits any more */
+    void *owner;   /* borrowed, for cb */
+};
+
+struct dht_rpcs {
+    struct dht_rpc *items; /* owned */
+    size_t count;
+    size_t cap;
+    struct dht_rtt anyone; /* round trips to all: what to expect of somebody new */
+};
+
+void dht_rpc_release(struct dht_rpcs *rpcs);
+/* Send a request; type and fields are the caller's, the rest is filled in. 0, ERR_LIMIT or ERR_NOMEM. */
+int dht_rpc_ask(struct dht *dht, const struct dht_contact *to, struct dht_message *request, dht_rpc_cb cb, void *owner);
+/* Ask whether it is there; at most one such question to one contact at a time. */
+void dht_rpc_ping(struct dht *dht, const struct dht_contact *to);
+/* Send an answer. */
+void dht_rpc_answer(struct dht *dht, const struct dht_contact *to, uint64_t transaction, struct dht_message *answer);
+/* An answer came in. */
+void dht_rpc_input(struct dht *dht, const struct dht_contact *from, const struct dht_message *answer);
+/* Events for this owner are no longer delivered. */
+void dht_rpc_abandon(struct dht *dht, const void *owner);
+void dht_rpc_tick(struct dht *dht);
+uint64_t dht_rpc_next_ms(const struct dht *dht);
+
+/* ---- serve.c ---- */
+
+struct dht_source {
+    struct id id;
+    double allowance; /* requests */
+    uint64_t counted_ms;
+};
+
+void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+
+/* ---- hold.c ---- */
+
+struct dht_held {
+    uint32_t count;      /* records of this key */
+    uint64_t touched_ms; /* last time that somebody gave them to the holders of the key */
+};
+
+struct dht_hold {
+    struct map keys;    /* to owned struct dht_held */
+    struct map members; /* to a count, kept in the pointer itself */
+    size_t count;
+};
+
+int dht_hold_init(struct dht *dht, struct err *err);
+void dht_hold_release(struct dht_hold *hold);
+/* Join in an encoded record from anybody. With DHT_STALE the newer one is appended to ret_newer (may be NULL). */
+enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, struct buf *ret_newer);
+/* 1 and the record, or 0. */
+int dht_hold_get(struct dht *dht, const struct id *key, const struct id *member, struct dht_record *ret_record);
+void dht_hold_remove(struct dht *dht, const struct id *key, const struct id *member);
+void dht_hold_remove_member(struct dht *dht, const struct id *member);
+/* What is known of a key of which records are held, or NULL. */
+struct dht_held *dht_hold_of_key(struct dht *dht, const struct id *key);
+
+/* ---- lookup.c ---- */
+
+#define DHT_CANDIDATES 64
+#define DHT_QUERIES_MAX                                                                                                \
+    128 /* then a lookup ends with what it has: nearer and nearer strangers cannot keep it going                       \
+         */
+
+enum dht_candidate_state { DHT_NEW, DHT_ASKED, DHT_ASKED_SLOW, DHT_ANSWERED, DHT_FAILED };
+
+struct dht_candidate {
+    struct dht_contact contact;
+    uint8_t state; /* enum dht_candidate_state */
+    uint8_t walk;
+};
+
+struct dht_lookup;
+/* The lookup is freed when this returns. */
+typedef void (*dht_lookup_cb)(struct dht *dht, struct dht_lookup *lookup, void *owner);
+
+struct dht_lookup {
+    TAILQ_ENTRY(dht_lookup)
+    link;
+    struct id target;
+    unsigned walks;
+    struct dht_candidate candidates[DHT_CANDIDATES]; /* closest first */
+    size_t candidate_count;
+    unsigned queries;
+    unsigned pages; /* further ranges asked for and not answered */
+    uint64_t deadline_ms;
+    bool stirred; /* something happened since it was looked at */
+    bool starved; /* could not ask, because too much was pending */
+    bool finished;
+    bool reads; /* for records, else for contacts */
+    struct dht_get_options options;
+    struct dht_set found;
+    dht_lookup_cb cb;
+    void *owner; /* borrowed */
+};
+
+TAILQ_HEAD(dht_lookups, dht_lookup);
+
+/* Walk towards `target` over so many disjoint paths; `options` NULL for contacts alone. A read over one path that finds
+ * nothing starts again over four. NULL when out of memory. */
+struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, unsigned walks,
+                                    const struct dht_get_options *options, uint64_t timeout_ms, dht_lookup_cb cb,
+                                    void *owner);
+void dht_lookup_cancel(struct dht *dht, struct dht_lookup *lookup);
+/* The closest that answered, or, if `all`, those too that were heard of and did not fail. */
+size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_contact *ret_contacts, size_t max);
+/* Go on, give up what is too late and tell the owners of what is finished. */
+void dht_lookup_tick(struct dht *dht);
+uint64_t dht_lookup_next_ms(const struct dht *dht);
+
+/* ---- get.c ---- */
+
+struct dht_lease {
+    TAILQ_ENTRY(dht_lease)
+    link; /* the latest used last */
+    struct id member;
+    bool known;               /* `record` is its lease */
+    uint64_t absent_until_ms; /* nobody had one */
+    struct dht_record record;
+    struct dht_lookup *lookup; /* under way, or NULL */
+};
+
+struct dht_request;
+TAILQ_HEAD(dht_requests, dht_request);
+TAILQ_HEAD(dht_leases, dht_lease);
+
+struct dht_gets {
+    struct dht_requests requests; /* owned; dht_get and dht_find */
+    size_t count;
+    uint64_t last_request;
+    struct map leases;             /* member to struct dht_lease */
+    struct dht_leases lease_order; /* owned */
+    size_t lease_lookups;
+};
+
+void dht_get_init(struct dht *dht);
+void dht_get_release(struct dht *dht);
+/* A lease came by; kept if it is somebody's latest. */
+void dht_get_note_lease(struct dht *dht, const struct dht_record *lease);
+void dht_get_forget_lease(struct dht *dht, const struct id *member);
+void dht_get_tick(struct dht *dht);
+uint64_t dht_get_next_ms(const struct dht *dht);
+
+/* ---- push.c ---- */
+
+#define DHT_PUSH_TARGETS 32 /* 16, and as many to step over those that are dead or full */
+
+enum dht_target_state { DHT_TARGET_NEW, DHT_TARGET_ASKED, DHT_TARGET_WAITING, DHT_TARGET_DONE, DHT_TARGET_FAILED };
+
+struct dht_target {
+    struct dht_contact contact;
+    uint8_t state; /* enum dht_target_state */
+    uint8_t refusals;
+    size_t offset;     /* of the first record in `records` that it has not taken */
+    size_t sent_end;   /* of the last one sent */
+    uint64_t again_ms; /* while waiting */
+};
+
+struct dht_push;
+/* The push is freed when this returns. */
+typedef void (*dht_push_cb)(struct dht *dht, struct dht_push *push, void *owner);
+
+struct dht_push {
+    TAILQ_ENTRY(dht_push)
+    link;
+    struct buf records;        /* each with its u16 length in front */
+    struct dht_lookup *lookup; /* while looking for the holders */
+    struct dht_target targets[DHT_PUSH_TARGETS];
+    size_t target_count;
+    size_t wanted;
+    bool stirred; /* something happened since it was looked at */
+    bool finished;
+    dht_push_cb cb; /* may be NULL */
+    void *owner;    /* borrowed */
+};
+
+TAILQ_HEAD(dht_pushes, dht_push);
+
+/* Take over `records` and give them to the holders of `key`: to these contacts, or, if there are none, to the closest
+ * that a lookup finds. 0 or ERR_NOMEM. */
+int dht_push_start(struct dht *dht, const struct id *key, struct buf *records, const struct dht_contact *contacts,
+                   size_t contact_count, dht_push_cb cb, void *owner);
+void dht_push_free(struct dht *dht, struct dht_push *push);
+/* Those that took all, into ret_contacts. */
+size_t dht_push_done(const struct dht_push *push, struct dht_contact *ret_contacts, size_t max);
+void dht_push_tick(struct dht *dht);
+uint64_t dht_push_next_ms(const struct dht *dht);
+
+/* ---- publish.c ---- */
+
+struct dht_published {
+    TAILQ_ENTRY(dht_published)
+    link; /* in the queue, while queued */
+    struct id key;
+    bool counted;   /* its versions are ours to choose */
+    bool withdrawn; /* a tombstone, forgotten once it has been given away */
+    bool queued;
+    bool pushing;
+    bool again; /* changed while it was given away */
+};
+
+TAILQ_HEAD(dht_published_queue, dht_published);
+
+struct dht_publishing {
+    struct map entries;               /* key to owned struct dht_published */
+    struct dht_published_queue queue; /* to be given to the holders for the first time */
+    uint64_t queue_ms;                /* not before */
+    size_t pushing;
+    uint64_t clock;       /* the last version that we counted */
+    uint64_t clock_saved; /* none up to this one is counted again after a restart */
+    uint64_t lease_ms;    /* renewed then */
+    bool lease_pushing;
+    struct dht_contact lease_holders[DHT_REPLICAS];
+    size_t lease_holder_count;
+    uint64_t lease_walk_ms; /* then the holders are looked for again */
+};
+
+int dht_publish_init(struct dht *dht, struct err *err);
+void dht_publish_release(struct dht *dht);
+/* The own record under `key` if it is to be signed anew, because it has passed a third of its life: does so. */
+void dht_publish_renew(struct dht *dht, const struct id *key);
+/* The holders have a newer record of ours, so signed, than we sent them: our storage or clock went back. */
+void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer);
+void dht_publish_tick(struct dht *dht);
+uint64_t dht_publish_next_ms(const struct dht *dht);
+
+/* ---- sweep.c ---- */
+
+#define DHT_HANDOVERS_MAX 16
+
+struct dht_sweep {
+    struct id cursor; /* the next key to look at */
+    uint64_t next_ms;
+    bool pushing;
+    struct dht_contact newcomers[DHT_HANDOVERS_MAX]; /* waiting for their records; the first one is served */
+    size_t newcomer_count;
+    struct id handover_cursor;
+    uint64_t handover_ms;
+    bool handing_over;
+};
+
+void dht_sweep_restore(struct dht *dht);
+int dht_sweep_save(struct dht *dht);
+/* Somebody came into the table. */
+void dht_sweep_newcomer(struct dht *dht, const struct dht_contact *contact);
+void dht_sweep_tick(struct dht *dht);
+uint64_t dht_sweep_next_ms(const struct dht *dht);
+
+/* ---- upkeep.c ---- */
+
+#define DHT_SAVED_CONTACTS 200
+
+struct dht_upkeep {
+    struct dht_contact seeds[LIMIT_DHT_SEEDS];
+    size_t seed_count;
+    struct dht_contact *saved; /* owned; of an earlier life, asked a few at a time until one answers */
+    size_t saved_count;
+    uint64_t seed_ms;
+    unsigned seed_tries;
+    bool joined;
+    uint64_t self_ms;          /* the next walk to ourselves */
+    uint64_t refresh_ms;       /* no refresh before */
+    struct dht_lookup *lookup; /* of them, one at a time */
+    uint64_t save_ms;
+};
+
+void dht_upkeep_tick(struct dht *dht);
+uint64_t dht_upkeep_next_ms(const struct dht *dht);
+
+/* ---- dht.c ---- */
+
+struct dht {
+    struct dht_config config;
+    struct dht_contact self;
+    uint64_t now_ms;
+    uint64_t wall_offset_ms; /* wall clock less now_ms, modulo 2^64 */
+    struct map revoked;
+    struct dht_table table;
+    struct dht_rpcs rpcs;
+    struct dht_source sources[LIMIT_DHT_SOURCES];
+    struct dht_hold hold;
+    struct dht_lookups lookups;
+    struct dht_gets gets;
+    struct dht_pushes pushes;
+    struct dht_publishing publishing;
+    struct dht_sweep sweep;
+    struct dht_upkeep upkeep;
+    struct dht_stats stats;
+};
+
+/* Every public call begins with this. */
+void dht_set_now(struct dht *dht, uint64_t now_ms);
+uint64_t dht_wall_ms(const struct dht *dht);
+bool dht_is_revoked(const struct dht *dht, const struct id *id);
+/* May this contact, which somebody else told us of, be talked to? Not ourselves, not the revoked, only addresses where
+ * a node can be, and this machine's loopback only if we are there ourselves. */
+bool dht_contact_is_acceptable(const struct dht *dht, const struct dht_contact *contact);
+/* A moment between 3/4 and 5/4 of `ms` from now. */
+uint64_t dht_jittered_ms(struct dht *dht, uint64_t ms);
+
+static inline uint64_t dht_min_ms(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
