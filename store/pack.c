@@ -152,21 +152,15 @@ static int write_record(struct store_pack *pack, const uint8_t *head, const uint
     return file_pwrite_all(pack->fd, body + body_done, len - body_done, offset + done, pack->path, err);
 }
 
-int store_pack_append(struct store_pack *pack, const struct store_record *record, const void *body,
-                      uint64_t *ret_offset, struct err *err)
+int store_pack_write(struct store_pack *pack, const struct store_record *record, const void *body, uint64_t offset,
+                     struct err *err)
 {
     uint8_t head[STORE_RECORD_HEAD_BYTES];
     store_record_encode(record, head);
-    uint64_t total = STORE_RECORD_HEAD_BYTES + record->stored_bytes;
-    uint64_t offset = atomic_fetch_add(&pack->size, total);
     int status = write_record(pack, head, body, record->stored_bytes, offset, err);
-    if (status < 0) {
-        store_pack_punch(pack, offset, total, NULL);
-        return status;
-    }
-    atomic_fetch_add(&pack->pending, total);
-    *ret_offset = offset;
-    return 0;
+    if (status < 0)
+        store_pack_punch(pack, offset, STORE_RECORD_HEAD_BYTES + record->stored_bytes, NULL);
+    return status;
 }
 
 int store_pack_sync(struct store_pack *pack, struct err *err)
@@ -177,7 +171,8 @@ int store_pack_sync(struct store_pack *pack, struct err *err)
         status = err_set(err, ERR_IO, "pack '%s' is retired: making it durable failed before", pack->path);
     else
         status = file_sync(pack->fd, pack->path, err);
-    pack->failed |= status < 0;
+    if (status < 0)
+        pack->failed = true;
     pthread_mutex_unlock(&pack->sync_lock);
     return status;
 }

@@ -41,10 +41,10 @@ struct store_pack {
     int fd;     /* owned */
     char *path; /* owned */
     atomic_uint refs;
-    atomic_uint_fast64_t size;    /* where the next record goes; meaningful for packs that are written */
-    atomic_uint_fast64_t pending; /* bytes written and neither committed nor given up */
+    uint64_t size;                /* where the next record goes; of packs being written, under the lock of packs.c */
+    atomic_uint_fast64_t pending; /* bytes reserved and neither committed nor given up */
     pthread_mutex_t sync_lock;
-    bool failed; /* under sync_lock */
+    atomic_bool failed;
 };
 
 /* A pack of one reference. create: it must not exist yet, and its directory entry is durable on return.
@@ -53,10 +53,9 @@ int store_pack_open(const char *dir, uint64_t number, bool create, struct store_
 void store_pack_ref(struct store_pack *pack);
 void store_pack_unref(struct store_pack *pack);
 
-/* Write a record at the next position, which is returned; counts it as pending. On an error the place is punched and
- * nothing is pending. */
-int store_pack_append(struct store_pack *pack, const struct store_record *record, const void *body,
-                      uint64_t *ret_offset, struct err *err);
+/* Write a record at an offset that was reserved for it. On an error the place is punched. */
+int store_pack_write(struct store_pack *pack, const struct store_record *record, const void *body, uint64_t offset,
+                     struct err *err);
 /* Make all that was written before the call durable. */
 int store_pack_sync(struct store_pack *pack, struct err *err);
 /* Read a record's body. `offset` is of the record. */

@@ -1,0 +1,514 @@
+/*
+ * Receiving an object: its recipe first, then its chunks in any order, from several threads.
+ *
+ * A chunk is missing, then claimed by the thread that writes it, then here. Chunks written since the last sync are in a
+ * batch; a sync that fails makes them missing again. The digest of the whole is taken along the way: whoever adds the
+ * chunk at the end of what has been hashed goes on from there, so that finishing seldom reads anything back.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/crypto.h"
+#include "node/base/scope.h"
+#include "store/draft.h"
+#include "store/evict.h"
+#include "store/gc.h"
+#include "store/objects.h"
+#include "store/packs.h"
+#include "store/read.h"
+#include "store/tree.h"
+
+#define SYNC_RECORDS 4096
+/* Chunks read back at most, by the thread that adds one, for the digest of the whole. */
+#define CATCH_UP_CHUNKS 8
+
+enum chunk_state { MISSING = 0, CLAIMED, HERE };
+
+struct store_assembly {
+    struct store *store; /* borrowed */
+    struct id digest;
+    enum store_kind kind;
+    const struct store_recipe *recipe; /* borrowed */
+    bool is_held;                      /* the root is */
+    uint32_t *by_id;                   /* owned; the recipe's chunks in order of their ids */
+
+    pthread_mutex_t lock; /* states, counts and batch */
+    uint8_t *states;      /* owned */
+    uint32_t missing_chunks;
+    uint64_t missing_bytes;
+    struct store_batch batch;
+
+    pthread_mutex_t sync_lock; /* one sync at a time */
+
+    pthread_mutex_t hash_lock;  /* hash and hashed */
+    struct crypto_sha256 *hash; /* owned */
+    uint32_t hashed;            /* the chunks before this one are in the hash */
+};
+
+OWNED_DEFINE(owned_assembly, struct store_assembly, store_assembly_free)
+OWNED_DEFINE(owned_pack, struct store_pack, store_pack_unref)
+
+static const struct store_chunk *chunk_of(const struct store_assembly *assembly, uint32_t i)
+{
+    return &assembly->recipe->chunks[i];
+}
+
+/* ---- equal chunks: a run of by_id ---- */
+
+static int compare_ids(const void *a, const void *b, void *ctx)
+{
+    const struct store_chunk *chunks = ctx;
+    uint32_t x = *(const uint32_t *)a;
+    uint32_t y = *(const uint32_t *)b;
+    int order = id_compare(&chunks[x].id, &chunks[y].id);
+    return order != 0 ? order : (x > y) - (x < y);
+}
+
+/* The first place in by_id whose chunk has this id. */
+static uint32_t first_of(const struct store_assembly *assembly, const struct id *id)
+{
+    uint32_t low = 0;
+    uint32_t high = assembly->recipe->root.chunk_count;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (id_compare(&chunk_of(assembly, assembly->by_id[mid])->id, id) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* Under the lock: every place of the recipe that wants this chunk. */
+static void set_states(struct store_assembly *assembly, const struct id *id, enum chunk_state state)
+{
+    uint32_t count = assembly->recipe->root.chunk_count;
+    for (uint32_t at = first_of(assembly, id); at < count; at++) {
+        uint32_t i = assembly->by_id[at];
+        if (!id_equal(&chunk_of(assembly, i)->id, id))
+            break;
+        bool was_here = assembly->states[i] == HERE;
+        if (was_here != (state == HERE)) {
+            assembly->missing_chunks += was_here ? 1 : (uint32_t)-1;
+            assembly->missing_bytes +=
+                was_here ? chunk_of(assembly, i)->length : -(uint64_t)chunk_of(assembly, i)->length;
+        }
+        assembly->states[i] = (uint8_t)state;
+    }
+}
+
+/* ---- beginning ---- */
+
+/* Look up the chunks, all of them in one snapshot. */
+static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    struct store_assembly *assembly = ctx;
+    const struct store_root *root = &assembly->recipe->root;
+    assembly->missing_chunks = root->chunk_count;
+    assembly->missing_bytes = root->size_bytes;
+    for (uint32_t i = 0; i < root->chunk_count; i++) {
+        const struct store_chunk *chunk = chunk_of(assembly, i);
+        struct store_piece_row row;
+        int got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, &chunk->id, &row, err);
+        if (got < 0)
+            return got;
+        bool here = got == 1 && row.place.pack != 0;
+        char text[ID_SHORT_SIZE];
+        if (here && row.place.raw_bytes != chunk->length)
+            return err_set(err, ERR_CORRUPT, "a recipe gives chunk %s the length %u, here it has %u",
+                           id_short(&chunk->id, text), chunk->length, row.place.raw_bytes);
+        assembly->states[i] = here ? HERE : MISSING;
+        if (here) {
+            assembly->missing_chunks--;
+            assembly->missing_bytes -= chunk->length;
+        }
+    }
+    return 0;
+}
+
+static int write_partial(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    struct store_assembly *assembly = ctx;
+    struct store_partial_info now = {.digest = assembly->digest,
+                                     .root = assembly->recipe->root_id,
+                                     .kind = assembly->kind,
+                                     .started_ms = clock_wall_ms(&assembly->store->clock)};
+    struct store_partial_info before;
+    int got = store_rows_partial_get(txn, &assembly->digest, &before, err);
+    if (got < 0)
+        return got;
+    int status = 0;
+    if (got == 0 || !id_equal(&before.root, &now.root)) {
+        status = store_tree_ref(txn, STORE_PIECE_ROOT, &now.root, err);
+        if (status == 0 && got == 1) /* another recipe of the same object is given up; what both list stays */
+            status = store_tree_unref(txn, STORE_PIECE_ROOT, &before.root, err);
+    }
+    return status < 0 ? status : store_rows_partial_put(txn, &now, err);
+}
+
+/* Is the recipe here as a root, held from now on? Its leaves then are as well. */
+static int hold_root(struct store_assembly *assembly, struct err *err)
+{
+    struct store *store = assembly->store;
+    const struct id *root_id = &assembly->recipe->root_id;
+    store_gc_gate_enter(store);
+    int status = store_gc_hold(store, root_id, err);
+    assembly->is_held = status == 0;
+    struct store_place place;
+    int here = status < 0 ? status : store_read_find(store, STORE_PIECE_ROOT, root_id, &place, err);
+    store_gc_gate_leave(store);
+    return here;
+}
+
+static int write_recipe(struct store_assembly *assembly, struct err *err)
+{
+    const struct store_root *root = &assembly->recipe->root;
+    struct store_draft draft;
+    store_draft_init(&draft, assembly->store);
+    int status = 0;
+    for (uint32_t i = 0; i < root->chunk_count && status == 0; i++)
+        status = store_draft_want(&draft, chunk_of(assembly, i), err);
+    if (status == 0)
+        status =
+            store_draft_finish(&draft, &root->object, assembly->kind, root->chunking, write_partial, assembly, err);
+    if (status == 0)
+        draft.left_orphans = false;
+    store_draft_release(&draft);
+    return status;
+}
+
+static int allocate(struct store_assembly *assembly, struct err *err)
+{
+    uint32_t count = assembly->recipe->root.chunk_count;
+    assembly->states = calloc(count + 1, sizeof *assembly->states);
+    assembly->by_id = calloc(count + 1, sizeof *assembly->by_id);
+    if (!assembly->states || !assembly->by_id)
+        return err_set(err, ERR_NOMEM, "no memory to assemble %u chunks", count);
+    for (uint32_t i = 0; i < count; i++)
+        assembly->by_id[i] = i;
+    qsort_r(assembly->by_id, count, sizeof *assembly->by_id, compare_ids, assembly->recipe->chunks);
+    return crypto_sha256_new(&assembly->hash, err);
+}
+
+static int begin(struct store_assembly *assembly, struct err *err)
+{
+    struct store *store = assembly->store;
+    int status = allocate(assembly, err);
+    if (status == 0)
+        status = store_db_view(store->db, scan_present, assembly, err);
+    if (status == 0)
+        status = store_evict_make_room(store, assembly->missing_bytes, err);
+    int here = status < 0 ? status : hold_root(assembly, err);
+    if (here == 0)
+        status = write_recipe(assembly, err);
+    else
+        status = here < 0 ? here : store_db_update(store->db, write_partial, assembly, err);
+    /* Again: what is listed by the recipe stays from now on, and eviction may have taken some of it before. */
+    return status < 0 ? status : store_db_view(store->db, scan_present, assembly, err);
+}
+
+int store_assembly_new(struct store *store, const struct id *digest, enum store_kind kind,
+                       const struct store_recipe *recipe, struct store_assembly **ret_assembly, struct err *err)
+{
+    if (!store_kind_is_valid(kind) || !store_recipe_complete(recipe) || !id_equal(&recipe->root.object, digest))
+        return err_set(err, ERR_INVALID, "an assembly needs a complete recipe of its own object");
+    int got = store_object_stat(store, digest, NULL, err);
+    if (got != 0)
+        return got;
+    struct store_assembly *made = calloc(1, sizeof *made);
+    if (!made)
+        return err_set(err, ERR_NOMEM, "no memory to assemble an object");
+    made->store = store;
+    made->digest = *digest;
+    made->kind = kind;
+    made->recipe = recipe;
+    pthread_mutex_init(&made->lock, NULL);
+    pthread_mutex_init(&made->sync_lock, NULL);
+    pthread_mutex_init(&made->hash_lock, NULL);
+    store_batch_init(&made->batch, store);
+    OWNED(owned_assembly) struct store_assembly *assembly = made;
+    int status = begin(assembly, err);
+    if (status < 0)
+        return status;
+    *ret_assembly = STEAL(assembly);
+    return 0;
+}
+
+void store_assembly_free(struct store_assembly *assembly)
+{
+    if (!assembly)
+        return;
+    store_batch_release(&assembly->batch);
+    if (assembly->is_held) {
+        store_gc_unhold(assembly->store, &assembly->recipe->root_id);
+        store_gc_run_if_passed_over(assembly->store);
+    }
+    crypto_sha256_free(assembly->hash);
+    free(assembly->states);
+    free(assembly->by_id);
+    pthread_mutex_destroy(&assembly->lock);
+    pthread_mutex_destroy(&assembly->sync_lock);
+    pthread_mutex_destroy(&assembly->hash_lock);
+    free(assembly);
+}
+
+bool store_assembly_has(struct store_assembly *assembly, uint32_t chunk)
+{
+    pthread_mutex_lock(&assembly->lock);
+    bool has = chunk < assembly->recipe->root.chunk_count && assembly->states[chunk] == HERE;
+    pthread_mutex_unlock(&assembly->lock);
+    return has;
+}
+
+void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunks, uint64_t *ret_bytes)
+{
+    pthread_mutex_lock(&assembly->lock);
+    *ret_chunks = assembly->missing_chunks;
+    *ret_bytes = assembly->missing_bytes;
+    pthread_mutex_unlock(&assembly->lock);
+}
+
+/* ---- the digest of the whole ---- */
+
+/* What was here has rotted on disk: it is missing again, to be fetched once more. */
+static int lose_chunk(struct store_assembly *assembly, const struct store_chunk *chunk, const struct store_place *place,
+                      struct err *err)
+{
+    char text[ID_HEX_SIZE];
+    store_objects_demote(assembly->store, &assembly->digest, &chunk->id, place);
+    pthread_mutex_lock(&assembly->lock);
+    set_states(assembly, &chunk->id, MISSING);
+    pthread_mutex_unlock(&assembly->lock);
+    return err_set(err, ERR_CONFLICT, "chunk %s has rotted on disk and is missing again", id_hex(&chunk->id, text));
+}
+
+/* 1 and the bytes of a chunk that is here, 0 if it cannot be had now, being synced by another thread. */
+static int read_back(struct store_assembly *assembly, uint32_t i, uint8_t *raw, struct err *err)
+{
+    const struct store_chunk *chunk = chunk_of(assembly, i);
+    struct store_place place = {0};
+    pthread_mutex_lock(&assembly->lock);
+    bool here = assembly->states[i] == HERE;
+    const struct store_batch_entry *entry = here ? store_batch_find(&assembly->batch, &chunk->id) : NULL;
+    if (entry)
+        place = entry->place;
+    pthread_mutex_unlock(&assembly->lock);
+    if (!here)
+        return 0;
+    if (entry) {
+        int status = store_read_at(assembly->store, &place, &chunk->id, raw, err);
+        return status < 0 ? status : 1;
+    }
+    int got = store_read_piece(assembly->store, STORE_PIECE_CHUNK, &chunk->id, raw, LIMIT_CHUNK_BYTES, &place, err);
+    return got == ERR_CORRUPT ? lose_chunk(assembly, chunk, &place, err) : got;
+}
+
+/* Under hash_lock: hash on from what is hashed, at most `most` chunks, as long as they are here. */
+static int catch_up(struct store_assembly *assembly, uint32_t most, struct err *err)
+{
+    OWNED(owned_free) uint8_t *raw = NULL;
+    for (; most > 0 && assembly->hashed < assembly->recipe->root.chunk_count; most--) {
+        if (!store_assembly_has(assembly, assembly->hashed))
+            return 0;
+        if (!raw && !(raw = malloc(LIMIT_CHUNK_BYTES)))
+            return err_set(err, ERR_NOMEM, "no memory to read a chunk back");
+        int got = read_back(assembly, assembly->hashed, raw, err);
+        if (got != 1)
+            return got;
+        crypto_sha256_add(assembly->hash, raw, chunk_of(assembly, assembly->hashed)->length);
+        assembly->hashed++;
+    }
+    return 0;
+}
+
+/* A chunk has just been added, and its bytes are at hand. If another thread is hashing, it or the finish comes by. */
+static void hash_along(struct store_assembly *assembly, uint32_t i, const uint8_t *raw)
+{
+    if (pthread_mutex_trylock(&assembly->hash_lock) != 0)
+        return;
+    if (assembly->hashed == i) {
+        crypto_sha256_add(assembly->hash, raw, chunk_of(assembly, i)->length);
+        assembly->hashed++;
+    }
+    catch_up(assembly, CATCH_UP_CHUNKS, NULL); /* what goes wrong here comes up again in the finish */
+    pthread_mutex_unlock(&assembly->hash_lock);
+}
+
+/* ---- adding ---- */
+
+/* The raw bytes: `data` itself, or decompressed into memory that *ret_owned then owns. */
+static int check_chunk(const struct store_chunk *chunk, enum store_encoding encoding, const void *data, size_t len,
+                       const uint8_t **ret_raw, uint8_t **ret_owned, struct err *err)
+{
+    char text[ID_HEX_SIZE];
+    const uint8_t *raw = data;
+    if (encoding == STORE_RAW && len != chunk->length)
+        return err_set(err, ERR_CORRUPT, "chunk %s came with %zu bytes instead of %u", id_hex(&chunk->id, text), len,
+                       chunk->length);
+    if (encoding != STORE_RAW) {
+        if (len > chunk->length)
+            return err_set(err, ERR_CORRUPT, "chunk %s came compressed to more than its length",
+                           id_hex(&chunk->id, text));
+        *ret_owned = malloc(chunk->length);
+        if (!*ret_owned)
+            return err_set(err, ERR_NOMEM, "no memory to decompress a chunk");
+        int status = store_decode(encoding, data, len, *ret_owned, chunk->length, err);
+        if (status < 0)
+            return status;
+        raw = *ret_owned;
+    }
+    struct id id;
+    crypto_sha256(raw, chunk->length, &id);
+    if (!id_equal(&id, &chunk->id))
+        return err_set(err, ERR_CORRUPT, "chunk %s came with bytes of another digest", id_hex(&chunk->id, text));
+    *ret_raw = raw;
+    return 0;
+}
+
+static bool claim(struct store_assembly *assembly, uint32_t i)
+{
+    pthread_mutex_lock(&assembly->lock);
+    bool mine = assembly->states[i] == MISSING;
+    if (mine)
+        set_states(assembly, &chunk_of(assembly, i)->id, CLAIMED);
+    pthread_mutex_unlock(&assembly->lock);
+    return mine;
+}
+
+/* Write a claimed chunk; *ret_full tells that it is time for a sync. */
+static int write_claimed(struct store_assembly *assembly, uint32_t i, enum store_encoding encoding, const void *data,
+                         size_t len, bool *ret_full, struct err *err)
+{
+    const struct store_chunk *chunk = chunk_of(assembly, i);
+    struct store_record record = {.type = STORE_PIECE_CHUNK,
+                                  .encoding = encoding,
+                                  .id = chunk->id,
+                                  .raw_bytes = chunk->length,
+                                  .stored_bytes = (uint32_t)len};
+    struct store_place place;
+    struct store_pack *pack;
+    int status = store_packs_append(assembly->store, &record, data, &place, &pack, err);
+    pthread_mutex_lock(&assembly->lock);
+    if (status == 0)
+        status = store_batch_note(&assembly->batch, STORE_PIECE_CHUNK, &chunk->id, &place, pack, err);
+    set_states(assembly, &chunk->id, status == 0 ? HERE : MISSING);
+    *ret_full = assembly->batch.bytes >= STORE_ASSEMBLY_SYNC_BYTES || assembly->batch.count >= SYNC_RECORDS;
+    pthread_mutex_unlock(&assembly->lock);
+    return status;
+}
+
+int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
+                       size_t len_bytes, struct err *err)
+{
+    if (chunk >= assembly->recipe->root.chunk_count)
+        return err_set(err, ERR_INVALID, "chunk %u of an object that has %u", chunk,
+                       assembly->recipe->root.chunk_count);
+    const uint8_t *raw = NULL;
+    OWNED(owned_free) uint8_t *owned = NULL;
+    int status = check_chunk(chunk_of(assembly, chunk), encoding, data, len_bytes, &raw, &owned, err);
+    if (status < 0 || !claim(assembly, chunk))
+        return status;
+    bool full = false;
+    status = write_claimed(assembly, chunk, encoding, data, len_bytes, &full, err);
+    if (status < 0)
+        return status;
+    hash_along(assembly, chunk, raw);
+    return full ? store_assembly_sync(assembly, err) : 0;
+}
+
+/* ---- durability ---- */
+
+static int place_chunks(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    return store_batch_place_chunks(ctx, txn, false, err);
+}
+
+static void lose(struct store_assembly *assembly, const struct store_batch *batch)
+{
+    pthread_mutex_lock(&assembly->lock);
+    for (size_t i = 0; i < batch->count; i++)
+        set_states(assembly, &batch->entries[i].id, MISSING);
+    pthread_mutex_unlock(&assembly->lock);
+}
+
+int store_assembly_sync(struct store_assembly *assembly, struct err *err)
+{
+    struct store_batch taken;
+    store_batch_init(&taken, assembly->store);
+    pthread_mutex_lock(&assembly->sync_lock);
+    pthread_mutex_lock(&assembly->lock);
+    store_batch_move(&assembly->batch, &taken);
+    pthread_mutex_unlock(&assembly->lock);
+    int status = store_batch_sync(&taken, err);
+    if (status == 0)
+        status = store_db_update(assembly->store->db, place_chunks, &taken, err);
+    if (status == 0)
+        store_batch_committed(&taken);
+    else
+        lose(assembly, &taken);
+    pthread_mutex_unlock(&assembly->sync_lock);
+    store_batch_release(&taken);
+    return status;
+}
+
+/* ---- the end ---- */
+
+static int commit_object(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    return store_objects_commit(txn, ctx, err);
+}
+
+/* Hash what is left. ERR_CORRUPT if, and only if, the whole is not what it should be. */
+static int check_whole(struct store_assembly *assembly, struct err *err)
+{
+    char text[DIGEST_TEXT_SIZE];
+    uint32_t count = assembly->recipe->root.chunk_count;
+    pthread_mutex_lock(&assembly->hash_lock);
+    int status = catch_up(assembly, count, err);
+    struct id whole;
+    if (status == 0 && assembly->hashed == count) {
+        crypto_sha256_take(assembly->hash, &whole);
+        assembly->hashed = 0;
+        if (!id_equal(&whole, &assembly->digest))
+            status = err_set(err, ERR_CORRUPT, "the recipe of object '%s' is one of other bytes",
+                             digest_text(&assembly->digest, text));
+    } else if (status == 0) {
+        status = err_set(err, ERR_CONFLICT, "object '%s' lacks chunk %u", digest_text(&assembly->digest, text),
+                         assembly->hashed);
+    }
+    pthread_mutex_unlock(&assembly->hash_lock);
+    return status;
+}
+
+int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err)
+{
+    const struct store_root *root = &assembly->recipe->root;
+    char text[DIGEST_TEXT_SIZE];
+    uint32_t missing;
+    uint64_t missing_bytes;
+    store_assembly_missing(assembly, &missing, &missing_bytes);
+    if (missing > 0)
+        return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text), missing);
+    int status = store_assembly_sync(assembly, err);
+    if (status == 0)
+        status = check_whole(assembly, err);
+    if (status == ERR_CORRUPT)
+        store_partial_drop(assembly->store, &assembly->digest, NULL);
+    if (status < 0)
+        return status;
+    uint64_t now_ms = clock_wall_ms(&assembly->store->clock);
+    struct store_object_info info = {
+        .digest = assembly->digest,
+        .root = assembly->recipe->root_id,
+        .size_bytes = root->size_bytes,
+        .chunk_count = root->chunk_count,
+        .kind = assembly->kind,
+        .chunking = root->chunking,
+        .created_ms = now_ms,
+        .used_ms = now_ms,
+    };
+    status = store_db_update(assembly->store->db, commit_object, &info, err);
+    if (status == 0 && ret_info)
+        *ret_info = info;
+    return status;
+}

@@ -1,0 +1,49 @@
+/*
+ * What a store is made of, for the files of this folder.
+ *
+ * Locks, in the order in which they may be taken (each may be skipped, none may be taken against the order):
+ *   assembly locks < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock, gc.hold_lock
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "node/base/map.h"
+#include "store/db.h"
+#include "store/pack.h"
+#include "store/store.h"
+
+struct store_packs {
+    pthread_mutex_t rotate_lock; /* held while a new pack is made */
+    pthread_mutex_t lock;        /* the rest of this struct */
+    struct store_pack *active;   /* owned reference; NULL until something is written */
+    struct store_pack **written; /* owned references: the active one and those with records not yet committed */
+    size_t written_count;
+    struct store_pack *cached[32]; /* owned references: lately read, latest first */
+    uint64_t last_number;
+};
+
+struct store_gc {
+    pthread_mutex_t hold_lock;
+    struct map holds;      /* id -> how often it is held, as a number; under hold_lock */
+    pthread_rwlock_t gate; /* exclusive while orphans are freed, shared while a dedup decision is made */
+    pthread_mutex_t run_lock;
+    atomic_bool passed_over; /* orphans were left alone because they were held */
+};
+
+struct store {
+    char *dir;       /* owned */
+    char *packs_dir; /* owned */
+    int lock_fd;     /* owned; DIR/lock */
+    struct clock clock;
+    uint64_t quota_bytes;
+    uint64_t floor_bytes;
+    uint64_t pack_bytes;
+    struct store_db *db; /* owned */
+    struct store_packs packs;
+    struct store_gc gc;
+    atomic_uint_fast64_t live_bytes;      /* in packs, committed */
+    atomic_uint_fast64_t pending_bytes;   /* in packs, not yet committed */
+    atomic_uint_fast64_t unchecked_bytes; /* written since the free disk was last looked at */
+};

@@ -1,0 +1,55 @@
+/*
+ * A recipe being written into the store: chunks come one by one, leaves and root follow from them. An ingest brings the
+ * chunks' bytes along; an assembly begins with a recipe whose chunks are still to come.
+ *
+ * What was written is in a batch until a commit; what is relied on is held. Commits happen by themselves at the ends of
+ * leaves when enough has gathered, and once at the end. Used by one thread at a time.
+ */
+#pragma once
+
+#include "store/batch.h"
+#include "store/compress.h"
+
+struct store_draft_leaf {
+    struct id id;
+    size_t entry;       /* in the batch, or DRAFT_HERE: it was in the store already */
+    size_t first_chunk; /* in `chunks` */
+    size_t chunk_count;
+};
+
+struct store_draft {
+    struct store *store; /* borrowed */
+    struct store_batch batch;
+    struct store_root root; /* grows by a leaf at a time */
+    size_t leaves_cap;
+    /* since the last commit */
+    struct store_chunk *chunks; /* owned */
+    size_t chunk_count;
+    size_t chunks_cap;
+    size_t leaf_start; /* where the present leaf begins in `chunks` */
+    uint64_t leaf_span_bytes;
+    struct store_draft_leaf *leaves; /* owned */
+    size_t leaf_count;
+    size_t pending_leaves_cap;
+    struct id *held_chunks; /* owned */
+    size_t held_count;
+    size_t held_cap;
+    bool root_is_held;
+    struct id root_id;
+    bool left_orphans; /* something was committed that may not become part of an object */
+};
+
+void store_draft_init(struct store_draft *draft, struct store *store);
+/* Drops what was not committed, and lets go of the rest: without a finish it is freed. */
+void store_draft_release(struct store_draft *draft);
+
+/* The next chunk and its bytes, which are written unless they are here. press may be NULL. */
+int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_press *press,
+                    struct err *err);
+/* The next chunk, by name: it is here or is to come. */
+int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk, struct err *err);
+
+/* All chunks are there: end the last leaf, write the root, sync and commit. `last` runs at the end of the transaction,
+ * when the root has its row, and makes somebody refer to it. */
+int store_draft_finish(struct store_draft *draft, const struct id *object, enum store_kind kind,
+                       enum store_chunking chunking, store_db_cb last, void *ctx, struct err *err);

@@ -1,0 +1,296 @@
+#include "store/rows.h"
+
+#include <string.h>
+
+#include "node/base/wire.h"
+#include "store/pack.h"
+
+#define PIECE_ROW_BYTES 36
+#define OBJECT_ROW_BYTES 66
+#define PARTIAL_ROW_BYTES 41
+#define PACK_ROW_BYTES 17
+#define FREE_KEY_BYTES 16
+
+static int bad_row(const char *table, struct err *err)
+{
+    return err_set(err, ERR_CORRUPT, "a row of table '%s' in the store's index is malformed; run `cmig-node fsck`",
+                   table);
+}
+
+static struct store_span span(const void *data, size_t len)
+{
+    return (struct store_span){.data = data, .len = len};
+}
+
+uint64_t store_place_bytes(const struct store_place *place)
+{
+    return STORE_RECORD_HEAD_BYTES + place->stored_bytes;
+}
+
+/* ---- pieces and orphans ---- */
+
+static struct store_span piece_key(enum store_piece_type type, const struct id *id, uint8_t key[STORE_PIECE_KEY_BYTES])
+{
+    key[0] = (uint8_t)type;
+    memcpy(key + 1, id->b, ID_BYTES);
+    return span(key, STORE_PIECE_KEY_BYTES);
+}
+
+bool store_rows_piece_key(struct store_span key, enum store_piece_type *ret_type, struct id *ret_id)
+{
+    if (key.len != STORE_PIECE_KEY_BYTES || key.data[0] < STORE_PIECE_CHUNK || key.data[0] > STORE_PIECE_ROOT)
+        return false;
+    *ret_type = key.data[0];
+    memcpy(ret_id->b, key.data + 1, ID_BYTES);
+    return true;
+}
+
+int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         struct store_piece_row *ret_row, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_PIECE, piece_key(type, id, key), &value, err);
+    if (got != 1)
+        return got;
+    if (value.len != PIECE_ROW_BYTES)
+        return bad_row("piece", err);
+    *ret_row = (struct store_piece_row){
+        .place.pack = wire_load_u64(value.data),
+        .place.offset = wire_load_u64(value.data + 8),
+        .place.stored_bytes = wire_load_u32(value.data + 16),
+        .place.raw_bytes = wire_load_u32(value.data + 20),
+        .place.encoding = (enum store_encoding)wire_load_u32(value.data + 24),
+        .refs = wire_load_u64(value.data + 28),
+    };
+    /* Buffers are sized by type and limit, so that a damaged row may not ask for more. */
+    size_t max = store_record_max_bytes(type);
+    if (ret_row->place.raw_bytes > max || ret_row->place.stored_bytes > max || ret_row->place.encoding > STORE_ZSTD)
+        return bad_row("piece", err);
+    return 1;
+}
+
+int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         const struct store_piece_row *row, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    uint8_t value[PIECE_ROW_BYTES];
+    wire_store_u64(value, row->place.pack);
+    wire_store_u64(value + 8, row->place.offset);
+    wire_store_u32(value + 16, row->place.stored_bytes);
+    wire_store_u32(value + 20, row->place.raw_bytes);
+    wire_store_u32(value + 24, row->place.encoding);
+    wire_store_u64(value + 28, row->refs);
+    return store_db_put(txn, STORE_DB_PIECE, piece_key(type, id, key), span(value, sizeof value), err);
+}
+
+int store_rows_piece_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    return store_db_del(txn, STORE_DB_PIECE, piece_key(type, id, key), err);
+}
+
+int store_rows_orphan_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    return store_db_put(txn, STORE_DB_ORPHAN, piece_key(type, id, key), span("", 0), err);
+}
+
+int store_rows_orphan_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    return store_db_del(txn, STORE_DB_ORPHAN, piece_key(type, id, key), err);
+}
+
+/* ---- objects ---- */
+
+bool store_rows_object_decode(struct store_span key, struct store_span value, struct store_object_info *ret_info)
+{
+    if (key.len != ID_BYTES || value.len != OBJECT_ROW_BYTES)
+        return false;
+    const uint8_t *at = value.data;
+    if (!store_kind_is_valid(at[64]) || !store_chunking_is_valid(at[65]))
+        return false;
+    struct store_object_info info = {
+        .size_bytes = wire_load_u64(at + 32),
+        .chunk_count = wire_load_u32(at + 40),
+        .replicas = wire_load_u32(at + 44),
+        .created_ms = wire_load_u64(at + 48),
+        .used_ms = wire_load_u64(at + 56),
+        .kind = at[64],
+        .chunking = at[65],
+    };
+    memcpy(info.digest.b, key.data, ID_BYTES);
+    memcpy(info.root.b, at, ID_BYTES);
+    *ret_info = info;
+    return true;
+}
+
+int store_rows_object_get(struct store_db_txn *txn, const struct id *digest, struct store_object_info *ret_info,
+                          struct err *err)
+{
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_OBJECT, span(digest->b, ID_BYTES), &value, err);
+    if (got == 1 && !store_rows_object_decode(span(digest->b, ID_BYTES), value, ret_info))
+        return bad_row("object", err);
+    return got;
+}
+
+int store_rows_object_put(struct store_db_txn *txn, const struct store_object_info *info, struct err *err)
+{
+    uint8_t value[OBJECT_ROW_BYTES];
+    memcpy(value, info->root.b, ID_BYTES);
+    wire_store_u64(value + 32, info->size_bytes);
+    wire_store_u32(value + 40, info->chunk_count);
+    wire_store_u32(value + 44, info->replicas);
+    wire_store_u64(value + 48, info->created_ms);
+    wire_store_u64(value + 56, info->used_ms);
+    value[64] = (uint8_t)info->kind;
+    value[65] = (uint8_t)info->chunking;
+    return store_db_put(txn, STORE_DB_OBJECT, span(info->digest.b, ID_BYTES), span(value, sizeof value), err);
+}
+
+int store_rows_object_del(struct store_db_txn *txn, const struct id *digest, struct err *err)
+{
+    return store_db_del(txn, STORE_DB_OBJECT, span(digest->b, ID_BYTES), err);
+}
+
+/* ---- partial objects ---- */
+
+bool store_rows_partial_decode(struct store_span key, struct store_span value, struct store_partial_info *ret_info)
+{
+    if (key.len != ID_BYTES || value.len != PARTIAL_ROW_BYTES || !store_kind_is_valid(value.data[40]))
+        return false;
+    struct store_partial_info info = {.started_ms = wire_load_u64(value.data + 32), .kind = value.data[40]};
+    memcpy(info.digest.b, key.data, ID_BYTES);
+    memcpy(info.root.b, value.data, ID_BYTES);
+    *ret_info = info;
+    return true;
+}
+
+int store_rows_partial_get(struct store_db_txn *txn, const struct id *digest, struct store_partial_info *ret_info,
+                           struct err *err)
+{
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_PARTIAL, span(digest->b, ID_BYTES), &value, err);
+    if (got == 1 && !store_rows_partial_decode(span(digest->b, ID_BYTES), value, ret_info))
+        return bad_row("partial", err);
+    return got;
+}
+
+int store_rows_partial_put(struct store_db_txn *txn, const struct store_partial_info *info, struct err *err)
+{
+    uint8_t value[PARTIAL_ROW_BYTES];
+    memcpy(value, info->root.b, ID_BYTES);
+    wire_store_u64(value + 32, info->started_ms);
+    value[40] = (uint8_t)info->kind;
+    return store_db_put(txn, STORE_DB_PARTIAL, span(info->digest.b, ID_BYTES), span(value, sizeof value), err);
+}
+
+int store_rows_partial_del(struct store_db_txn *txn, const struct id *digest, struct err *err)
+{
+    return store_db_del(txn, STORE_DB_PARTIAL, span(digest->b, ID_BYTES), err);
+}
+
+/* ---- packs ---- */
+
+bool store_rows_pack_decode(struct store_span key, struct store_span value, struct store_pack_row *ret_row)
+{
+    if (key.len != 8 || value.len != PACK_ROW_BYTES)
+        return false;
+    *ret_row = (struct store_pack_row){
+        .number = wire_load_u64(key.data),
+        .size_bytes = wire_load_u64(value.data),
+        .live_bytes = wire_load_u64(value.data + 8),
+        .open = value.data[16] != 0,
+    };
+    return true;
+}
+
+int store_rows_pack_get(struct store_db_txn *txn, uint64_t number, struct store_pack_row *ret_row, struct err *err)
+{
+    uint8_t key[8];
+    wire_store_u64(key, number);
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_PACK, span(key, sizeof key), &value, err);
+    if (got == 1 && !store_rows_pack_decode(span(key, sizeof key), value, ret_row))
+        return bad_row("pack", err);
+    return got;
+}
+
+int store_rows_pack_put(struct store_db_txn *txn, const struct store_pack_row *row, struct err *err)
+{
+    uint8_t key[8];
+    uint8_t value[PACK_ROW_BYTES];
+    wire_store_u64(key, row->number);
+    wire_store_u64(value, row->size_bytes);
+    wire_store_u64(value + 8, row->live_bytes);
+    value[16] = row->open;
+    return store_db_put(txn, STORE_DB_PACK, span(key, sizeof key), span(value, sizeof value), err);
+}
+
+int store_rows_pack_del(struct store_db_txn *txn, uint64_t number, struct err *err)
+{
+    uint8_t key[8];
+    wire_store_u64(key, number);
+    return store_db_del(txn, STORE_DB_PACK, span(key, sizeof key), err);
+}
+
+int store_rows_place_in(struct store_db_txn *txn, const struct store_place *place, struct err *err)
+{
+    struct store_pack_row row;
+    int got = store_rows_pack_get(txn, place->pack, &row, err);
+    if (got < 0)
+        return got;
+    if (got == 0)
+        return err_set(err, ERR_INTERNAL, "pack %llx is written but not in the index", (unsigned long long)place->pack);
+    uint64_t end = place->offset + store_place_bytes(place);
+    row.live_bytes += store_place_bytes(place);
+    if (row.size_bytes < end)
+        row.size_bytes = end;
+    return store_rows_pack_put(txn, &row, err);
+}
+
+static struct store_span free_key(uint64_t pack, uint64_t offset, uint8_t key[FREE_KEY_BYTES])
+{
+    wire_store_u64(key, pack);
+    wire_store_u64(key + 8, offset);
+    return span(key, FREE_KEY_BYTES);
+}
+
+int store_rows_place_out(struct store_db_txn *txn, const struct store_place *place, struct err *err)
+{
+    if (place->pack == 0)
+        return 0;
+    struct store_pack_row row;
+    int got = store_rows_pack_get(txn, place->pack, &row, err);
+    if (got != 1)
+        return got;
+    uint64_t bytes = store_place_bytes(place);
+    row.live_bytes -= bytes < row.live_bytes ? bytes : row.live_bytes;
+    int status = store_rows_pack_put(txn, &row, err);
+    if (status < 0)
+        return status;
+    uint8_t key[FREE_KEY_BYTES];
+    uint8_t value[8];
+    wire_store_u64(value, bytes);
+    return store_db_put(txn, STORE_DB_FREE, free_key(place->pack, place->offset, key), span(value, sizeof value), err);
+}
+
+bool store_rows_free_decode(struct store_span key, struct store_span value, struct store_free_row *ret_row)
+{
+    if (key.len != FREE_KEY_BYTES || value.len != 8)
+        return false;
+    *ret_row = (struct store_free_row){
+        .pack = wire_load_u64(key.data),
+        .offset = wire_load_u64(key.data + 8),
+        .len_bytes = wire_load_u64(value.data),
+    };
+    return true;
+}
+
+int store_rows_free_del(struct store_db_txn *txn, const struct store_free_row *row, struct err *err)
+{
+    uint8_t key[FREE_KEY_BYTES];
+    return store_db_del(txn, STORE_DB_FREE, free_key(row->pack, row->offset, key), err);
+}

@@ -1,0 +1,75 @@
+/*
+ * The index, row by row: what LMDB keeps for pieces, objects, partial objects and packs, as structs. Layouts are in
+ * docs/store-format.md. Every function runs inside a transaction of db.h; lookups give 1 and the row, or 0.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/db.h"
+#include "store/store.h"
+
+/* Where a piece's record lies. pack 0: nowhere, the piece is wanted but absent. */
+struct store_place {
+    uint64_t pack;
+    uint64_t offset;
+    uint32_t stored_bytes;
+    uint32_t raw_bytes;
+    enum store_encoding encoding;
+};
+/* Of the whole record, head included. */
+uint64_t store_place_bytes(const struct store_place *place);
+
+struct store_piece_row {
+    struct store_place place;
+    uint64_t refs; /* chunks: by leaves, each occurrence; leaves: by roots; roots: by objects and partial objects */
+};
+int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         struct store_piece_row *ret_row, struct err *err);
+int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         const struct store_piece_row *row, struct err *err);
+int store_rows_piece_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err);
+
+/* Pieces of no references, to be freed unless somebody at work holds them (store/gc.h). */
+int store_rows_orphan_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err);
+int store_rows_orphan_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err);
+#define STORE_PIECE_KEY_BYTES (1 + ID_BYTES)
+/* The type and id of a key of the piece and orphan tables. */
+bool store_rows_piece_key(struct store_span key, enum store_piece_type *ret_type, struct id *ret_id);
+
+int store_rows_object_get(struct store_db_txn *txn, const struct id *digest, struct store_object_info *ret_info,
+                          struct err *err);
+int store_rows_object_put(struct store_db_txn *txn, const struct store_object_info *info, struct err *err);
+int store_rows_object_del(struct store_db_txn *txn, const struct id *digest, struct err *err);
+bool store_rows_object_decode(struct store_span key, struct store_span value, struct store_object_info *ret_info);
+
+int store_rows_partial_get(struct store_db_txn *txn, const struct id *digest, struct store_partial_info *ret_info,
+                           struct err *err);
+int store_rows_partial_put(struct store_db_txn *txn, const struct store_partial_info *info, struct err *err);
+int store_rows_partial_del(struct store_db_txn *txn, const struct id *digest, struct err *err);
+bool store_rows_partial_decode(struct store_span key, struct store_span value, struct store_partial_info *ret_info);
+
+struct store_pack_row {
+    uint64_t number;
+    uint64_t size_bytes; /* up to the end of the last committed record */
+    uint64_t live_bytes; /* of records that pieces point to */
+    bool open;           /* may hold records that were never committed; looked through at the next start */
+};
+int store_rows_pack_get(struct store_db_txn *txn, uint64_t number, struct store_pack_row *ret_row, struct err *err);
+int store_rows_pack_put(struct store_db_txn *txn, const struct store_pack_row *row, struct err *err);
+int store_rows_pack_del(struct store_db_txn *txn, uint64_t number, struct err *err);
+bool store_rows_pack_decode(struct store_span key, struct store_span value, struct store_pack_row *ret_row);
+
+/* Count a record in its pack, or out of it; out of it also notes the range as one to be punched. */
+int store_rows_place_in(struct store_db_txn *txn, const struct store_place *place, struct err *err);
+int store_rows_place_out(struct store_db_txn *txn, const struct store_place *place, struct err *err);
+
+/* A range to be punched. */
+struct store_free_row {
+    uint64_t pack;
+    uint64_t offset;
+    uint64_t len_bytes;
+};
+bool store_rows_free_decode(struct store_span key, struct store_span value, struct store_free_row *ret_row);
+int store_rows_free_del(struct store_db_txn *txn, const struct store_free_row *row, struct err *err);
