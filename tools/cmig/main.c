@@ -1,0 +1,278 @@
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/base/crypto.h"
+#include "tools/cmig/cmig.h"
+
+static const struct command commands[] = {
+    {"status", "", "what this node is and holds", node_status, 0, 0, .examples = "cmig status\ncmig status --json"},
+    {"peers", "", "the nodes that this one talks to, with what was measured", node_peers, 0, 0,
+     .examples = "cmig peers"},
+    {"put", "FILE|-", "store a file as an object and print its digest", object_put, 1, 1,
+     .examples = "cmig put model.bin\ntar c data | cmig put -"},
+    {"get", "DIGEST", "fetch an object from whoever has it, verified", object_get, 1, 1,
+     .flags = {{"output", 'o', "FILE", "write to FILE, which appears when it is whole; - is standard output"}},
+     .examples = "cmig get sha256:9f86... -o model.bin\ncmig get sha256:9f86... | tar x"},
+    {"ls", "", "the objects of this node", object_ls, 0, 0, .examples = "cmig ls --full"},
+    {"rm", "CONTAINER|DIGEST...", "remove stopped containers by name, objects by digest", container_rm, 1, -1,
+     .examples = "cmig rm web\ncmig rm sha256:9f86..."},
+    {"pin", "DIGEST...", "keep objects whatever the quota says", object_pin, 1, -1,
+     .examples = "cmig pin sha256:9f86..."},
+    {"unpin", "DIGEST...", "let objects be evicted again", object_unpin, 1, -1,
+     .examples = "cmig unpin sha256:9f86..."},
+    {"why", "DIGEST", "why a peer is or would be chosen for an object, with the numbers", object_why, 1, 1,
+     .examples = "cmig why sha256:9f86..."},
+    {"image import", "FILE|DIR|-", "take in an image: OCI layout, docker archive or root file system", image_import, 1,
+     1,
+     .flags = {{"format", 0, "FORMAT", "oci, docker, rootfs or auto (the default)"},
+               {"name", 0, "NAME", "its name, as repository:tag; else the archive's own"}},
+     .examples = "docker save app:1 | cmig image import -\ncmig image import --format rootfs --name base:1 rootfs.tar"},
+    {"image ls", "", "the images of this node", image_ls, 0, 0, .examples = "cmig image ls"},
+    {"image rm", "NAME...", "remove images by name", image_rm, 1, -1, .examples = "cmig image rm app:1"},
+    {"image export", "NAME", "write an image as a tar of an OCI layout", image_export, 1, 1,
+     .flags = {{"output", 'o', "FILE", "write to FILE, which appears when it is whole; - is standard output"}},
+     .examples = "cmig image export app:1 -o app.tar"},
+    {"run", "IMAGE [--] [COMMAND...]", "start a container", container_run, 1, -1, .words = true,
+     .flags = {{"name", 0, "NAME", "its name; else one is made"},
+               {"volume", 'v', "GUID:PATH[:ro]", "mount a volume, made if it is new; may be repeated"},
+               {"env", 'e', "NAME=VALUE", "set a variable of its environment; may be repeated"},
+               {"label", 0, "NAME=VALUE", "set a label; may be repeated"},
+               {"user", 0, "NAME", "the user that it serves: part of the name under which checkpoints are found"},
+               {"as", 'u', "UID[:GID]", "run as this user and group inside; else as the image says"},
+               {"workdir", 'w', "PATH", "its working directory"}},
+     .examples = "cmig run --name web -v 6f1c0d5e-0000-4000-8000-000000000001:/data app:1\n"
+                 "cmig run -e MODE=test app:1 -- sh -c 'echo $MODE'"},
+    {"ps", "", "the containers of this node that run", container_ps, 0, 0,
+     .flags = {{"all", 'a', NULL, "those too that do not run"}}, .examples = "cmig ps -a"},
+    {"logs", "CONTAINER", "what a container has written", container_logs, 1, 1,
+     .flags = {{"follow", 'f', NULL, "go on as it writes more"}, {"tail", 0, "N", "only the last N lines"}},
+     .examples = "cmig logs --tail 20 web\ncmig logs -f web"},
+    {"stop", "CONTAINER...", "stop containers", container_stop, 1, -1,
+     .flags = {{"time", 't', "SECONDS", "how long to wait before killing it (10)"}}, .examples = "cmig stop -t 30 web"},
+    {"migrate", "CONTAINER", "move a running container to another node", migrate_run, 1, 1,
+     .flags = {{"to", 0, "NODE", "where to, by node id (or its first digits) or name; needed"},
+               {"from", 0, "NODE", "where it runs now; else this node"}},
+     .examples = "cmig migrate web --to 2fc7e1a90b4d"},
+    {"volume ls", "", "the volumes of this node and their snapshots", node_volumes, 0, 0, .examples = "cmig volume ls"},
+};
+
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
+
+/* A signal handler has no other place to leave its word. */
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+static bool is_interrupted(void *ctx)
+{
+    (void)ctx;
+    return interrupted != 0;
+}
+
+/* ---- help ---- */
+
+static void print_flags(FILE *out, const struct flag *flags)
+{
+    for (size_t i = 0; i < FLAGS_MAX && flags[i].name; i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%c%c%c --%s%s%s", flags[i].letter ? '-' : ' ',
+                 flags[i].letter ? flags[i].letter : ' ', flags[i].letter ? ',' : ' ', flags[i].name,
+                 flags[i].value ? " " : "", flags[i].value ? flags[i].value : "");
+        fprintf(out, "  %-28s %s\n", left, flags[i].help);
+    }
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: cmig COMMAND [FLAGS] [OPERANDS]\n\ncommands:\n", out);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].summary);
+    fputs("  help           this text, or that of one command\n\nflags of all commands:\n", out);
+    print_flags(out, common_flags);
+    fputs("      --version                print the version of cmig\n\n"
+          "'cmig COMMAND --help' has flags and examples; cmig(1) has everything. The daemon is cmig-node(8).\n",
+          out);
+}
+
+static void print_command_help(FILE *out, const struct command *command)
+{
+    fprintf(out, "usage: cmig %s%s%s%s\n\n%s\n", command->name, command->flags[0].name ? " [FLAGS]" : "",
+            *command->operands ? " " : "", command->operands, command->summary);
+    if (command->flags[0].name) {
+        fputs("\nflags:\n", out);
+        print_flags(out, command->flags);
+    }
+    fputs("\nflags of all commands:\n", out);
+    print_flags(out, common_flags);
+    fputs("\nexamples:\n", out);
+    for (const char *at = command->examples; *at;) {
+        int len = (int)strcspn(at, "\n");
+        fprintf(out, "  %.*s\n", len, at);
+        at += len + (at[len] == '\n');
+    }
+}
+
+/* The commands of one subject: "cmig image". */
+static bool print_subject_help(FILE *out, const char *subject)
+{
+    size_t len = strlen(subject), found = 0;
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strncmp(commands[i].name, subject, len) != 0 || commands[i].name[len] != ' ')
+            continue;
+        if (found++ == 0)
+            fprintf(out, "usage: cmig %s COMMAND [FLAGS] [OPERANDS]\n\ncommands:\n", subject);
+        fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].summary);
+    }
+    return found > 0;
+}
+
+/* ---- which command ---- */
+
+/* The command that the first one or two words name, and how many they are; NULL if none. */
+static const struct command *find_command(int argc, char **argv, int *ret_words)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        const char *second = strchr(commands[i].name, ' ');
+        size_t first_len = second ? (size_t)(second - commands[i].name) : strlen(commands[i].name);
+        if (argc < 1 || strlen(argv[0]) != first_len || strncmp(argv[0], commands[i].name, first_len) != 0)
+            continue;
+        if (second && (argc < 2 || strcmp(argv[1], second + 1) != 0))
+            continue;
+        *ret_words = second ? 2 : 1;
+        return &commands[i];
+    }
+    return NULL;
+}
+
+static int no_such_command(int argc, char **argv)
+{
+    if (argc < 1) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (print_subject_help(stderr, argv[0]))
+        return EXIT_USAGE;
+    fprintf(stderr, "cmig: there is no command '%s': see 'cmig help'\n", argv[0]);
+    return EXIT_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+    int words;
+    const struct command *command = find_command(argc, argv, &words);
+    if (command)
+        print_command_help(stdout, command);
+    else if (argc == 0)
+        print_help(stdout);
+    else if (!print_subject_help(stdout, argv[0]))
+        return no_such_command(argc, argv);
+    return EXIT_DONE;
+}
+
+static bool wants_help(int argc, char **argv, const struct command *command)
+{
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+        if (command && command->words && argv[i][0] != '-')
+            return false;
+    }
+    return false;
+}
+
+/* ---- running it ---- */
+
+static int exit_code_of(const struct cmig *cmig, int code)
+{
+    if (cmig->misused)
+        return EXIT_USAGE;
+    switch (code) {
+    case ERR_NOTFOUND:
+        return EXIT_NOT_FOUND;
+    case ERR_DENIED:
+    case ERR_AUTH:
+        return EXIT_REFUSED;
+    case ERR_CANCELLED:
+        return interrupted ? EXIT_INTERRUPTED : EXIT_FAILED;
+    case ERR_UNAVAILABLE: /* the daemon's own word is about its peers */
+        return api_client_error(cmig->client) ? EXIT_FAILED : EXIT_NO_DAEMON;
+    default:
+        return EXIT_FAILED;
+    }
+}
+
+static void print_error(const struct cmig *cmig, const struct err *err)
+{
+    const json_t *from_daemon = cmig->client ? api_client_error(cmig->client) : NULL;
+    if (cmig->shown)
+        return;
+    if (cmig->json) {
+        OWNED(owned_json) json_t *own = from_daemon ? NULL : api_json_error(err, "");
+        show_json(from_daemon ? from_daemon : own);
+        return;
+    }
+    const char *remedy = api_json_text(json_object_get(from_daemon, "error"), "remedy");
+    fprintf(stderr, "cmig: %s%s%s\n", err->text, *remedy ? ": " : "", remedy);
+    if (cmig->misused)
+        fprintf(stderr, "see 'cmig %s --help'\n", cmig->command->name);
+}
+
+static int run(struct cmig *cmig, int argc, char **argv)
+{
+    struct err err = {0};
+    int code = args_read(cmig, argc, argv, &err);
+    if (code == 0)
+        code = crypto_init(&err);
+    if (code == 0)
+        code = api_client_new(cmig->socket, &cmig->client, &err);
+    if (code == 0) {
+        api_client_set_cancel(cmig->client, is_interrupted, NULL);
+        code = cmig->command->run(cmig, &err);
+    }
+    if (code == 0 && fflush(stdout) != 0)
+        code = err_set(&err, ERR_IO, "cannot write to standard output");
+    int status = code < 0 ? exit_code_of(cmig, code) : EXIT_DONE;
+    if (code < 0)
+        print_error(cmig, &err);
+    return status;
+}
+
+/* No SA_RESTART: what waits is to notice. A second signal ends the process at once. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int main(int argc, char **argv)
+{
+    argc--, argv++;
+    if (argc > 0 && strcmp(argv[0], "--version") == 0) {
+        puts("cmig " CMIG_VERSION);
+        return EXIT_DONE;
+    }
+    if (argc > 0 && (strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0))
+        return help(argc - 1, argv + 1);
+    int words = 0;
+    const struct command *command = find_command(argc, argv, &words);
+    if (!command && argc > 1 && wants_help(argc, argv, NULL))
+        return help(1, argv);
+    if (!command)
+        return no_such_command(argc, argv);
+    if (wants_help(argc - words, argv + words, command))
+        return help(argc, argv);
+    catch_signals();
+    struct cmig cmig = {.command = command};
+    int status = run(&cmig, argc - words, argv + words);
+    api_client_free(cmig.client);
+    args_release(&cmig);
+    return status;
+}

@@ -1,0 +1,151 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "node/base/id.h"
+#include "node/base/log.h"
+#include "tools/cmig/cmig.h"
+
+static void line(const char *name, const char *value)
+{
+    char safe[512];
+    printf("%-12s %s\n", name, *value ? log_text(value, strlen(value), safe, sizeof safe) : "-");
+}
+
+/* Addresses are one text, or an array of them. */
+static void join(const json_t *value, char *text, size_t size)
+{
+    size_t i, used = 0;
+    json_t *element;
+    snprintf(text, size, "%s", json_is_string(value) ? json_string_value(value) : "");
+    json_array_foreach(value, i, element)
+    {
+        if (used < size && json_is_string(element))
+            used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", json_string_value(element));
+    }
+}
+
+static void print_status(const json_t *status)
+{
+    char text[512], a[SHOW_SIZE], b[SHOW_SIZE], c[SHOW_SIZE];
+    const json_t *store = json_object_get(status, "store"), *dht = json_object_get(status, "dht");
+    const json_t *runtime = json_object_get(status, "runtime");
+    uint64_t quota = api_json_number(store, "quota_bytes");
+    line("node", api_json_text(status, "node"));
+    line("name", api_json_text(status, "name"));
+    line("cluster", api_json_text(status, "cluster"));
+    line("version", api_json_text(status, "version"));
+    line("up", show_ms(api_json_number(status, "uptime_s") * 1000, a));
+    join(json_object_get(status, "listen"), text, sizeof text);
+    line("listens on", text);
+    line("known as", api_json_text(status, "address"));
+    snprintf(text, sizeof text, "%llu", (unsigned long long)api_json_number(status, "peers"));
+    line("peers", text);
+    snprintf(text, sizeof text, "%llu contacts, %llu records", (unsigned long long)api_json_number(dht, "contacts"),
+             (unsigned long long)api_json_number(dht, "records"));
+    line("dht", text);
+    snprintf(text, sizeof text, "%llu objects, %s of %s, disk has %s free",
+             (unsigned long long)api_json_number(store, "objects"), show_bytes(api_json_number(store, "bytes"), a),
+             quota ? show_bytes(quota, b) : "no quota", show_bytes(api_json_number(store, "disk_free_bytes"), c));
+    line("store", text);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)api_json_number(status, "containers"));
+    line("containers", text);
+    line("runc", api_json_text(runtime, "runc"));
+    line("criu", api_json_text(runtime, "criu"));
+}
+
+int node_status(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *status = NULL;
+    int code = api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_status}, &status, err);
+    if (code < 0)
+        return code;
+    if (cmig->json)
+        show_json(status);
+    else
+        print_status(status);
+    return 0;
+}
+
+static void add_rate(struct table *table, uint64_t bytes_per_s)
+{
+    char rate[SHOW_SIZE], text[SHOW_SIZE + 2];
+    snprintf(text, sizeof text, "%s/s", show_bytes(bytes_per_s, rate));
+    table_add(table, bytes_per_s ? text : "-");
+}
+
+int node_peers(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_peer_list}, &reply, err);
+    if (code < 0 || cmig->json) {
+        if (code == 0)
+            show_json(reply);
+        return code;
+    }
+    OWNED(owned_table)
+    struct table *table = table_new("NODE NAME ADDRESS DIRECTION STATE >SINCE >RTT >GOODPUT >SENT >RECEIVED");
+    size_t i;
+    json_t *peer;
+    json_array_foreach(json_object_get(reply, "peers"), i, peer)
+    {
+        char text[SHOW_SIZE];
+        table_add_id(table, api_json_text(peer, "node"), cmig->full);
+        table_add(table, api_json_text(peer, "name"));
+        table_add(table, api_json_text(peer, "address"));
+        table_add(table, api_json_text(peer, "direction"));
+        table_add(table, api_json_text(peer, "state"));
+        table_add(table, show_ms(api_json_number(peer, "since_s") * 1000, text));
+        snprintf(text, sizeof text, "%.1f ms", api_json_real(peer, "rtt_ms"));
+        table_add(table, text);
+        add_rate(table, api_json_number(peer, "goodput_bytes_per_s"));
+        table_add_bytes(table, api_json_number(peer, "sent_bytes"));
+        table_add_bytes(table, api_json_number(peer, "received_bytes"));
+    }
+    return table_print(table, err);
+}
+
+static void add_newest(struct table *table, const json_t *snapshots, bool full)
+{
+    const json_t *newest = NULL;
+    size_t i;
+    json_t *snapshot;
+    json_array_foreach(snapshots, i, snapshot)
+    {
+        uint64_t epoch = api_json_number(snapshot, "epoch"), newest_epoch = api_json_number(newest, "epoch");
+        if (!newest || epoch > newest_epoch ||
+            (epoch == newest_epoch && api_json_number(snapshot, "counter") > api_json_number(newest, "counter")))
+            newest = snapshot;
+    }
+    char version[64] = "";
+    if (newest)
+        snprintf(version, sizeof version, "%llu.%llu", (unsigned long long)api_json_number(newest, "epoch"),
+                 (unsigned long long)api_json_number(newest, "counter"));
+    table_add_number(table, json_array_size(snapshots));
+    table_add(table, version);
+    table_add_id(table, api_json_text(newest, "digest"), full);
+}
+
+int node_volumes(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_volume_list}, &reply, err);
+    if (code < 0 || cmig->json) {
+        if (code == 0)
+            show_json(reply);
+        return code;
+    }
+    OWNED(owned_table) struct table *table = table_new("GUID >SIZE >SNAPSHOTS NEWEST DIGEST USED-BY PATH");
+    size_t i;
+    json_t *volume;
+    json_array_foreach(json_object_get(reply, "volumes"), i, volume)
+    {
+        table_add(table, api_json_text(volume, "guid"));
+        table_add_bytes(table, api_json_number(volume, "size_bytes"));
+        add_newest(table, json_object_get(volume, "snapshots"), cmig->full);
+        char users[256];
+        join(json_object_get(volume, "in_use_by"), users, sizeof users);
+        table_add(table, users);
+        table_add(table, api_json_text(volume, "path"));
+    }
+    return table_print(table, err);
+}

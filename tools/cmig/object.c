@@ -1,0 +1,212 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/base/id.h"
+#include "tools/cmig/cmig.h"
+
+static int check_digest(struct cmig *cmig, const char *text, struct err *err)
+{
+    struct id digest;
+    if (!digest_parse(text, &digest))
+        return args_misuse(cmig, err, "'%s' is no digest: it is sha256: and 64 digits from 0 to f", text);
+    return 0;
+}
+
+/* ---- put ---- */
+
+static void draw_upload(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
+{
+    progress_draw(ctx, "storing", done_bytes, total_bytes, 0, 0);
+}
+
+static int open_input(const char *path, int *ret_fd, int64_t *ret_size, struct err *err)
+{
+    struct stat status;
+    int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0) {
+        int code = err_errno(err, errno, "cannot open '%s'", path);
+        if (fd >= 0)
+            close(fd);
+        return code;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        close(fd);
+        return err_set(err, ERR_INVALID, "'%s' is a directory: put takes files; 'tar c %s | cmig put -' makes one",
+                       path, path);
+    }
+    off_t at = S_ISREG(status.st_mode) ? lseek(fd, 0, SEEK_CUR) : -1;
+    *ret_size = at >= 0 && at <= status.st_size ? (int64_t)(status.st_size - at) : -1;
+    *ret_fd = fd;
+    return 0;
+}
+
+int object_put(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_fd) int fd = -1;
+    OWNED(owned_json) json_t *reply = NULL;
+    int64_t size;
+    int code = open_input(cmig->operands[0], &fd, &size, err);
+    if (code < 0)
+        return code;
+    struct progress progress;
+    progress_init(&progress, cmig);
+    struct api_call call = {.route = API_ROUTE_object_put, .query = "kind=blob"};
+    code = api_client_upload(cmig->client, &call, fd, size, draw_upload, &progress, &reply, err);
+    progress_end(&progress);
+    if (code < 0)
+        return code;
+    if (cmig->json)
+        show_json(reply);
+    else
+        puts(api_json_text(reply, "digest"));
+    return 0;
+}
+
+/* ---- get ---- */
+
+struct fetch {
+    struct progress progress;
+    json_t *result; /* owned */
+};
+
+static int on_fetch_event(void *ctx, const json_t *event, struct err *err)
+{
+    (void)err;
+    struct fetch *fetch = ctx;
+    const char *name = api_json_text(event, "event");
+    if (strcmp(name, API_EVENT_PROGRESS) == 0) {
+        progress_draw(&fetch->progress, "fetching", api_json_number(event, "done_bytes"),
+                      api_json_number(event, "total_bytes"), api_json_number(event, "rate"),
+                      api_json_number(event, "peers"));
+    } else if (strcmp(name, API_EVENT_RESULT) == 0) {
+        json_decref(fetch->result);
+        fetch->result = json_incref((json_t *)event);
+    }
+    return 0;
+}
+
+int object_get(struct cmig *cmig, struct err *err)
+{
+    const char *digest = cmig->operands[0], *path = args_flag(cmig, "output");
+    int code = check_digest(cmig, digest, err);
+    if (code < 0)
+        return code;
+    if (cmig->json && (!path || strcmp(path, "-") == 0))
+        return args_misuse(cmig, err, "--json needs standard output for itself: give -o FILE");
+    if (!path && isatty(STDOUT_FILENO))
+        return args_misuse(cmig, err,
+                           "standard output is a terminal: give -o FILE, or -o - to write to it all the same");
+    struct fetch fetch = {0};
+    progress_init(&fetch.progress, cmig);
+    struct api_call call = {.route = API_ROUTE_object_fetch, .name = digest};
+    code = api_client_events(cmig->client, &call, API_EVENT_RESULT, on_fetch_event, &fetch, err);
+    progress_end(&fetch.progress);
+    if (code == 0) {
+        call = (struct api_call){.route = API_ROUTE_object_get, .name = digest};
+        code = download_run(cmig, &call, path, digest, err);
+    }
+    if (code == 0 && cmig->json)
+        show_json(fetch.result);
+    json_decref(fetch.result);
+    return code;
+}
+
+/* ---- the others ---- */
+
+int object_ls(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_object_list}, &reply, err);
+    if (code < 0 || cmig->json) {
+        if (code == 0)
+            show_json(reply);
+        return code;
+    }
+    OWNED(owned_table) struct table *table = table_new("DIGEST >SIZE KIND >CHUNKS PINNED CREATED");
+    size_t i;
+    json_t *object;
+    json_array_foreach(json_object_get(reply, "objects"), i, object)
+    {
+        table_add_id(table, api_json_text(object, "digest"), cmig->full);
+        table_add_bytes(table, api_json_number(object, "size_bytes"));
+        table_add(table, api_json_text(object, "kind"));
+        table_add_number(table, api_json_number(object, "chunks"));
+        table_add(table, json_is_true(json_object_get(object, "pinned")) ? "yes" : "no");
+        table_add(table, api_json_text(object, "created"));
+    }
+    return table_print(table, err);
+}
+
+/* The same call for each digest; stops at the first failure, whose digest the error names. */
+static int for_each_digest(struct cmig *cmig, enum api_route_id route, struct err *err)
+{
+    for (int i = 0; i < cmig->operand_count; i++) {
+        int code = check_digest(cmig, cmig->operands[i], err);
+        if (code < 0)
+            return code;
+    }
+    for (int i = 0; i < cmig->operand_count; i++) {
+        OWNED(owned_json) json_t *reply = NULL;
+        struct api_call call = {.route = route, .name = cmig->operands[i]};
+        int code = api_client_call(cmig->client, &call, &reply, err);
+        if (code < 0)
+            return code;
+        if (cmig->json)
+            show_json(reply);
+        else
+            puts(cmig->operands[i]);
+    }
+    return 0;
+}
+
+int object_pin(struct cmig *cmig, struct err *err)
+{
+    return for_each_digest(cmig, API_ROUTE_object_pin, err);
+}
+
+int object_unpin(struct cmig *cmig, struct err *err)
+{
+    return for_each_digest(cmig, API_ROUTE_object_unpin, err);
+}
+
+static void add_candidate(struct table *table, const json_t *candidate, bool full)
+{
+    const json_t *measured = json_object_get(candidate, "measured");
+    char text[2 * SHOW_SIZE], rate[SHOW_SIZE];
+    table_add(table, json_is_true(json_object_get(candidate, "chosen")) ? "*" : " ");
+    table_add_id(table, api_json_text(candidate, "node"), full);
+    snprintf(text, sizeof text, "%.3g", api_json_real(candidate, "claimed_cost"));
+    table_add(table, text);
+    snprintf(text, sizeof text, "%.1f ms", api_json_real(measured, "rtt_ms"));
+    table_add(table, json_is_object(measured) ? text : "-");
+    snprintf(text, sizeof text, "%s/s", show_bytes(api_json_number(measured, "goodput"), rate));
+    table_add(table, api_json_number(measured, "goodput") ? text : "-");
+    table_add(table, api_json_text(candidate, "reason"));
+}
+
+int object_why(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = check_digest(cmig, cmig->operands[0], err);
+    if (code < 0)
+        return code;
+    struct api_call call = {.route = API_ROUTE_object_why, .name = cmig->operands[0]};
+    code = api_client_call(cmig->client, &call, &reply, err);
+    if (code < 0 || cmig->json) {
+        if (code == 0)
+            show_json(reply);
+        return code;
+    }
+    OWNED(owned_table) struct table *table = table_new("* NODE >CLAIMED >RTT >GOODPUT REASON");
+    size_t i;
+    json_t *candidate;
+    json_array_foreach(json_object_get(reply, "candidates"), i, candidate)
+    {
+        add_candidate(table, candidate, cmig->full);
+    }
+    return table_print(table, err);
+}
