@@ -206,7 +206,8 @@ int container_rm(struct cmig *cmig, struct err *err)
         OWNED(owned_json) json_t *reply = NULL;
         struct api_call call = {.route = digest_parse(cmig->operands[i], &digest) ? API_ROUTE_object_remove
                                                                                   : API_ROUTE_container_remove,
-                                .name = cmig->operands[i]};
+                                .name = cmig->operands[i],
+                                .query = args_flag(cmig, "force") ? "force=1" : NULL};
         int code = api_client_call(cmig->client, &call, &reply, err);
         if (code < 0)
             return code;

@@ -100,7 +100,9 @@ int image_rm(struct cmig *cmig, struct err *err)
 {
     for (int i = 0; i < cmig->operand_count; i++) {
         OWNED(owned_json) json_t *reply = NULL;
-        struct api_call call = {.route = API_ROUTE_image_remove, .name = cmig->operands[i]};
+        struct api_call call = {.route = API_ROUTE_image_remove,
+                                .name = cmig->operands[i],
+                                .query = args_flag(cmig, "force") ? "force=1" : NULL};
         int code = api_client_call(cmig->client, &call, &reply, err);
         if (code < 0)
             return code;

@@ -117,19 +117,44 @@ int object_get(struct cmig *cmig, struct err *err)
 
 /* ---- the others ---- */
 
+/* All pages of the list as one. */
+static int list_objects(struct cmig *cmig, json_t **ret_objects, struct err *err)
+{
+    OWNED(owned_json) json_t *all = json_array();
+    char query[128] = "";
+    bool more = true;
+    while (more) {
+        OWNED(owned_json) json_t *page = NULL;
+        struct api_call call = {.route = API_ROUTE_object_list, .query = *query ? query : NULL};
+        int code = api_client_call(cmig->client, &call, &page, err);
+        if (code < 0)
+            return code;
+        const json_t *objects = json_object_get(page, "objects");
+        const json_t *last = json_array_get(objects, json_array_size(objects) - 1);
+        if (json_array_extend(all, (json_t *)objects) < 0)
+            return err_set(err, ERR_PROTOCOL, "the daemon's answer has no list of objects");
+        more = last && json_is_true(json_object_get(page, "more"));
+        snprintf(query, sizeof query, "after=%s", api_json_text(last, "digest"));
+    }
+    *ret_objects = STEAL(all);
+    return 0;
+}
+
 int object_ls(struct cmig *cmig, struct err *err)
 {
-    OWNED(owned_json) json_t *reply = NULL;
-    int code = api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_object_list}, &reply, err);
-    if (code < 0 || cmig->json) {
-        if (code == 0)
-            show_json(reply);
+    OWNED(owned_json) json_t *objects = NULL;
+    int code = list_objects(cmig, &objects, err);
+    if (code < 0)
         return code;
+    if (cmig->json) {
+        OWNED(owned_json) json_t *reply = json_pack("{s:O, s:b}", "objects", objects, "more", 0);
+        show_json(reply);
+        return 0;
     }
     OWNED(owned_table) struct table *table = table_new("DIGEST >SIZE KIND >CHUNKS PINNED CREATED");
     size_t i;
     json_t *object;
-    json_array_foreach(json_object_get(reply, "objects"), i, object)
+    json_array_foreach(objects, i, object)
     {
         table_add_id(table, api_json_text(object, "digest"), cmig->full);
         table_add_bytes(table, api_json_number(object, "size_bytes"));
@@ -183,8 +208,8 @@ static void add_candidate(struct table *table, const json_t *candidate, bool ful
     table_add(table, text);
     snprintf(text, sizeof text, "%.1f ms", api_json_real(measured, "rtt_ms"));
     table_add(table, json_is_object(measured) ? text : "-");
-    snprintf(text, sizeof text, "%s/s", show_bytes(api_json_number(measured, "goodput"), rate));
-    table_add(table, api_json_number(measured, "goodput") ? text : "-");
+    snprintf(text, sizeof text, "%s/s", show_bytes(api_json_number(measured, "goodput_bytes_per_s"), rate));
+    table_add(table, api_json_number(measured, "goodput_bytes_per_s") ? text : "-");
     table_add(table, api_json_text(candidate, "reason"));
 }
 
