@@ -8,6 +8,7 @@
 #include "node/base/file.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
+#include "node/handlers_move.h"
 
 #define HOUSE_MS 250
 #define POLL_TICKS 2       /* look at containers */
@@ -268,6 +269,7 @@ void node_free(struct node *node)
     if (!node)
         return;
     migrate_free(node->migrate);
+    moves_asked_free(node->asked);
     content_free(node->content);
     mesh_free(node->mesh);
     if (node->runtime)

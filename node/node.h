@@ -19,6 +19,8 @@
 #include "node/runtime/runtime.h"
 #include "store/store.h"
 
+struct moves_asked;
+
 struct node {
     const struct config *config; /* borrowed */
     uv_loop_t *loop;             /* borrowed */
@@ -33,7 +35,8 @@ struct node {
     struct mesh *mesh;
     struct content *content;
     struct api_server *api;
-    char *scratch; /* DIR/tmp: uploads; emptied at each start */
+    struct moves_asked *asked; /* handlers_move.c; NULL until somebody asks */
+    char *scratch;             /* DIR/tmp: uploads; emptied at each start */
     uint64_t started_ms;
     bool stopping;
     uv_timer_t house_timer; /* containers that ended, the store's upkeep, and the end */
