@@ -1,0 +1,107 @@
+#!/usr/bin/env bats
+# Objects between nodes: several sources, deaths, restarts (faults 35, 40, 41, 42, 43, 47).
+load common
+
+setup() { need_root; }
+
+@test "an object put on one node is fetched by another, byte for byte" {
+    mesh none a b
+    head -c 20M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    [ "$digest" = "sha256:$(sha256sum "$LAB_DIR/file" | cut -d' ' -f1)" ]
+    lab_cmig b get "$digest" -o "$LAB_DIR/back"
+    cmp "$LAB_DIR/file" "$LAB_DIR/back"
+    : >"$LAB_DIR/empty"
+    digest=$(lab_cmig a put "$LAB_DIR/empty")
+    lab_cmig b get "$digest" -o "$LAB_DIR/back"
+    [ -e "$LAB_DIR/back" ] && [ ! -s "$LAB_DIR/back" ]
+}
+
+@test "three sources give what a fourth node fetches" {
+    mesh 100mbit a b c d
+    head -c 24M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    for node in b c; do lab_cmig $node get "$digest" -o /dev/null; done
+    lab_cmig d get "$digest" -o "$LAB_DIR/back" --json >"$LAB_DIR/result"
+    cmp "$LAB_DIR/file" "$LAB_DIR/back"
+    [ "$(tail -1 "$LAB_DIR/result" | jq '.bytes_by_peer | length')" -eq 3 ]
+}
+
+@test "a source that is killed in the middle is replaced by another, faults 35 and 41" {
+    mesh 50mbit a b c
+    head -c 24M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    lab_cmig b get "$digest" -o /dev/null
+    lab_cmig c get "$digest" -o "$LAB_DIR/back" &
+    getter=$!
+    sleep 1
+    lab_kill b
+    wait $getter
+    cmp "$LAB_DIR/file" "$LAB_DIR/back"
+}
+
+@test "a receiver that is killed goes on where it was, faults 42" {
+    mesh 50mbit a b
+    head -c 24M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    lab_cmig b get "$digest" -o "$LAB_DIR/back" &
+    getter=$!
+    sleep 3
+    lab_kill b
+    run wait $getter
+    [ ! -e "$LAB_DIR/back" ]
+    lab_start b
+    lab_wait 20 lab_sees b 1
+    lab_cmig b get "$digest" -o "$LAB_DIR/back" --json | tail -1 >"$LAB_DIR/result"
+    cmp "$LAB_DIR/file" "$LAB_DIR/back"
+    [ "$(jq .local_bytes "$LAB_DIR/result")" -gt 0 ]
+}
+
+@test "two and twenty who ask for the same object cause one transfer, faults 43" {
+    mesh 100mbit a b
+    head -c 8M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    pids=()
+    for i in $(seq 20); do
+        lab_cmig b get "$digest" -o "$LAB_DIR/back.$i" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do wait "$pid"; done
+    for i in $(seq 20); do cmp "$LAB_DIR/file" "$LAB_DIR/back.$i"; done
+    received=$(lab_cmig b peers --json | jq '[.peers[].received_bytes] | add')
+    [ "$received" -lt $((12 * 1024 * 1024)) ]
+}
+
+@test "an object that nobody has ends in a clear error, not in waiting" {
+    mesh none a b
+    nobody=sha256:$(printf '%064d' 7)
+    run timeout 60 "$CMIG_BIN/cmig" --socket "$LAB_DIR/b/node.sock" get "$nobody" -o "$LAB_DIR/back"
+    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [[ "$output" == *"$nobody"* ]] || [[ "$output" == *000000000007* ]]
+    [ ! -e "$LAB_DIR/back" ]
+}
+
+@test "names that are no digests reach nothing, faults 40 and 47" {
+    mesh none a
+    for bad in sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709 sha256:../../etc/passwd sha256:ABC \
+        "sha256:$(printf '%063d' 1)" "SHA256:$(printf '%064d' 1)" -oProxyCommand=x; do
+        run lab_cmig a get -o "$LAB_DIR/x" -- "$bad"
+        [ "$status" -ne 0 ]
+        [ ! -e "$LAB_DIR/x" ]
+    done
+    lab_cmig a status
+}
+
+@test "ls, pin, rm and why say what is there" {
+    mesh none a b
+    echo hello >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    lab_cmig a ls --json | jq -e --arg d "$digest" '.objects[] | select(.digest == $d)'
+    lab_cmig a pin "$digest"
+    run lab_cmig a rm "$digest"
+    [ "$status" -ne 0 ]
+    lab_cmig a unpin "$digest"
+    lab_wait 10 sh -c "'$CMIG_BIN/cmig' --socket '$LAB_DIR/b/node.sock' why '$digest' --json | jq -e '.candidates | length == 1'"
+    lab_cmig a rm "$digest"
+    lab_cmig a ls --json | jq -e --arg d "$digest" '[.objects[] | select(.digest == $d)] | length == 0'
+}
