@@ -14,8 +14,9 @@
 
 #include "node/base/err.h"
 
-/* PAUSED: its tasks exist and are stopped, as after restore. STOPPED: they have ended, the engine remembers it. */
-enum driver_status { DRIVER_ABSENT, DRIVER_CREATED, DRIVER_RUNNING, DRIVER_PAUSED, DRIVER_STOPPED };
+/* PAUSED: its tasks are stopped, as restore leaves them. FROZEN: they stand still although nobody restored them: a
+ * checkpoint was killed. STOPPED: they have ended, the engine remembers it. */
+enum driver_status { DRIVER_ABSENT, DRIVER_CREATED, DRIVER_RUNNING, DRIVER_PAUSED, DRIVER_FROZEN, DRIVER_STOPPED };
 
 struct driver_state {
     enum driver_status status;
@@ -27,16 +28,17 @@ struct driver; /* one opened engine; the concrete type is the driver's */
 struct driver_ops {
     const char *name;
     int (*inspect)(struct driver *driver, const char *id, struct driver_state *ret_state, struct err *err);
-    /* Create and start the bundle's process. */
-    int (*create)(struct driver *driver, const char *id, const char *bundle, struct err *err);
-    /* Dump into images_dir, which is there and empty; without leave_running the container is gone afterwards. work_dir
-     * is another such directory, where the checkpointer leaves its log and statistics. On failure it runs as before. */
+    /* Create and start the bundle's process. *ret_pid may have ended already; where this process is the reaper of its
+     * orphans, it is then still to be reaped. */
+    int (*create)(struct driver *driver, const char *id, const char *bundle, pid_t *ret_pid, struct err *err);
+    /* Dump into images_dir, which is there, empty and 0700; without leave_running the container is gone afterwards. On
+     * failure it runs as before. *ret_frozen_ms: how long its tasks stood still (leave_running; else until it was
+     * gone). */
     int (*checkpoint)(struct driver *driver, const char *id, const char *bundle, const char *images_dir,
-                      const char *work_dir, bool leave_running, struct err *err);
+                      bool leave_running, uint64_t *ret_frozen_ms, struct err *err);
     /* Restore under a new container of this bundle; every task is left stopped. On failure nothing of it is left. */
-    int (*restore)(struct driver *driver, const char *id, const char *bundle, const char *images_dir,
-                   const char *work_dir, struct err *err);
-    /* Let the stopped tasks of a restored container run. Harmless if they do. */
+    int (*restore)(struct driver *driver, const char *id, const char *bundle, const char *images_dir, struct err *err);
+    /* Let the tasks of a PAUSED or FROZEN container run. Harmless if they do; ERR_CONFLICT if there are none. */
     int (*resume)(struct driver *driver, const char *id, struct err *err);
     /* To the first process. */
     int (*signal)(struct driver *driver, const char *id, int signal, struct err *err);

@@ -150,6 +150,9 @@ int runtime_log_path(struct runtime *runtime, const char *name, char **ret_path,
 /* Notice what has ended since the last call (reaping exit codes where this process is the parent), cut long logs. */
 void runtime_poll(struct runtime *runtime);
 
+/* Remove the unpacked layers that no image and no container has any more; to be called now and then. */
+int runtime_maintain(struct runtime *runtime, struct err *err);
+
 /* ---- volumes ---- */
 
 /* Allocated path DIR/volumes/<guid>; made if `make`. */
@@ -168,7 +171,8 @@ int runtime_writable_path(struct runtime *runtime, const struct guid *id, char *
  * afterwards; without, it is gone when this returns 0 and its state is OUTGOING. On failure it runs as before, nothing
  * of images_dir is left, and the error has the last lines of CRIU's log. A process killed in the middle finds it
  * RUNNING, or OUTGOING and gone, on its next runtime_open.
- * *ret_frozen_ms is how long its tasks stood still, from CRIU's own statistics (leave_running), else 0. */
+ * *ret_frozen_ms (may be NULL) is how long its tasks stood still, as far as they could see a clock: from the freezing
+ * to the thaw. */
 int runtime_checkpoint(struct runtime *runtime, const struct guid *id, const char *images_dir, bool leave_running,
                        uint64_t *ret_frozen_ms, struct err *err);
 
