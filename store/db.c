@@ -91,8 +91,9 @@ static int check_length(struct store_db *db, struct err *err)
     return 0;
 }
 
-static int open_tables(struct store_db *db, bool read_only, struct err *err)
+static int open_tables(struct store_db *db, enum store_db_mode mode, struct err *err)
 {
+    bool read_only = mode == STORE_DB_READ_ONLY;
     MDB_txn *txn;
     int code = mdb_txn_begin(db->env, NULL, read_only ? MDB_RDONLY : 0, &txn);
     if (code)
@@ -106,8 +107,10 @@ static int open_tables(struct store_db *db, bool read_only, struct err *err)
     return code ? db_error(db, code, "open tables of", err) : 0;
 }
 
-static int open_env(struct store_db *db, uint64_t map_bytes, bool read_only, struct err *err)
+static int open_env(struct store_db *db, uint64_t map_bytes, enum store_db_mode mode, struct err *err)
 {
+    static const unsigned flags[] = {
+        [STORE_DB_LIVE] = 0, [STORE_DB_SCRATCH] = MDB_NOSYNC, [STORE_DB_READ_ONLY] = MDB_RDONLY | MDB_NOLOCK};
     int code = mdb_env_create(&db->env);
     if (code == 0)
         code = mdb_env_set_maxdbs(db->env, STORE_DB_TABLES);
@@ -116,11 +119,12 @@ static int open_env(struct store_db *db, uint64_t map_bytes, bool read_only, str
     if (code == 0)
         code = mdb_env_set_mapsize(db->env, (size_t)(map_bytes ? map_bytes : MAP_DEFAULT_BYTES));
     if (code == 0)
-        code = mdb_env_open(db->env, db->path, MDB_NOTLS | (read_only ? MDB_RDONLY | MDB_NOLOCK : 0), 0600);
+        code = mdb_env_open(db->env, db->path, MDB_NOTLS | flags[mode], 0600);
     return code ? db_error(db, code, "open", err) : 0;
 }
 
-int store_db_open(const char *path, uint64_t map_bytes, bool read_only, struct store_db **ret_db, struct err *err)
+int store_db_open(const char *path, uint64_t map_bytes, enum store_db_mode mode, struct store_db **ret_db,
+                  struct err *err)
 {
     struct store_db *made = calloc(1, sizeof *made);
     if (!made)
@@ -134,11 +138,11 @@ int store_db_open(const char *path, uint64_t map_bytes, bool read_only, struct s
     db->path = strdup(path);
     if (!db->path)
         return err_set(err, ERR_NOMEM, "no memory for the index");
-    int status = open_env(db, map_bytes, read_only, err);
+    int status = open_env(db, map_bytes, mode, err);
     if (status == 0)
         status = check_length(db, err);
     if (status == 0)
-        status = open_tables(db, read_only, err);
+        status = open_tables(db, mode, err);
     if (status < 0)
         return status;
     store_db_check_readers(db);
@@ -155,6 +159,12 @@ void store_db_close(struct store_db *db)
     pthread_rwlock_destroy(&db->map_lock);
     free(db->path);
     free(db);
+}
+
+int store_db_sync(struct store_db *db, struct err *err)
+{
+    int code = mdb_env_sync(db->env, 1);
+    return code ? db_error(db, code, "make durable", err) : 0;
 }
 
 void store_db_check_readers(struct store_db *db)

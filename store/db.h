@@ -41,9 +41,17 @@ struct store_span {
     size_t len;
 };
 
+enum store_db_mode {
+    STORE_DB_LIVE,      /* every commit is durable */
+    STORE_DB_SCRATCH,   /* one that is being made and thrown away if that fails: durable after store_db_sync */
+    STORE_DB_READ_ONLY, /* takes no lock and writes nothing */
+};
+
 /* Open or make the environment in directory `path`. map_bytes: first size of the map, 0 for a default. ERR_CORRUPT if
- * the file is no usable index (damaged, cut short, another version); read_only takes no lock and writes nothing. */
-int store_db_open(const char *path, uint64_t map_bytes, bool read_only, struct store_db **ret_db, struct err *err);
+ * the file is no usable index (damaged, cut short, another version). */
+int store_db_open(const char *path, uint64_t map_bytes, enum store_db_mode mode, struct store_db **ret_db,
+                  struct err *err);
+int store_db_sync(struct store_db *db, struct err *err);
 void store_db_close(struct store_db *db);
 /* Forget readers of processes that have died. */
 void store_db_check_readers(struct store_db *db);

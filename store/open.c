@@ -79,7 +79,7 @@ static int open_index(struct store *store, uint64_t map_bytes, struct err *err)
     OWNED(owned_free) char *index = file_path("%s/index", store->dir);
     if (!index)
         return err_set(err, ERR_NOMEM, "no memory for a path");
-    int status = store_db_open(index, map_bytes, false, &store->db, err);
+    int status = store_db_open(index, map_bytes, STORE_DB_LIVE, &store->db, err);
     if (status == 0)
         status = file_sync_dir(index, err);
     return status < 0 ? status : check_format(store, err);

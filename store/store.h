@@ -277,6 +277,7 @@ struct store_fsck_report {
     uint64_t records_bad;     /* framing or digest wrong; dropped by a repair */
     uint64_t records_unused;  /* sound, but part of no recipe; dropped by a repair */
     uint64_t tails_truncated; /* packs whose last record was cut short */
+    uint64_t rows_wrong;      /* pieces that the index counts or places otherwise than recipes and packs do */
     uint64_t objects;         /* complete, whole digest checked */
     uint64_t objects_broken;  /* known by recipe or index, with bytes missing; a repair makes them partial objects */
     uint64_t objects_lost;    /* in the index, without a usable recipe */

@@ -29,7 +29,7 @@ static int add_node(struct store_db_txn *txn, enum store_piece_type type, const 
     return status;
 }
 
-static int want_chunk(struct store_db_txn *txn, const struct store_chunk *chunk, struct err *err)
+int store_tree_want_chunk(struct store_db_txn *txn, const struct store_chunk *chunk, struct err *err)
 {
     struct store_piece_row row = {0};
     int got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, &chunk->id, &row, err);
@@ -59,7 +59,7 @@ int store_tree_add_leaf(struct store_db_txn *txn, const struct id *id, const str
         return got < 0 ? got : 0;
     int status = add_node(txn, STORE_PIECE_LEAF, id, place, err);
     for (size_t i = 0; i < count && status == 0; i++)
-        status = want_chunk(txn, &chunks[i], err);
+        status = store_tree_want_chunk(txn, &chunks[i], err);
     return status < 0 ? status : 1;
 }
 

@@ -15,6 +15,8 @@
  * added in the same transaction. */
 int store_tree_place_chunk(struct store_db_txn *txn, const struct id *id, const struct store_place *place, bool create,
                            struct err *err);
+/* One more reference to a chunk, by a leaf; makes the row of a chunk that is still to come. ERR_CORRUPT as below. */
+int store_tree_want_chunk(struct store_db_txn *txn, const struct store_chunk *chunk, struct err *err);
 /* Add a leaf, an orphan at first, or a root, likewise. 1 if its row now points to `place`, 0 if it was there and
  * `place` is surplus. ERR_CORRUPT if a chunk is known with another length. */
 int store_tree_add_leaf(struct store_db_txn *txn, const struct id *id, const struct store_place *place,
