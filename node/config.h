@@ -2,7 +2,8 @@
  * What the operator decides: one INI file and flags, both read by one table of keys (config_keys), which also writes
  * the help text and the example file. A flag wins over the file, the file over the default.
  *
- * Every key of the file is a flag of the same name ("log_max" is --log-max), given as --key VALUE or --key=VALUE.
+ * Every key of the file is a flag of the same name ("log_max" is --log-max or --log_max), given as --key VALUE or
+ * --key=VALUE. Keys that hold lists may be repeated; other keys may be given once in the file and once as a flag.
  * Errors name the file and line or the flag, the key, what is wrong with the value, and what is allowed.
  */
 #pragma once
@@ -19,38 +20,43 @@
 
 #define CONFIG_FILE "/etc/cmig/node.conf"
 #define CONFIG_MAX_BYTES 65536
+#define CONFIG_MAX_LISTEN 4
 #define CONFIG_MAX_PEERS 32
 #define CONFIG_MAX_WORDS 16
 
 /* Free disk to keep: an amount of bytes, or a share of the file system with a cap. */
 struct config_floor {
-    uint64_t bytes;   /* used if percent is 0; else the cap, 0 for none */
-    unsigned percent; /* 0 to 99 */
+    unsigned percent; /* 0 to 99; 0: `bytes` is the amount */
+    uint64_t bytes;   /* with a percentage: at most so much, 0 for no cap */
 };
 
 struct config {
     char *dir; /* owned, as all the strings here; absolute */
     char *socket;
-    struct addr *listen; /* owned: one entry, or two for the default ([::] and 0.0.0.0 on one port) */
-    size_t listen_count;
-    struct addr advertise; /* family 0: discovered */
-    char *name;            /* host name by default; never an identity */
-    char *api_group;
-    char *runc;
-    char *criu;
+    char *name; /* for people; never an identity */
     enum log_level log;
+    unsigned workers; /* threads for blocking work */
+
+    struct addr listen[CONFIG_MAX_LISTEN];
+    size_t listen_count;
+    struct addr advertise;         /* family 0: discovered */
+    char *peers[CONFIG_MAX_PEERS]; /* HOST[:PORT], checked for form (invitation_parse_peer) */
+    size_t peer_count;
+    uint64_t upload_bytes_per_s; /* 0: not limited */
+
     uint64_t quota_bytes; /* 0: no quota, the floor alone decides */
     struct config_floor floor;
-    uint64_t upload_bytes_per_s;   /* 0: not limited */
-    unsigned workers;              /* threads for blocking work */
-    uint64_t log_max_bytes;        /* of each container's log */
-    char *peers[CONFIG_MAX_PEERS]; /* HOST[:PORT], checked for form */
-    size_t peer_count;
 
-    char *words[CONFIG_MAX_WORDS]; /* the command line's words that are no flags: command and its operands */
+    char *runc; /* a path, or a name to look for in $PATH */
+    char *criu;
+    uint64_t log_max_bytes; /* of each container's log */
+
+    char *api_group;
+
+    const char *words[CONFIG_MAX_WORDS]; /* borrowed from argv: what is no flag, the command and its operands */
     size_t word_count;
-    bool help;    /* --help was given */
-    bool version; /* --version was given */
+    bool help;    /* --help was given: nothing else was checked */
+    bool version; /* --version, likewise */
 };
 
 /* A flag of one command that is no key of the file: "--uses N". */
@@ -69,8 +75,7 @@ int config_load(int argc, char **argv, const struct config_option *options, stru
 void config_free(struct config *config);
 OWNED_DEFINE(owned_config, struct config, config_free)
 
-/* Read the text of a configuration file into a config without flags and defaults; `name` is for errors. For tests and
- * for checking a file before a restart. */
+/* Check the text of a configuration file; `name` is for errors. */
 int config_check(const char *text, size_t len_bytes, const char *name, struct err *err);
 
 /* One key, for documentation and its checks. */
@@ -78,8 +83,9 @@ struct config_key {
     const char *name;
     const char *section;
     const char *unit;         /* how the value is written: "BYTES", "PATH", "ADDR:PORT" */
-    const char *default_text; /* as shown to people */
-    const char *help;         /* one or more sentences */
+    const char *default_text; /* for people */
+    const char *example;      /* a good value; the default where that can be written */
+    const char *help;         /* sentences */
 };
 /* The key at `index`, false past the last. */
 bool config_key_at(size_t index, struct config_key *ret_key);
