@@ -10,8 +10,8 @@
 #include "node/download.h"
 #include "node/spec.h"
 
-#define STOP_MS 10000 /* between SIGTERM and SIGKILL, unless the user says otherwise */
-#define STOP_MAX_MS 600000
+#define STOP_S 10 /* between SIGTERM and SIGKILL, unless the user says otherwise */
+#define STOP_MAX_S 3600
 #define TAIL_BLOCK_BYTES 65536
 
 OWNED_DEFINE(owned_container, struct runtime_container, runtime_container_free)
@@ -72,7 +72,7 @@ void handlers_container_list(void *node, struct api_request *req)
 struct order {
     const char *name; /* borrowed from the request */
     bool force;
-    uint64_t timeout_ms;
+    uint64_t timeout_s;
 };
 
 static void carry_out(struct node *node, struct api_request *req, node_work_cb work, const struct order *order)
@@ -104,7 +104,7 @@ void handlers_container_get(void *node, struct api_request *req)
 static json_t *stop_work(struct node *node, void *arg, struct err *err)
 {
     const struct order *order = arg;
-    return runtime_stop(node->runtime, order->name, order->timeout_ms, err) < 0 ? NULL : get_work(node, arg, err);
+    return runtime_stop(node->runtime, order->name, order->timeout_s * 1000, err) < 0 ? NULL : get_work(node, arg, err);
 }
 
 void handlers_container_stop(void *node, struct api_request *req)
@@ -112,8 +112,8 @@ void handlers_container_stop(void *node, struct api_request *req)
     const json_t *body = api_request_body(req);
     struct order order = {0};
     struct err err;
-    if (api_json_only(body, "timeout_ms", &err) < 0 ||
-        api_json_get_u64(body, "timeout_ms", STOP_MS, STOP_MAX_MS, &order.timeout_ms, &err) < 0)
+    if (api_json_only(body, "timeout_s", &err) < 0 ||
+        api_json_get_u64(body, "timeout_s", STOP_S, STOP_MAX_S, &order.timeout_s, &err) < 0)
         api_reply_error(req, &err);
     else
         carry_out(node, req, stop_work, &order);

@@ -1,6 +1,7 @@
 #include "node/handlers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "node/download.h"
 #include "node/image/image.h"
@@ -16,6 +17,7 @@ OWNED_DEFINE(owned_reader, struct store_reader, store_reader_close)
 
 struct put {
     struct node *node;
+    enum store_kind kind;
     struct store_ingest *ingest; /* owned; made with the first bytes */
     struct store_object_info info;
 };
@@ -24,7 +26,7 @@ static int put_open(struct put *put, struct err *err)
 {
     if (put->ingest)
         return 0;
-    return store_ingest_new(put->node->store, STORE_BLOB, STORE_CHUNKING_ARCHIVE, &put->ingest, err);
+    return store_ingest_new(put->node->store, put->kind, STORE_CHUNKING_ARCHIVE, &put->ingest, err);
 }
 
 static int put_write(void *ctx, const void *data, size_t len_bytes, struct err *err)
@@ -57,16 +59,33 @@ static void put_free(void *ctx)
     free(put);
 }
 
+/* "blob" if nothing is said. */
+static bool find_kind(const char *name, enum store_kind *ret_kind)
+{
+    *ret_kind = STORE_BLOB;
+    for (unsigned number = 0; name && number <= UINT8_MAX; number++) {
+        *ret_kind = (enum store_kind)number;
+        if (store_kind_is_valid(number) && strcmp(store_kind_name(*ret_kind), name) == 0)
+            return true;
+    }
+    return !name;
+}
+
 void handlers_object_put(void *ctx, struct api_request *req)
 {
     static const struct upload_sink sink = {put_write, put_finish, put_done, put_free};
     struct node *node = ctx;
+    enum store_kind kind;
+    if (!find_kind(api_request_query(req, "kind"), &kind)) {
+        handlers_refuse(req, ERR_INVALID, "the query field 'kind' is none of blob, layer, volume, checkpoint, cache");
+        return;
+    }
     struct put *put = calloc(1, sizeof *put);
     if (!put) {
         handlers_refuse(req, ERR_NOMEM, "no memory for an upload");
         return;
     }
-    put->node = node;
+    *put = (struct put){.node = node, .kind = kind};
     upload_begin(req, node->jobs, &sink, put, 201);
 }
 

@@ -46,11 +46,12 @@ static uint64_t size_of_volume(const char *path)
     return fd < 0 ? 0 : size_of_tree(fd, 0, &entries);
 }
 
-static int count_snapshot(const struct store_ref *ref, void *ctx)
+static int add_snapshot(const struct store_ref *ref, void *ctx)
 {
-    (void)ref;
-    ++*(json_int_t *)ctx;
-    return 0;
+    char digest[DIGEST_TEXT_SIZE];
+    return json_array_append_new(ctx, json_pack("{s:I, s:I, s:s}", "epoch", (json_int_t)ref->version.epoch, "counter",
+                                                (json_int_t)ref->version.counter, "digest",
+                                                digest_text(&ref->digest, digest)));
 }
 
 struct walk {
@@ -62,13 +63,13 @@ static void add_volume(void *ctx, const struct guid *guid, const char *path, con
 {
     const struct walk *walk = ctx;
     char text[GUID_TEXT_SIZE];
-    json_int_t snapshots = 0;
+    json_t *snapshots = json_array();
     guid_text(guid, text);
-    store_ref_each(walk->store, MIGRATE_REF_VOLUME, text, count_snapshot, &snapshots, NULL);
-    json_t *user = used_by && *used_by ? json_string(used_by) : json_null();
+    store_ref_each(walk->store, MIGRATE_REF_VOLUME, text, add_snapshot, snapshots, NULL);
+    json_t *users = used_by && *used_by ? json_pack("[s]", used_by) : json_array();
     json_array_append_new(walk->volumes,
-                          json_pack("{s:s, s:s, s:I, s:I, s:o}", "guid", text, "path", path, "size_bytes",
-                                    (json_int_t)size_of_volume(path), "snapshots", snapshots, "in_use_by", user));
+                          json_pack("{s:s, s:s, s:I, s:o, s:o}", "guid", text, "path", path, "size_bytes",
+                                    (json_int_t)size_of_volume(path), "snapshots", snapshots, "in_use_by", users));
 }
 
 static json_t *list_work(struct node *node, void *arg, struct err *err)

@@ -1,0 +1,126 @@
+#include "node/process.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/base/file.h"
+#include "node/base/log.h"
+
+#define TOKEN_ENV "CMIG_TOKEN"
+#define TOKEN_MAX_BYTES 4096
+
+/* ---- before ---- */
+
+/* Each peer, chunk and log is a descriptor; what containers get is theirs (config.json). */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+bool process_logs_to_journal(const char *stream)
+{
+    unsigned long long device, inode;
+    struct stat st;
+    int end = 0;
+    return stream && sscanf(stream, "%llu:%llu%n", &device, &inode, &end) == 2 && !stream[end] &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+void process_prepare(const struct config *config)
+{
+    char workers[16];
+    umask(077);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the terminal that it was started from may go */
+    raise_descriptors();
+    snprintf(workers, sizeof workers, "%u", config->workers);
+    setenv("UV_THREADPOOL_SIZE", workers, 1);
+    log_set_level(config->log);
+    log_set_journal(process_logs_to_journal(getenv("JOURNAL_STREAM")));
+}
+
+/* ---- running ---- */
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct node *node = handle->data;
+    if (node->stopping)
+        _exit(128 + number);
+    node_stop(node);
+}
+
+void process_run(struct node *node)
+{
+    static const int numbers[] = {SIGINT, SIGTERM};
+    uv_signal_t signals[sizeof numbers / sizeof *numbers];
+    uv_loop_t *loop = node->loop;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        uv_signal_init(loop, &signals[i]);
+        signals[i].data = node;
+        uv_signal_start(&signals[i], on_signal, numbers[i]);
+        uv_unref((uv_handle_t *)&signals[i]);
+    }
+    uv_run(loop, UV_RUN_DEFAULT);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        uv_close((uv_handle_t *)&signals[i], NULL);
+    uv_run(loop, UV_RUN_DEFAULT);
+}
+
+/* ---- what it is given ---- */
+
+int process_read_token(const char *path, char **ret_token, struct err *err)
+{
+    OWNED(buf_release) struct buf text = BUF(TOKEN_MAX_BYTES);
+    const char *token = path ? NULL : getenv(TOKEN_ENV);
+    if (path) {
+        int status = file_read(path, &text, err);
+        if (status < 0)
+            return err_wrap(err, "the invitation's file");
+        token = buf_str(&text);
+        if (!token || strlen(token) != text.len)
+            return err_set(err, ERR_INVALID, "'%s' is longer than an invitation, or no text", path);
+    }
+    char *copy = token ? strdup(token) : NULL;
+    if (token && !copy)
+        return err_set(err, ERR_NOMEM, "no memory for an invitation");
+    if (text.data)
+        crypto_wipe(text.data, text.len);
+    unsetenv(TOKEN_ENV);
+    *ret_token = copy;
+    return 0;
+}
+
+bool process_parse_duration(const char *text, uint64_t max_s, uint64_t *ret_seconds)
+{
+    static const struct {
+        char letter;
+        uint64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+    uint64_t number = 0, unit = 1;
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 9)
+        return false;
+    for (size_t i = 0; i < digits; i++)
+        number = 10 * number + (uint64_t)(text[i] - '0');
+    if (text[digits]) {
+        size_t i = 0, count = sizeof units / sizeof *units;
+        while (i < count && units[i].letter != text[digits])
+            i++;
+        if (i == count || text[digits + 1])
+            return false;
+        unit = units[i].seconds;
+    }
+    if (number == 0 || number * unit > max_s)
+        return false;
+    *ret_seconds = number * unit;
+    return true;
+}
