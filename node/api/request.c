@@ -73,8 +73,8 @@ static void answered(struct api_request *req)
 
 void api_request_set_json(struct api_request *req, unsigned status, json_t *reply)
 {
-    OWNED(owned_json) json_t *owned = reply;
     char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+    json_decref(reply);
     api_http_respond_text(req, status, text);
 }
 
@@ -188,8 +188,8 @@ int api_stream_write(struct api_request *req, const void *data, size_t len_bytes
 
 int api_stream_event(struct api_request *req, json_t *event)
 {
-    OWNED(owned_json) json_t *owned = event;
     OWNED(owned_free) char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+    json_decref(event);
     if (!text)
         return ERR_NOMEM;
     size_t len = strlen(text);

@@ -48,7 +48,7 @@ int object_put(struct cmig *cmig, struct err *err)
 {
     OWNED(owned_fd) int fd = -1;
     OWNED(owned_json) json_t *reply = NULL;
-    int64_t size;
+    int64_t size = -1;
     int code = open_input(cmig->operands[0], &fd, &size, err);
     if (code < 0)
         return code;
