@@ -25,8 +25,7 @@
 #include "node/base/id.h"
 #include "node/base/jobs.h"
 #include "node/base/scope.h"
-
-struct store;
+#include "store/store.h"
 
 /* ==== sessions: Noise_XX_25519_ChaChaPoly_BLAKE2b over one byte stream ==== */
 

@@ -61,6 +61,7 @@
 #define LIMIT_OBJECT_BYTES (1ull << 40)
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
 #define LIMIT_JSON_DEPTH 32
+#define LIMIT_JSON_VALUES 262144 /* in one image document; x ~100 bytes in memory = 25 MiB while it is read */
 
 /* ---- exchange ---- */
 #define LIMIT_FETCHES 4096                 /* objects being fetched; x ~1 KiB before their recipe is known */

@@ -1,0 +1,157 @@
+/*
+ * What the rooms of the exchange share: the exchange itself, its peers, jobs on the store, and recipes in memory.
+ *
+ *   exchange.c  peers come and go, messages to the right room, time       recipes.c   recipes that are in memory
+ *   serve.c     answers WANT, PIECES and RUN                              maps.c      answers MAP, learns recipes for
+ * it fetch.c     an object's way from a wish to the store                  sources.c   who has what of a fetch
+ *   schedule.c  which peer is asked for which run, when, how much         receive.c   pieces as they arrive
+ *
+ * Everything runs on the thread that owns the exchange, but for the `work` of jobs, which touches only the job.
+ */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "node/base/map.h"
+#include "transfer/message.h"
+#include "transfer/transfer.h"
+
+struct exchange;
+struct exchange_peer;
+struct fetch;
+struct request;
+
+/* ---- jobs: the first member of every struct that goes to the thread pool ---- */
+
+struct job {
+    struct exchange *exchange;
+    void (*work)(struct job *job); /* on some other thread */
+    void (*done)(struct job *job); /* back on ours; exchange->dead may be set by then: only free what is the job's */
+};
+void transfer_job_submit(struct exchange *exchange, struct job *job, void (*work)(struct job *job),
+                         void (*done)(struct job *job));
+
+/* ---- recipes in memory, shared by fetches, answers and jobs ---- */
+
+struct recipe_ref {
+    struct store_recipe *recipe; /* owned; complete; never changes, so that jobs may read it */
+    unsigned refs;               /* changed by the exchange's thread only */
+    uint64_t used_ms;
+};
+
+struct recipes {
+    struct map map; /* root id -> struct recipe_ref, one ref each */
+    uint64_t chunks;
+};
+
+/* The recipe with this root, with a ref for the caller; NULL if it is not in memory. */
+struct recipe_ref *transfer_recipes_get(struct exchange *exchange, const struct id *root);
+/* Takes the recipe and keeps it for a while; the ref is the caller's. If one with this root is known, that one. NULL
+ * when out of memory, and then the recipe is freed. */
+struct recipe_ref *transfer_recipes_add(struct exchange *exchange, struct store_recipe *recipe);
+void transfer_recipe_unref(struct recipe_ref *ref);
+/* For jobs: add the leaves that the store has (nearly equal objects share most). */
+void transfer_recipe_fill(struct store *store, struct store_recipe *recipe);
+void transfer_recipes_release(struct recipes *recipes);
+
+/* ---- peers ---- */
+
+TAILQ_HEAD(request_list, request);
+
+/* What we ask of a peer (schedule.c, receive.c). */
+struct asking {
+    struct request_list requests; /* owned, in the order they were sent */
+    uint32_t last_request;
+    uint64_t asked_bytes; /* of objects, not yet come */
+    uint64_t heard_ms;    /* when a byte for a request last came, or the first request was sent */
+    bool stalled;         /* its runs were offered to others */
+    uint64_t not_before_ms;
+    unsigned lost_in_a_row;
+    uint64_t goodput; /* bytes/s, smoothed; 0 unknown */
+    bool window_open; /* goodput is being measured since window_ms */
+    uint64_t window_ms;
+    uint64_t window_bytes;
+    uint64_t received_bytes;
+    uint32_t failures;
+    unsigned strikes;
+    uint64_t stray_bytes; /* that answered nothing */
+    uint32_t dropped[64]; /* the last request numbers that we gave up: answers to them may still come */
+    unsigned n_dropped;
+};
+
+TAILQ_HEAD(run_list, run);
+TAILQ_HEAD(batch_list, batch);
+
+/* What a peer asks of us (serve.c, maps.c). */
+struct serving {
+    struct id *wants; /* owned ring of LIMIT_PEER_WANTS, from the first question on */
+    unsigned first_want;
+    unsigned n_wants;
+    bool looking; /* a job looks for wants[first_want] */
+    struct run_list runs;
+    unsigned n_runs;
+    bool reading; /* a job reads for the first run that needs it */
+    struct batch_list batches;
+    unsigned n_batches;
+    uint64_t sent_bytes;
+    struct lesson *lessons; /* owned list: recipes that it teaches us */
+    unsigned n_maps;
+};
+
+struct exchange_peer {
+    TAILQ_ENTRY(exchange_peer)
+    link;
+    struct exchange *exchange;
+    struct id node;
+    struct exchange_link out;
+    bool gone;     /* removed; freed when no job needs it */
+    bool failing;  /* a send was refused: it will be removed soon */
+    unsigned pins; /* jobs */
+    struct asking asking;
+    struct serving serving;
+};
+
+struct exchange {
+    struct exchange_config config;
+    uint64_t now_ms;
+    bool dead;
+    unsigned depth; /* calls from outside that have not returned: nothing that they may use is freed meanwhile */
+    bool swept;     /* nothing waits for being freed */
+    unsigned jobs;  /* submitted and not done */
+    TAILQ_HEAD(, exchange_peer) peers;
+    TAILQ_HEAD(, fetch) fetches; /* by priority */
+    struct map fetch_of;         /* object -> struct fetch */
+    struct recipes recipes;
+    uint64_t fetch_bytes; /* asked for or arrived, not yet stored */
+    uint64_t serve_bytes; /* read, not yet sent */
+    unsigned lessons;
+};
+
+/* Around every call from outside. */
+void transfer_exchange_enter(struct exchange *exchange);
+void transfer_exchange_leave(struct exchange *exchange);
+
+/* Send; the list of the message, if it has one, is taken from where it lies. False: the peer is as good as gone. */
+bool transfer_peer_send(struct exchange_peer *peer, const struct message *message);
+void transfer_peer_pin(struct exchange_peer *peer);
+void transfer_peer_unpin(struct exchange_peer *peer);
+
+/* ---- rooms: serve.c ---- */
+
+void transfer_serve_init(struct exchange_peer *peer);
+void transfer_serve_release(struct exchange_peer *peer);
+int transfer_serve_want(struct exchange_peer *peer, const struct message *message, struct err *err);
+int transfer_serve_run(struct exchange_peer *peer, const struct message *message, struct err *err);
+void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request);
+/* Send what is read as far as there is room, and read on. */
+void transfer_serve_pump(struct exchange_peer *peer);
+void transfer_serve_pump_all(struct exchange *exchange);
+
+/* ---- rooms: maps.c ---- */
+
+int transfer_maps_ask(struct exchange_peer *peer, const struct message *message, struct err *err);
+int transfer_maps_part(struct exchange_peer *peer, const struct message *message, struct err *err);
+void transfer_maps_release(struct exchange_peer *peer);
+void transfer_maps_tick(struct exchange_peer *peer);
+/* Send a bitmap in as many messages as it takes. */
+void transfer_maps_send(struct exchange_peer *peer, const struct id *root, const uint8_t *bits, uint32_t n_bits);

@@ -1,0 +1,478 @@
+/* From wish to verdict: the phases of a fetch. The recipe's way here is in here too, the chunks' way in schedule.c. */
+#include "transfer/fetch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/crypto.h"
+#include "node/base/limits.h"
+#include "transfer/have.h"
+
+static void look(struct fetch *fetch);
+static void find(struct fetch *fetch);
+static void get_root(struct fetch *fetch);
+static void fill(struct fetch *fetch);
+static void get_leaves(struct fetch *fetch);
+static void prepare(struct fetch *fetch);
+static void get_chunks(struct fetch *fetch);
+static void finish(struct fetch *fetch);
+
+/* What each phase does when something has happened; each checks by itself whether its time has come. */
+static void (*const STEPS[])(struct fetch *fetch) = {
+    [FETCH_LOOK] = look,         [FETCH_FIND] = find,       [FETCH_ROOT] = get_root,     [FETCH_FILL] = fill,
+    [FETCH_LEAVES] = get_leaves, [FETCH_PREPARE] = prepare, [FETCH_CHUNKS] = get_chunks, [FETCH_FINISH] = finish,
+};
+
+void transfer_fetch_step(struct fetch *fetch)
+{
+    if (fetch->phase != FETCH_ENDED && !fetch->working)
+        STEPS[fetch->phase](fetch);
+    else if (fetch->phase == FETCH_CHUNKS)
+        get_chunks(fetch); /* goes on beside the job that verifies */
+}
+
+static void enter(struct fetch *fetch, enum fetch_phase phase)
+{
+    fetch->phase = phase;
+    transfer_fetch_step(fetch);
+}
+
+static void submit(struct fetch *fetch, void (*work)(struct job *job), void (*done)(struct job *job))
+{
+    fetch->working = true;
+    fetch->job_status = 0;
+    err_clear(&fetch->job_err);
+    transfer_job_submit(fetch->exchange, &fetch->job, work, done);
+}
+
+/* The job is back. False if nobody waits for its result any more. */
+static bool job_is_back(struct fetch *fetch)
+{
+    fetch->working = false;
+    return fetch->phase != FETCH_ENDED;
+}
+
+struct fetch *transfer_fetch_find(struct exchange *exchange, const struct id *object)
+{
+    return map_get(&exchange->fetch_of, object);
+}
+
+struct fetch *transfer_fetch_by_root(struct exchange *exchange, const struct id *root)
+{
+    struct fetch *fetch;
+    TAILQ_FOREACH (fetch, &exchange->fetches, link) {
+        if (fetch->phase == FETCH_CHUNKS && id_equal(&fetch->root, root))
+            return fetch;
+    }
+    return NULL;
+}
+
+/* ---- LOOK ---- */
+
+static void look_work(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    struct store *store = fetch->exchange->config.store;
+    fetch->job_status = store_object_stat(store, &fetch->object, &fetch->info, &fetch->job_err);
+    if (fetch->job_status == 0 && store_recipe_load(store, &fetch->object, &fetch->building, NULL) != 1)
+        fetch->building = NULL;
+}
+
+static void look_done(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    if (!job_is_back(fetch))
+        return;
+    if (fetch->job_status < 0) {
+        transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
+    } else if (fetch->job_status == 1) {
+        fetch->total_bytes = fetch->done_bytes = fetch->local_bytes = fetch->info.size_bytes;
+        transfer_fetch_end(fetch, 0, NULL);
+    } else if (fetch->building) {
+        fetch->root = fetch->building->root_id;
+        fetch->total_bytes = fetch->building->root.size_bytes;
+        struct source *source;
+        TAILQ_FOREACH (source, &fetch->sources, link) {
+            transfer_source_tick(source); /* asks the new ones */
+        }
+        enter(fetch, FETCH_PREPARE);
+    } else {
+        enter(fetch, FETCH_FIND);
+    }
+}
+
+static void look(struct fetch *fetch)
+{
+    submit(fetch, look_work, look_done);
+}
+
+/* ---- FIND, ROOT, FILL, LEAVES: the recipe ---- */
+
+static void find(struct fetch *fetch)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        transfer_source_tick(source);
+    }
+    transfer_fetch_want_peers(fetch);
+}
+
+/* Has a record of this recipe to be asked of somebody, and could it be this one? */
+static bool may_ask_records(const struct source *source)
+{
+    const struct request *request;
+    if (!transfer_source_usable(source) || !source->has_root || !id_equal(&source->root, &source->fetch->root))
+        return false;
+    TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
+        if (request->source == source)
+            return false;
+    }
+    return true;
+}
+
+static bool is_asked(const struct fetch *fetch, enum store_piece_type type, uint32_t leaf)
+{
+    const struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        const struct request *request;
+        if (!source->peer)
+            continue;
+        TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
+            if (request->source != source || request->type != type)
+                continue;
+            if (type == STORE_PIECE_ROOT)
+                return true;
+            for (uint32_t i = 0; i < request->count; i++) {
+                if (request->leaves[i] == leaf)
+                    return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void get_root(struct fetch *fetch)
+{
+    struct source *source;
+    if (is_asked(fetch, STORE_PIECE_ROOT, 0))
+        return;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (may_ask_records(source) && transfer_schedule_records(source, STORE_PIECE_ROOT, &fetch->root, NULL, 1))
+            return;
+    }
+}
+
+static void fill_work(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    transfer_recipe_fill(fetch->exchange->config.store, fetch->building);
+}
+
+static void fill_done(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    if (job_is_back(fetch))
+        enter(fetch, FETCH_LEAVES);
+}
+
+static void fill(struct fetch *fetch)
+{
+    submit(fetch, fill_work, fill_done);
+}
+
+/* The next leaves that nobody is asked for; returns how many. */
+static uint32_t choose_leaves(const struct fetch *fetch, uint32_t *leaf, uint32_t ret_leaves[REQUEST_LEAVES],
+                              struct id ret_ids[REQUEST_LEAVES])
+{
+    const struct store_root *root = &fetch->building->root;
+    uint32_t n = 0;
+    for (; *leaf < root->leaf_count && n < REQUEST_LEAVES; (*leaf)++) {
+        if (store_recipe_has_leaf(fetch->building, *leaf) || is_asked(fetch, STORE_PIECE_LEAF, *leaf))
+            continue;
+        ret_leaves[n] = *leaf;
+        ret_ids[n++] = root->leaves[*leaf].id;
+    }
+    return n;
+}
+
+static void get_leaves(struct fetch *fetch)
+{
+    if (store_recipe_complete(fetch->building)) {
+        enter(fetch, FETCH_PREPARE);
+        return;
+    }
+    uint32_t leaf = 0;
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        uint32_t leaves[REQUEST_LEAVES];
+        struct id ids[REQUEST_LEAVES];
+        if (!may_ask_records(source))
+            continue;
+        uint32_t n = choose_leaves(fetch, &leaf, leaves, ids);
+        if (n == 0)
+            return;
+        transfer_schedule_records(source, STORE_PIECE_LEAF, ids, leaves, n);
+    }
+}
+
+/* A root that is no root, or one of another object: its teller is to blame, for it is what its name says. */
+static int take_root(struct fetch *fetch, const uint8_t *raw, size_t len)
+{
+    struct id id;
+    crypto_sha256(raw, len, &id);
+    if (!id_equal(&id, &fetch->root))
+        return ERR_CORRUPT;
+    struct store_recipe *recipe = NULL;
+    int status = store_recipe_from_root(raw, len, &recipe, NULL);
+    if (status < 0)
+        return status;
+    if (!id_equal(&recipe->root.object, &fetch->object)) {
+        store_recipe_free(recipe);
+        return ERR_INVALID;
+    }
+    fetch->building = recipe;
+    fetch->total_bytes = recipe->root.size_bytes;
+    fetch->phase = FETCH_FILL;
+    return 0;
+}
+
+static uint8_t *decode(const struct arrival *arrival)
+{
+    uint8_t *raw = malloc((size_t)arrival->raw_bytes + 1);
+    if (!raw)
+        return NULL;
+    if (arrival->encoding == STORE_RAW) {
+        memcpy(raw, arrival->data, arrival->raw_bytes);
+        return raw;
+    }
+    if (store_decode(arrival->encoding, arrival->data, arrival->stored_bytes, raw, arrival->raw_bytes, NULL) == 0)
+        return raw;
+    free(raw);
+    return NULL;
+}
+
+static void give_up_recipe(struct fetch *fetch, const char *what);
+
+void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
+                                const struct arrival *arrival)
+{
+    OWNED(owned_free) uint8_t *data = arrival->data;
+    OWNED(owned_free) uint8_t *raw = decode(arrival);
+    uint32_t leaf = request->leaves[arrival->at];
+    int status = ERR_CORRUPT;
+    if (raw && fetch->phase == FETCH_ROOT && request->type == STORE_PIECE_ROOT)
+        status = take_root(fetch, raw, arrival->raw_bytes);
+    else if (raw && fetch->phase == FETCH_LEAVES && request->type == STORE_PIECE_LEAF)
+        status = store_recipe_add_leaf(fetch->building, leaf, raw, arrival->raw_bytes, NULL);
+    else if (raw)
+        status = 0; /* not needed any more */
+    if (status == 0)
+        fetch->progress_ms = fetch->exchange->now_ms;
+    else if (status == ERR_INVALID)
+        give_up_recipe(fetch, "named a recipe that breaks the rules");
+    else if (status == ERR_CORRUPT)
+        transfer_source_lied(source, "sent a part of a recipe that does not fit its digest");
+    transfer_fetch_step(fetch);
+}
+
+/* Forget everything that follows from the recipe. No job runs. */
+static void drop_recipe(struct fetch *fetch)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        transfer_source_forget(source, 0);
+        if (source->peer)
+            source->state = SOURCE_NEW;
+    }
+    transfer_arrived_discard(fetch, &fetch->arrived);
+    free(STEAL(fetch->state));
+    free(STEAL(fetch->next_alike));
+    free(STEAL(fetch->held_by));
+    store_recipe_free(STEAL(fetch->building));
+    transfer_recipe_unref(STEAL(fetch->recipe));
+    fetch->n_chunks = fetch->n_free = fetch->n_missing = fetch->low = 0;
+    fetch->doubled = false;
+    fetch->done_bytes = fetch->local_bytes = fetch->fetched_bytes = fetch->wire_bytes = 0;
+}
+
+/* The recipe is a lie. Whoever named it is blamed, it is not followed again, and the search begins anew. */
+static void give_up_recipe(struct fetch *fetch, const char *what)
+{
+    if (fetch->n_bad_roots < sizeof fetch->bad_roots / sizeof fetch->bad_roots[0])
+        fetch->bad_roots[fetch->n_bad_roots++] = fetch->root;
+    struct source *teller = STEAL(fetch->teller);
+    fetch->phase = FETCH_FIND;
+    drop_recipe(fetch);
+    if (teller)
+        transfer_source_lied(teller, what);
+}
+
+/* ---- PREPARE ---- */
+
+static int compare_chunks(const void *a, const void *b, void *ctx)
+{
+    const struct store_chunk *chunks = ctx;
+    uint32_t i = *(const uint32_t *)a;
+    uint32_t k = *(const uint32_t *)b;
+    int order = id_compare(&chunks[i].id, &chunks[k].id);
+    return order != 0 ? order : i < k ? -1 : 1;
+}
+
+/* Chains chunks with the same bytes, so that they are asked for once. */
+static int chain_alike(struct fetch *fetch, const struct store_chunk *chunks)
+{
+    uint32_t n = fetch->n_chunks;
+    OWNED(owned_free) uint32_t *order = malloc((n + 1) * sizeof *order);
+    if (!order)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++)
+        order[i] = i;
+    qsort_r(order, n, sizeof *order, compare_chunks, (void *)(uintptr_t)chunks);
+    for (uint32_t i = 0; i < n; i++) {
+        bool again = i > 0 && id_equal(&chunks[order[i]].id, &chunks[order[i - 1]].id);
+        fetch->next_alike[order[i]] = NO_CHUNK;
+        if (again)
+            fetch->next_alike[order[i - 1]] = order[i];
+        fetch->state[order[i]] = again ? CHUNK_TWIN : CHUNK_FREE;
+    }
+    return 0;
+}
+
+static void mark_local(struct fetch *fetch, const struct store_chunk *chunks)
+{
+    for (uint32_t i = 0; i < fetch->n_chunks; i++) {
+        if (store_assembly_has(fetch->assembly, i)) {
+            fetch->state[i] = CHUNK_HERE;
+            fetch->local_bytes += chunks[i].length;
+        } else if (fetch->state[i] == CHUNK_FREE) {
+            fetch->n_free++;
+        }
+    }
+    fetch->n_missing = fetch->n_free;
+    fetch->done_bytes = fetch->local_bytes;
+}
+
+static void prepare_work(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    const struct store_recipe *recipe = fetch->recipe->recipe;
+    uint32_t n = fetch->n_chunks = recipe->root.chunk_count;
+    fetch->job_status = store_assembly_new(fetch->exchange->config.store, &fetch->object, fetch->kind, recipe,
+                                           &fetch->assembly, &fetch->job_err);
+    if (fetch->job_status != 0)
+        return;
+    fetch->state = malloc((size_t)n + 1);
+    fetch->next_alike = malloc(((size_t)n + 1) * sizeof *fetch->next_alike);
+    fetch->held_by = calloc((size_t)n + 1, sizeof *fetch->held_by);
+    if (!fetch->state || !fetch->next_alike || !fetch->held_by || chain_alike(fetch, recipe->chunks) < 0)
+        fetch->job_status = err_set(&fetch->job_err, ERR_NOMEM, "no memory for the chunks of an object");
+    else
+        mark_local(fetch, recipe->chunks);
+}
+
+static void provide(struct fetch *fetch)
+{
+    if (fetch->provided || fetch->done_bytes == 0)
+        return;
+    fetch->provided = true;
+    if (fetch->exchange->config.on_provide)
+        fetch->exchange->config.on_provide(fetch->exchange->config.ctx, &fetch->object);
+}
+
+static void prepare_done(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    if (!job_is_back(fetch))
+        return;
+    if (fetch->job_status == 1) {
+        fetch->local_bytes = fetch->done_bytes = fetch->total_bytes;
+        fetch->info.root = fetch->root;
+        transfer_fetch_end(fetch, 0, NULL);
+    } else if (fetch->job_status == ERR_CORRUPT) {
+        give_up_recipe(fetch, "named a recipe that contradicts chunks that are here");
+        transfer_fetch_step(fetch);
+    } else if (fetch->job_status < 0) {
+        transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
+    } else {
+        fetch->phase = FETCH_CHUNKS;
+        transfer_fetch_tell_watchers(fetch, false);
+        transfer_sources_follow(fetch);
+        transfer_fetch_step(fetch);
+    }
+}
+
+static void prepare(struct fetch *fetch)
+{
+    fetch->recipe = transfer_recipes_add(fetch->exchange, STEAL(fetch->building));
+    if (fetch->recipe) {
+        submit(fetch, prepare_work, prepare_done);
+        return;
+    }
+    struct err err = {0};
+    err_set(&err, ERR_NOMEM, "no memory for a recipe");
+    transfer_fetch_end(fetch, err.code, &err);
+}
+
+/* ---- CHUNKS, FINISH ---- */
+
+static void get_chunks(struct fetch *fetch)
+{
+    provide(fetch);
+    transfer_fetch_report(fetch);
+    if (fetch->phase != FETCH_CHUNKS)
+        return; /* a callback cancelled it */
+    if (fetch->n_missing == 0 && !fetch->working)
+        enter(fetch, FETCH_FINISH);
+    else
+        transfer_verify_start(fetch);
+}
+
+void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint32_t chunk,
+                               const struct arrival *arrival)
+{
+    uint8_t *state = &fetch->state[chunk];
+    struct arrived *arrived = *state <= CHUNK_ASKED ? calloc(1, sizeof *arrived) : NULL;
+    if (!arrived) {
+        /* it came from somebody else already */
+        fetch->duplicate_bytes += arrival->raw_bytes;
+        fetch->exchange->fetch_bytes -= arrival->raw_bytes;
+        free(arrival->data);
+        return;
+    }
+    if (*state == CHUNK_FREE)
+        fetch->n_free--;
+    *state = CHUNK_ARRIVED;
+    *arrived = (struct arrived){.source = source,
+                                .chunk = chunk,
+                                .encoding = arrival->encoding,
+                                .data = arrival->data,
+                                .stored_bytes = arrival->stored_bytes};
+    TAILQ_INSERT_TAIL(&fetch->arrived, arrived, link);
+    transfer_schedule_settled(fetch, chunk);
+    transfer_verify_start(fetch);
+}
+
+static void finish_work(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    fetch->job_status = store_assembly_finish(fetch->assembly, &fetch->info, &fetch->job_err);
+    store_assembly_free(STEAL(fetch->assembly));
+}
+
+static void finish_done(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    if (!job_is_back(fetch))
+        return;
+    if (fetch->job_status != ERR_CORRUPT) {
+        transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
+        return;
+    }
+    give_up_recipe(fetch, "named a recipe that does not give the object");
+    transfer_fetch_step(fetch);
+}
+
+static void finish(struct fetch *fetch)
+{
+    submit(fetch, finish_work, finish_done);
+}

@@ -1,0 +1,268 @@
+/*
+ * One object on its way here, shared by all who wish for it: its sources, its chunks, what has been asked of whom.
+ */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "transfer/exchange.h"
+
+struct fetch;
+
+/* ---- a peer, as far as one object is concerned ---- */
+
+enum source_state {
+    SOURCE_NEW,     /* to be asked */
+    SOURCE_ASKED,   /* WANT is out */
+    SOURCE_NONE,    /* has not got the object; may have some of its chunks */
+    SOURCE_PARTIAL, /* has the chunks in `bits`; more are announced */
+    SOURCE_WHOLE,
+};
+
+/* Stays until the fetch ends, also when the peer goes: what it gave and whether it lied is not forgotten. */
+struct source {
+    TAILQ_ENTRY(source)
+    link;
+    struct fetch *fetch;
+    struct id node;
+    struct exchange_peer *peer; /* NULL: gone */
+    enum source_state state;
+    struct id root; /* the recipe that its HAVE named */
+    bool has_root;
+    bool origin;
+    bool liar;
+    bool exhausted; /* holds nothing that is free, until that changes */
+    bool mapped;    /* was asked for a bitmap */
+    uint64_t asked_ms;
+    uint64_t not_before_ms;
+    uint8_t *bits;        /* owned; SOURCE_PARTIAL */
+    bool push_root;       /* it wants to learn the recipe: the root, */
+    uint8_t *push_leaves; /* owned; these leaves, */
+    uint32_t push_next;   /* from this one on */
+    uint64_t bytes;
+    uint32_t failures;
+};
+
+/* ---- a request to a peer ---- */
+
+#define REQUEST_LEAVES 16u
+
+/* Bytes of one piece as they come. */
+struct arrival {
+    uint8_t *data; /* owned; NULL: between two pieces */
+    uint32_t at;   /* which of the request's pieces */
+    uint8_t encoding;
+    uint32_t stored_bytes;
+    uint32_t raw_bytes;
+    uint32_t have_bytes;
+};
+
+struct request {
+    TAILQ_ENTRY(request)
+    link; /* of the peer */
+    uint32_t number;
+    struct source *source;
+    enum store_piece_type type;
+    uint32_t first; /* chunk of the recipe */
+    uint32_t count;
+    uint32_t leaves[REQUEST_LEAVES];
+    uint8_t came[MESSAGE_PIECES_MAX / 8];
+    uint32_t n_came;
+    uint64_t bytes; /* of the object, not yet come */
+    uint64_t sent_ms;
+    bool offered; /* its chunks were offered to others as well */
+    struct arrival arrival;
+};
+
+/* ---- the fetch ---- */
+
+/*  LOOK --> FIND --> ROOT --> FILL --> LEAVES --> PREPARE --> CHUNKS --> FINISH --> ENDED
+ *    |        ^                                     ^  |                   |
+ *    |        +------ the recipe lied --------------)--+-------------------+
+ *    +--------------- begun before: recipe is here -+        any: no source for too long, store failed, cancelled
+ */
+enum fetch_phase {
+    FETCH_LOOK,    /* job: is it here already, or some of it? */
+    FETCH_FIND,    /* until somebody has it */
+    FETCH_ROOT,    /* its recipe's root is asked for */
+    FETCH_FILL,    /* job: leaves that are here already */
+    FETCH_LEAVES,  /* the others are asked for */
+    FETCH_PREPARE, /* job: chunks that are here already */
+    FETCH_CHUNKS,
+    FETCH_FINISH, /* job: digest of the whole */
+    FETCH_ENDED,
+};
+
+enum chunk_state {
+    CHUNK_FREE,    /* missing, may be asked for */
+    CHUNK_ASKED,   /* of one peer at least */
+    CHUNK_ARRIVED, /* waits for its digest */
+    CHUNK_HERE,
+    CHUNK_TWIN, /* the same bytes as an earlier chunk of the object: comes with it */
+};
+#define NO_CHUNK UINT32_MAX
+
+struct arrived {
+    TAILQ_ENTRY(arrived)
+    link;
+    struct source *source;
+    uint32_t chunk;
+    enum store_encoding encoding;
+    uint8_t *data; /* owned */
+    uint32_t stored_bytes;
+    int status; /* what the store said */
+};
+TAILQ_HEAD(arrived_list, arrived);
+
+struct exchange_fetch {
+    TAILQ_ENTRY(exchange_fetch)
+    link;
+    struct fetch *fetch;
+    struct exchange_wish wish;
+    bool cancelled; /* or told the verdict: no more callbacks */
+};
+
+struct fetch {
+    struct job job; /* one at a time */
+    bool working;
+    TAILQ_ENTRY(fetch)
+    link;
+    struct exchange *exchange;
+    struct id object;
+    enum store_kind kind;
+    uint8_t priority;
+    enum fetch_phase phase;
+    TAILQ_HEAD(, exchange_fetch) wishes;
+    TAILQ_HEAD(, source) sources;
+    unsigned n_sources;
+    struct exchange_peer **watchers; /* owned array; told what comes */
+    unsigned n_watchers;
+
+    struct id root;                /* of the recipe that is followed, from FIND's end on */
+    struct source *teller;         /* who named it; NULL: it was here */
+    struct store_recipe *building; /* owned; a job's while working */
+    struct recipe_ref *recipe;     /* complete */
+    struct id bad_roots[8];
+    unsigned n_bad_roots;
+
+    struct store_assembly *assembly; /* owned; used by jobs */
+    uint8_t *state;                  /* owned; enum chunk_state of each chunk */
+    uint32_t *next_alike;            /* owned; the next chunk with the same bytes; NO_CHUNK: none */
+    uint16_t *held_by;               /* owned; how many partial holders each chunk has */
+    uint32_t n_free;
+    uint32_t n_missing; /* free, asked or arrived */
+    uint32_t n_chunks;
+    uint32_t low; /* nothing before is free */
+    bool doubled; /* some chunk was asked of two peers */
+
+    struct arrived_list arrived;  /* to be checked next */
+    struct arrived_list checking; /* a job's */
+    int job_status;
+    struct err job_err;
+    struct store_object_info info;
+
+    uint64_t started_ms;
+    uint64_t progress_ms; /* when something last came that was right */
+    uint64_t wanted_ms;   /* when more peers were last asked for, */
+    bool wanted;          /* if ever */
+    uint64_t told_ms;     /* when progress was last reported */
+    uint64_t told_bytes;
+    uint64_t rate;
+    bool provided;
+    uint32_t give_up_ms;
+    uint64_t total_bytes;
+    uint64_t done_bytes;
+    uint64_t local_bytes;
+    uint64_t fetched_bytes;
+    uint64_t wire_bytes;
+    uint64_t duplicate_bytes;
+};
+
+/* ---- wish.c ---- */
+
+/* A peer asks for what is being fetched: answered, and it becomes a source and is told what comes. False: not so. */
+bool transfer_fetch_answer_want(struct exchange_peer *peer, const struct id *object);
+bool transfer_fetch_answer_map(struct exchange_peer *peer, const struct message *message);
+/* Those who asked are told that the object is here, whole or in part. */
+void transfer_fetch_tell_watchers(struct fetch *fetch, bool whole);
+void transfer_fetch_report(struct fetch *fetch);
+/* If nobody is left to ask, the callers are asked for more. */
+void transfer_fetch_want_peers(struct fetch *fetch);
+void transfer_fetch_lose_peer(struct fetch *fetch, const struct exchange_peer *peer);
+void transfer_fetch_tick(struct fetch *fetch);
+/* Verdict, told to all who wished. */
+void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err);
+/* An ended one that no job uses. Only from the sweep of the exchange. */
+void transfer_fetch_free(struct fetch *fetch);
+void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list);
+
+/* ---- fetch.c ---- */
+
+struct fetch *transfer_fetch_find(struct exchange *exchange, const struct id *object);
+/* The fetch that gets its chunks by this recipe now. */
+struct fetch *transfer_fetch_by_root(struct exchange *exchange, const struct id *root);
+/* Go on if the phase allows. */
+void transfer_fetch_step(struct fetch *fetch);
+/* A piece has come in full. They take the arrival's data. */
+void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
+                                const struct arrival *arrival);
+void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint32_t chunk,
+                               const struct arrival *arrival);
+
+/* ---- verify.c ---- */
+
+/* Check what has arrived, unless a job does so already. */
+void transfer_verify_start(struct fetch *fetch);
+
+/* ---- sources.c ---- */
+
+struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin);
+void transfer_source_ask(struct source *source);
+struct source *transfer_source_of(struct fetch *fetch, const struct exchange_peer *peer);
+/* The recipe is known: whoever has it whole is a source, whoever has some is asked which. */
+void transfer_sources_follow(struct fetch *fetch);
+void transfer_source_have(struct source *source, const struct message *message);
+void transfer_source_have_not(struct source *source);
+int transfer_source_map(struct source *source, const struct message *message, struct err *err);
+int transfer_source_more(struct source *source, const struct message *message, struct err *err);
+int transfer_source_need(struct source *source, const struct message *message, struct err *err);
+/* Teach it what it needs of the recipe, as far as there is room. */
+void transfer_source_push(struct source *source);
+void transfer_source_tick(struct source *source);
+/* It has nothing (any more) that this fetch wants; asked again after delay_ms. */
+void transfer_source_forget(struct source *source, uint32_t delay_ms);
+/* It gave wrong bytes: never asked again. */
+void transfer_source_lied(struct source *source, const char *what);
+/* Is it here, honest and not resting? */
+bool transfer_source_usable(const struct source *source);
+bool transfer_source_holds(const struct source *source, uint32_t chunk);
+void transfer_source_free(struct source *source);
+
+/* ---- schedule.c ---- */
+
+/* Give the peer as much to do as its credit allows. */
+void transfer_schedule_peer(struct exchange_peer *peer);
+void transfer_schedule_all(struct exchange *exchange);
+/* Stalls, lost runs. */
+void transfer_schedule_tick(struct exchange_peer *peer);
+/* Ask for records of the recipe. NULL: no memory or no such peer. */
+struct request *transfer_schedule_records(struct source *source, enum store_piece_type type, const struct id *ids,
+                                          const uint32_t *leaves, uint32_t n);
+/* Give up a request: what has not come of it is free again. */
+void transfer_schedule_drop(struct request *request, bool tell_peer);
+/* All requests of a source, of a fetch (source NULL), or of all fetches (both NULL) that are with this peer. */
+void transfer_schedule_drop_all(struct exchange_peer *peer, const struct fetch *fetch, bool tell_peer);
+/* The chunk has come: whoever else was asked for it need not send it. */
+void transfer_schedule_settled(struct fetch *fetch, uint32_t chunk);
+/* Bytes of a request have come. */
+void transfer_schedule_heard(struct exchange_peer *peer, size_t bytes);
+void transfer_schedule_busy(struct request *request, uint32_t retry_ms);
+void transfer_schedule_gone(struct request *request);
+
+/* ---- receive.c ---- */
+
+struct request *transfer_receive_find(struct exchange_peer *peer, uint32_t number);
+int transfer_receive_chunk(struct exchange_peer *peer, const struct message *message, struct err *err);
+int transfer_receive_more(struct exchange_peer *peer, const struct message *message, struct err *err);
+/* An answer to nothing: tolerated after a CANCEL, a strike otherwise. */
+int transfer_receive_stray(struct exchange_peer *peer, uint32_t number, size_t bytes, struct err *err);

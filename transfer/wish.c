@@ -1,0 +1,377 @@
+/* Wishes and verdicts: where fetches begin and end, and what callers and peers are told of them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/base/limits.h"
+#include "transfer/fetch.h"
+#include "transfer/have.h"
+
+#define WANT_PEERS_MS 2000
+#define REPORT_MS 100
+#define NAMES_IN_ERROR 6u
+
+/* ---- beginning ---- */
+
+static void insert_by_priority(struct exchange *exchange, struct fetch *fetch)
+{
+    struct fetch *after;
+    TAILQ_FOREACH (after, &exchange->fetches, link) {
+        if (after->priority > fetch->priority) {
+            TAILQ_INSERT_BEFORE(after, fetch, link);
+            return;
+        }
+    }
+    TAILQ_INSERT_TAIL(&exchange->fetches, fetch, link);
+}
+
+static struct fetch *new_fetch(struct exchange *exchange, const struct id *object, const struct exchange_wish *wish)
+{
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (!fetch || map_set(&exchange->fetch_of, object, fetch) < 0) {
+        free(fetch);
+        return NULL;
+    }
+    fetch->exchange = exchange;
+    fetch->object = *object;
+    fetch->kind = wish->kind;
+    fetch->priority = wish->priority;
+    TAILQ_INIT(&fetch->wishes);
+    TAILQ_INIT(&fetch->sources);
+    TAILQ_INIT(&fetch->arrived);
+    TAILQ_INIT(&fetch->checking);
+    fetch->started_ms = fetch->progress_ms = fetch->told_ms = exchange->now_ms;
+    insert_by_priority(exchange, fetch);
+    return fetch;
+}
+
+int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *object,
+                   const struct exchange_wish *wish, struct exchange_fetch **ret_fetch, struct err *err)
+{
+    transfer_exchange_enter(exchange);
+    exchange->now_ms = now_ms;
+    struct exchange_fetch *mine = calloc(1, sizeof *mine);
+    struct fetch *fetch = transfer_fetch_find(exchange, object);
+    bool is_new = !fetch;
+    if (mine && is_new)
+        fetch = new_fetch(exchange, object, wish);
+    int status = 0;
+    if (mine && fetch) {
+        uint32_t give_up_ms = wish->give_up_ms ? wish->give_up_ms : EXCHANGE_GIVE_UP_MS;
+        mine->fetch = fetch;
+        mine->wish = *wish;
+        TAILQ_INSERT_TAIL(&fetch->wishes, mine, link);
+        if (give_up_ms > fetch->give_up_ms)
+            fetch->give_up_ms = give_up_ms;
+        if (is_new)
+            transfer_fetch_step(fetch);
+        *ret_fetch = mine;
+    } else {
+        free(mine);
+        status = err_set(err, ERR_LIMIT, "no room for another fetch (at most %u)", LIMIT_FETCHES);
+    }
+    transfer_exchange_leave(exchange);
+    return status;
+}
+
+void exchange_fetch_add_peer(struct exchange_fetch *wish, struct exchange_peer *peer, bool origin, uint64_t now_ms)
+{
+    struct exchange *exchange = peer->exchange;
+    transfer_exchange_enter(exchange);
+    exchange->now_ms = now_ms;
+    if (!peer->gone && wish->fetch->phase != FETCH_ENDED)
+        transfer_source_add(wish->fetch, peer, origin);
+    transfer_exchange_leave(exchange);
+}
+
+void exchange_fetch_cancel(struct exchange_fetch *wish)
+{
+    struct fetch *fetch = wish->fetch;
+    struct exchange *exchange = fetch->exchange;
+    transfer_exchange_enter(exchange);
+    wish->cancelled = true;
+    bool anybody = false;
+    const struct exchange_fetch *other;
+    TAILQ_FOREACH (other, &fetch->wishes, link) {
+        anybody |= !other->cancelled;
+    }
+    if (!anybody)
+        transfer_fetch_end(fetch, ERR_CANCELLED, NULL);
+    transfer_exchange_leave(exchange);
+}
+
+/* ---- telling callers; wishes live as long as their fetch, so callbacks may do what they like ---- */
+
+void transfer_fetch_report(struct fetch *fetch)
+{
+    uint64_t now = fetch->exchange->now_ms;
+    uint64_t took = now - fetch->told_ms;
+    if (took < REPORT_MS && fetch->n_missing > 0)
+        return;
+    if (took > 0) {
+        uint64_t rate = (fetch->done_bytes - fetch->told_bytes) * 1000 / took;
+        fetch->rate = fetch->rate ? (3 * fetch->rate + rate) / 4 : rate;
+    }
+    fetch->told_ms = now;
+    fetch->told_bytes = fetch->done_bytes;
+    struct exchange_progress progress = {
+        .done_bytes = fetch->done_bytes, .total_bytes = fetch->total_bytes, .rate_bytes_per_s = fetch->rate};
+    const struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        progress.peers += source->bytes > 0;
+    }
+    struct exchange_fetch *wish;
+    TAILQ_FOREACH (wish, &fetch->wishes, link) {
+        if (!wish->cancelled && wish->wish.on_progress)
+            wish->wish.on_progress(wish->wish.ctx, &progress);
+    }
+}
+
+static struct exchange_share *make_shares(const struct fetch *fetch, size_t *ret_n)
+{
+    struct exchange_share *shares = calloc(fetch->n_sources + 1, sizeof *shares);
+    const struct source *source;
+    *ret_n = 0;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (shares)
+            shares[(*ret_n)++] = (struct exchange_share){
+                .node = source->node, .bytes = source->bytes, .failures = source->failures, .liar = source->liar};
+    }
+    return shares;
+}
+
+static void tell_done(struct fetch *fetch, int status, const struct err *err)
+{
+    size_t n_shares = 0;
+    OWNED(owned_free) struct exchange_share *shares = make_shares(fetch, &n_shares);
+    struct exchange_stats stats = {.total_bytes = fetch->total_bytes,
+                                   .local_bytes = fetch->local_bytes,
+                                   .fetched_bytes = fetch->fetched_bytes,
+                                   .wire_bytes = fetch->wire_bytes,
+                                   .duplicate_bytes = fetch->duplicate_bytes,
+                                   .duration_ms = fetch->exchange->now_ms - fetch->started_ms,
+                                   .shares = shares,
+                                   .n_shares = n_shares};
+    struct exchange_fetch *wish;
+    TAILQ_FOREACH (wish, &fetch->wishes, link) {
+        if (wish->cancelled)
+            continue;
+        wish->cancelled = true;
+        if (wish->wish.on_done)
+            wish->wish.on_done(wish->wish.ctx, status, err, &stats);
+    }
+}
+
+/* ---- telling peers ---- */
+
+static void watch(struct fetch *fetch, struct exchange_peer *peer)
+{
+    for (unsigned i = 0; i < fetch->n_watchers; i++) {
+        if (fetch->watchers[i] == peer)
+            return;
+    }
+    if (!fetch->watchers)
+        fetch->watchers = calloc(LIMIT_SESSIONS, sizeof(struct exchange_peer *));
+    if (fetch->watchers && fetch->n_watchers < LIMIT_SESSIONS)
+        fetch->watchers[fetch->n_watchers++] = peer;
+}
+
+static void tell_have(struct fetch *fetch, struct exchange_peer *peer, bool whole)
+{
+    transfer_peer_send(peer, &(struct message){.type = MESSAGE_HAVE,
+                                               .object = fetch->object,
+                                               .root = whole ? fetch->info.root : fetch->root,
+                                               .size_bytes = fetch->total_bytes,
+                                               .flags = whole ? MESSAGE_HAVE_WHOLE : 0});
+}
+
+void transfer_fetch_tell_watchers(struct fetch *fetch, bool whole)
+{
+    for (unsigned i = 0; i < fetch->n_watchers; i++)
+        tell_have(fetch, fetch->watchers[i], whole);
+}
+
+bool transfer_fetch_answer_want(struct exchange_peer *peer, const struct id *object)
+{
+    struct fetch *fetch = transfer_fetch_find(peer->exchange, object);
+    if (!fetch)
+        return false;
+    watch(fetch, peer);
+    struct source *source = transfer_source_add(fetch, peer, false);
+    if (source && source->state == SOURCE_NONE)
+        transfer_source_ask(source); /* it had nothing when it was asked; now it has begun */
+    if (fetch->phase == FETCH_LOOK)
+        return false; /* the object may be here: the store knows */
+    if (fetch->phase == FETCH_CHUNKS || fetch->phase == FETCH_FINISH)
+        tell_have(fetch, peer, false);
+    else
+        transfer_peer_send(peer, &(struct message){.type = MESSAGE_HAVE_NOT, .object = *object});
+    return true;
+}
+
+bool transfer_fetch_answer_map(struct exchange_peer *peer, const struct message *message)
+{
+    struct fetch *fetch = transfer_fetch_by_root(peer->exchange, &message->root);
+    OWNED(owned_free) uint8_t *bits = fetch ? have_new(fetch->n_chunks) : NULL;
+    if (!bits)
+        return false;
+    for (uint32_t i = 0; i < fetch->n_chunks; i++) {
+        if (fetch->state[i] == CHUNK_HERE)
+            have_set(bits, i);
+    }
+    watch(fetch, peer);
+    transfer_maps_send(peer, &message->root, bits, fetch->n_chunks);
+    return true;
+}
+
+void transfer_fetch_lose_peer(struct fetch *fetch, const struct exchange_peer *peer)
+{
+    struct source *source = transfer_source_of(fetch, peer);
+    if (source) {
+        transfer_source_forget(source, 0);
+        source->peer = NULL;
+    }
+    for (unsigned i = 0; i < fetch->n_watchers; i++) {
+        if (fetch->watchers[i] == peer)
+            fetch->watchers[i--] = fetch->watchers[--fetch->n_watchers];
+    }
+}
+
+/* ---- waiting and giving up ---- */
+
+static bool is_anybody_left(struct fetch *fetch)
+{
+    const struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (transfer_source_usable(source) && source->state != SOURCE_NONE)
+            return true;
+    }
+    return false;
+}
+
+void transfer_fetch_want_peers(struct fetch *fetch)
+{
+    uint64_t now = fetch->exchange->now_ms;
+    if ((fetch->wanted && now < fetch->wanted_ms + WANT_PEERS_MS) || is_anybody_left(fetch))
+        return;
+    fetch->wanted = true;
+    fetch->wanted_ms = now;
+    struct exchange_fetch *wish;
+    TAILQ_FOREACH (wish, &fetch->wishes, link) {
+        if (!wish->cancelled && wish->wish.on_want_peers)
+            wish->wish.on_want_peers(wish->wish.ctx, &fetch->object);
+    }
+}
+
+static void name_sources(const struct fetch *fetch, bool liars, struct buf *names)
+{
+    unsigned n = 0;
+    char text[ID_SHORT_SIZE];
+    const struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (source->liar == liars && n++ < NAMES_IN_ERROR)
+            buf_addf(names, "%s%s", n > 1 ? ", " : "", id_short(&source->node, text));
+    }
+    if (n > NAMES_IN_ERROR)
+        buf_addf(names, " and %u more", n - NAMES_IN_ERROR);
+}
+
+static void give_up(struct fetch *fetch)
+{
+    OWNED(buf_release) struct buf honest = BUF(256);
+    OWNED(buf_release) struct buf liars = BUF(256);
+    name_sources(fetch, false, &honest);
+    name_sources(fetch, true, &liars);
+    char object[ID_SHORT_SIZE];
+    struct err err = {0};
+    id_short(&fetch->object, object);
+    if (liars.len > 0 && honest.len == 0)
+        err_set(&err, ERR_CORRUPT, "object '%s': all who were asked gave wrong bytes: %s", object, buf_str(&liars));
+    else
+        err_set(&err, ERR_UNAVAILABLE, "object '%s': nothing came for %u s; asked: %s%s%s", object,
+                fetch->give_up_ms / 1000, honest.len > 0 ? buf_str(&honest) : "nobody",
+                liars.len > 0 ? "; gave wrong bytes: " : "", liars.len > 0 ? buf_str(&liars) : "");
+    transfer_fetch_end(fetch, err.code, &err);
+}
+
+void transfer_fetch_tick(struct fetch *fetch)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        transfer_source_tick(source);
+    }
+    transfer_fetch_step(fetch);
+    if (fetch->phase != FETCH_ENDED)
+        transfer_fetch_want_peers(fetch);
+    bool waits_for_peers = fetch->phase == FETCH_CHUNKS || (fetch->phase != FETCH_ENDED && !fetch->working);
+    if (waits_for_peers && fetch->exchange->now_ms >= fetch->progress_ms + fetch->give_up_ms)
+        give_up(fetch);
+}
+
+/* ---- ending ---- */
+
+void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err)
+{
+    if (fetch->phase == FETCH_ENDED)
+        return;
+    struct exchange *exchange = fetch->exchange;
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (source->peer)
+            transfer_schedule_drop_all(source->peer, fetch, true);
+    }
+    fetch->phase = FETCH_ENDED;
+    map_remove(&exchange->fetch_of, &fetch->object);
+    exchange->swept = false;
+    if (status == 0)
+        transfer_fetch_tell_watchers(fetch, true);
+    tell_done(fetch, status, err);
+}
+
+static void close_work(struct job *job)
+{
+    struct fetch *fetch = (struct fetch *)job;
+    store_assembly_sync(fetch->assembly, NULL); /* what cannot be kept is fetched again */
+    store_assembly_free(STEAL(fetch->assembly));
+}
+
+static void close_done(struct job *job)
+{
+    ((struct fetch *)job)->working = false;
+}
+
+void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list)
+{
+    while (!TAILQ_EMPTY(list)) {
+        struct arrived *arrived = TAILQ_FIRST(list);
+        TAILQ_REMOVE(list, arrived, link);
+        fetch->exchange->fetch_bytes -= fetch->recipe->recipe->chunks[arrived->chunk].length;
+        free(arrived->data);
+        free(arrived);
+    }
+}
+
+void transfer_fetch_free(struct fetch *fetch)
+{
+    transfer_arrived_discard(fetch, &fetch->arrived);
+    if (fetch->assembly) {
+        fetch->working = true;
+        transfer_job_submit(fetch->exchange, &fetch->job, close_work, close_done);
+        return; /* and here again when that is done */
+    }
+    while (!TAILQ_EMPTY(&fetch->wishes)) {
+        struct exchange_fetch *wish = TAILQ_FIRST(&fetch->wishes);
+        TAILQ_REMOVE(&fetch->wishes, wish, link);
+        free(wish);
+    }
+    while (!TAILQ_EMPTY(&fetch->sources))
+        transfer_source_free(TAILQ_FIRST(&fetch->sources));
+    TAILQ_REMOVE(&fetch->exchange->fetches, fetch, link);
+    store_recipe_free(fetch->building);
+    transfer_recipe_unref(fetch->recipe);
+    free(fetch->watchers);
+    free(fetch->state);
+    free(fetch->next_alike);
+    free(fetch->held_by);
+    free(fetch);
+}
