@@ -231,6 +231,33 @@ static void test_chain__certificate_holds_at_its_depth_only(void **state)
     assert_false(identity_chain_is_sound(&shorter, why));
 }
 
+/* The format is a promise to members of other versions: these bytes may not change. */
+static void test_chain__bytes_are_what_they_were(void **state)
+{
+    (void)state;
+    struct chain chain = forge_chain(2);
+    OWNED(buf_release) struct buf bytes = forge_bytes(&chain);
+    struct id digest;
+    char text[ID_HEX_SIZE];
+    crypto_id_of(bytes.data, bytes.len, &digest);
+    assert_string_equal(id_hex(&digest, text), "9314710f83f8dc1981f64071a5f684e33194caf303d71890a7881e3dc8a33d40");
+}
+
+static void test_chain__document_tells_the_same(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    OWNED(buf_release) struct buf text = BUF(65536);
+    assert_int_equal(file_read("../docs/formats/identity.md", &text, &err), 0);
+    const char *document = buf_str(&text);
+    char grace[32], certificate[32];
+    snprintf(grace, sizeof grace, "within %d seconds", IDENTITY_GRACE_S);
+    snprintf(certificate, sizeof certificate, "| %d each | certificates", LIMIT_CERT_BYTES);
+    const char *told[] = {CHAIN_SIGNED_PREFIX, CHAIN_REFUSED, grace, certificate};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++)
+        assert_non_null(strstr(document, told[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +275,8 @@ int main(void)
         cmocka_unit_test(test_chain__second_form_of_a_signature_is_refused),
         cmocka_unit_test(test_chain__key_of_small_order_is_refused),
         cmocka_unit_test(test_chain__certificate_holds_at_its_depth_only),
+        cmocka_unit_test(test_chain__bytes_are_what_they_were),
+        cmocka_unit_test(test_chain__document_tells_the_same),
     };
     return crypto_init(NULL) < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
