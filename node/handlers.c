@@ -92,15 +92,6 @@ int handlers_query_flag(const struct api_request *req, const char *name, bool *r
     return status;
 }
 
-const char *handlers_time(uint64_t wall_ms, char text[HANDLERS_TIME_SIZE])
-{
-    time_t seconds = (time_t)(wall_ms / 1000);
-    struct tm utc;
-    if (!gmtime_r(&seconds, &utc) || strftime(text, HANDLERS_TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
-        *text = '\0';
-    return text;
-}
-
 /* ---- status ---- */
 
 /* What only the loop's thread may look at; the job adds what blocks. */

@@ -23,7 +23,3 @@ void handlers_refuse(struct api_request *req, int code, const char *format, ...)
 bool handlers_digest(struct api_request *req, struct id *ret_digest);
 /* A query parameter that is 0 or 1, missing is 0. ERR_INVALID. */
 int handlers_query_flag(const struct api_request *req, const char *name, bool *ret_yes, struct err *err);
-
-/* "2026-03-01T12:00:00Z" (RFC 3339) of milliseconds since 1970; returns `text`. */
-#define HANDLERS_TIME_SIZE 32
-const char *handlers_time(uint64_t wall_ms, char text[HANDLERS_TIME_SIZE]);

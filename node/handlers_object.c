@@ -5,6 +5,7 @@
 
 #include "node/download.h"
 #include "node/image/image.h"
+#include "node/spec.h"
 #include "node/upload.h"
 
 #define PIN_OWNER "user"
@@ -102,14 +103,13 @@ struct list {
 
 static json_t *object_to_json(struct store *store, const struct store_object_info *info, struct err *err)
 {
-    char digest[DIGEST_TEXT_SIZE], created[HANDLERS_TIME_SIZE];
+    char digest[DIGEST_TEXT_SIZE], created[SPEC_TIME_SIZE];
     int pinned = store_pinned(store, &info->digest, err);
     if (pinned < 0)
         return NULL;
     return json_pack("{s:s, s:I, s:s, s:I, s:b, s:s}", "digest", digest_text(&info->digest, digest), "size_bytes",
                      (json_int_t)info->size_bytes, "kind", store_kind_name(info->kind), "chunks",
-                     (json_int_t)info->chunk_count, "pinned", pinned, "created",
-                     handlers_time(info->created_ms, created));
+                     (json_int_t)info->chunk_count, "pinned", pinned, "created", spec_time(info->created_ms, created));
 }
 
 static int list_one(const struct store_object_info *info, void *ctx)

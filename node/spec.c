@@ -3,11 +3,11 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "node/api/json.h"
 #include "node/api/protocol.h"
 #include "node/base/crypto.h"
-#include "node/handlers.h"
 
 #define NAME_RANDOM_BYTES 3
 #define NAME_BASE_BYTES 48
@@ -178,6 +178,15 @@ int spec_from_request(const json_t *body, struct runtime_spec *ret_spec, struct 
 
 /* ---- to the user ---- */
 
+const char *spec_time(uint64_t wall_ms, char text[SPEC_TIME_SIZE])
+{
+    time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm utc;
+    if (!gmtime_r(&seconds, &utc) || strftime(text, SPEC_TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", &utc) == 0)
+        *text = '\0';
+    return text;
+}
+
 static const char *state_text(enum runtime_state state)
 {
     static const char *const texts[] = {
@@ -214,11 +223,11 @@ static json_t *volumes_to_json(const struct runtime_spec *spec)
 json_t *spec_container_to_json(const struct runtime_container *container)
 {
     const struct runtime_spec *spec = &container->spec;
-    char id[GUID_TEXT_SIZE], created[HANDLERS_TIME_SIZE];
+    char id[GUID_TEXT_SIZE], created[SPEC_TIME_SIZE];
     json_t *exit_code = container->state == RUNTIME_EXITED ? json_integer(container->exit_code) : json_null();
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:o, s:I, s:o}", "id", guid_text(&container->id, id),
                      "name", spec->name, "image", spec->image, "state", state_text(container->state), "pid",
-                     (json_int_t)container->pid, "created", handlers_time(container->created_ms, created), "user",
+                     (json_int_t)container->pid, "created", spec_time(container->created_ms, created), "user",
                      spec->user ? spec->user : "", "volumes", volumes_to_json(spec), "labels",
                      labels_to_json(&spec->labels), "epoch", (json_int_t)container->epoch, "exit_code", exit_code);
 }

@@ -15,3 +15,7 @@ int spec_from_request(const json_t *body, struct runtime_spec *ret_spec, struct 
 
 /* API_FIELDS_CONTAINER; NULL when out of memory. */
 json_t *spec_container_to_json(const struct runtime_container *container);
+
+/* "2026-03-01T12:00:00Z" (RFC 3339) of milliseconds since 1970; returns `text`. */
+#define SPEC_TIME_SIZE 32
+const char *spec_time(uint64_t wall_ms, char text[SPEC_TIME_SIZE]);
