@@ -47,6 +47,7 @@
 #define LIMIT_CERT_BYTES 121 /* exactly: docs/formats/identity.md */
 #define LIMIT_CHAIN_BYTES (2 + 32 + LIMIT_CHAIN_CERTS * LIMIT_CERT_BYTES) /* 1,002: fits in one datagram */
 #define LIMIT_REVOCATIONS 1024          /* x 1.1 KiB with the chain that proves it = 1.1 MiB */
+#define LIMIT_ISSUED 16384 /* chains of those that this node admitted, x 1,004 bytes on disk = 16 MiB */
 #define LIMIT_INVITATIONS 256           /* open at one time; the book is read and written whole */
 #define LIMIT_INVITATION_USES 10000
 #define LIMIT_INVITATION_TTL_S (30u * 86400)

@@ -110,6 +110,8 @@ static int judge_renewal(const struct identity *identity, const struct admission
         return refuse(why, err, "its certificate has expired");
     if (identity_is_revoked(identity, &peer->id))
         return refuse(why, err, "its key is revoked");
+    if (identity_expires(identity) <= peer->expires_s)
+        return refuse(why, err, "asks for a renewal before this node's own certificate has been renewed");
     *ret_rights = peer->rights;
     return 0;
 }

@@ -66,24 +66,64 @@ static int open_issued(const struct identity *identity, int *ret_fd, uint64_t *r
     return 0;
 }
 
-static int note_issued(const struct identity *identity, const struct chain *chain, struct err *err)
+/* The chain at `entry` of DIR/issued; one that does not decode, as after a torn write, is an empty one. */
+static int read_issued(int fd, uint64_t entry, struct chain *ret_chain, struct err *err)
+{
+    uint8_t bytes[ISSUED_ENTRY_BYTES];
+    int status = file_pread_all(fd, bytes, sizeof bytes, entry * sizeof bytes, "issued", err);
+    if (status < 0)
+        return status;
+    size_t len = wire_load_u16(bytes);
+    if (len > LIMIT_CHAIN_BYTES || !identity_chain_decode(bytes + 2, len, 1, ret_chain))
+        ret_chain->count = 0;
+    return 0;
+}
+
+/* Where a chain is to be noted: over the one of the same key, else over an expired one, else at the end. */
+static int place_issued(int fd, uint64_t entries, const uint8_t *subject, uint64_t wall_s, uint64_t *ret_entry,
+                        struct err *err)
+{
+    uint64_t place = entries;
+    for (uint64_t i = 0; i < entries; i++) {
+        struct chain chain;
+        int status = read_issued(fd, i, &chain, err);
+        if (status < 0)
+            return status;
+        const struct certificate *leaf = chain.count > 0 ? identity_chain_leaf(&chain) : NULL;
+        if (leaf && memcmp(leaf->subject, subject, sizeof leaf->subject) == 0) {
+            *ret_entry = i;
+            return 0;
+        }
+        if (place == entries && (!leaf || leaf->not_after + IDENTITY_GRACE_S < wall_s))
+            place = i;
+    }
+    if (place >= LIMIT_ISSUED)
+        return err_set(err, ERR_LIMIT, "this node has admitted %d others, the most it can keep account of",
+                       LIMIT_ISSUED);
+    *ret_entry = place;
+    return 0;
+}
+
+static int note_issued(const struct identity *identity, const struct chain *chain, uint64_t wall_s, struct err *err)
 {
     OWNED(buf_release) struct buf text = BUF(LIMIT_CHAIN_BYTES);
     identity_chain_encode(chain, &text);
     if (text.failed)
         return err_set(err, ERR_NOMEM, "no memory for a chain");
-    uint8_t entry[ISSUED_ENTRY_BYTES] = {0};
-    wire_store_u16(entry, (uint16_t)text.len);
-    memcpy(entry + 2, text.data, text.len);
+    uint8_t bytes[ISSUED_ENTRY_BYTES] = {0};
+    wire_store_u16(bytes, (uint16_t)text.len);
+    memcpy(bytes + 2, text.data, text.len);
 
     OWNED(owned_fd) int lock = -1;
     OWNED(owned_fd) int fd = -1;
-    uint64_t entries;
+    uint64_t entries, entry;
     int status = identity_state_lock(identity, &lock, err);
     if (status == 0)
         status = open_issued(identity, &fd, &entries, err);
     if (status == 0)
-        status = file_pwrite_all(fd, entry, sizeof entry, entries * sizeof entry, "issued", err);
+        status = place_issued(fd, entries, identity_chain_leaf(chain)->subject, wall_s, &entry, err);
+    if (status == 0)
+        status = file_pwrite_all(fd, bytes, sizeof bytes, entry * sizeof bytes, "issued", err);
     if (status == 0)
         status = file_sync(fd, "issued", err);
     return status;
@@ -97,15 +137,13 @@ int identity_issued_find(const struct identity *identity, const struct id *node,
     int status = open_issued(identity, &fd, &entries, err);
     if (status < 0)
         return status;
-    while (entries-- > 0) {
-        uint8_t entry[ISSUED_ENTRY_BYTES];
-        status = file_pread_all(fd, entry, sizeof entry, entries * sizeof entry, "issued", err);
-        if (status < 0)
-            return status;
-        size_t len = wire_load_u16(entry);
+    for (uint64_t i = 0; i < entries; i++) {
         struct chain chain;
         struct id subject;
-        if (len > LIMIT_CHAIN_BYTES || !identity_chain_decode(entry + 2, len, 1, &chain))
+        status = read_issued(fd, i, &chain, err);
+        if (status < 0)
+            return status;
+        if (chain.count == 0)
             continue;
         crypto_id_of(identity_chain_leaf(&chain)->subject, CRYPTO_SIGN_PUBLIC_BYTES, &subject);
         if (id_equal(&subject, node)) {
@@ -132,7 +170,7 @@ int identity_issue(struct identity *identity, const uint8_t subject[CRYPTO_SIGN_
         return err_set(err, ERR_DENIED, "the certificate of this node has expired");
     struct chain chain = identity->chain;
     identity_chain_append(&chain, &certificate, &identity->key);
-    int status = note_issued(identity, &chain, err);
+    int status = note_issued(identity, &chain, wall_s, err);
     if (status == 0)
         *ret_chain = chain;
     return status;

@@ -46,6 +46,6 @@ int identity_chain_judge(const struct identity *identity, const struct chain *ch
 /* Issue a chain for `subject`, one longer than the own, and note it in DIR/issued, durably. */
 int identity_issue(struct identity *identity, const uint8_t subject[CRYPTO_SIGN_PUBLIC_BYTES], unsigned rights,
                    uint64_t wall_s, struct chain *ret_chain, struct err *err);
-/* The newest chain in DIR/issued that ends at `node`; ERR_NOTFOUND. */
+/* The chain in DIR/issued that ends at `node`; ERR_NOTFOUND. */
 int identity_issued_find(const struct identity *identity, const struct id *node, struct chain *ret_chain,
                          struct err *err);

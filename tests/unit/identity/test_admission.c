@@ -1,5 +1,7 @@
 #include "tests/unit/identity/forge.h"
 
+#include <sys/stat.h>
+
 static struct err err;
 static char why[IDENTITY_WHY_SIZE];
 
@@ -243,6 +245,9 @@ static void test_admission__member_renews(void **state)
     assert_int_equal(forge_join(&s.host, &s.guest, RIGHT_ADMIT), 0);
     assert_int_equal(admission_renewal_request(s.guest.identity, &s.request, &err), 0);
     assert_int_equal(answer(&s), ERR_AUTH); /* as a guest */
+    assert_int_equal(forge_verify(s.host.identity, s.guest.identity, NOW, &s.admission.peer, why, &err), 0);
+    assert_int_equal(answer(&s), ERR_AUTH); /* the host's ends as early */
+    assert_non_null(strstr(why, "own certificate"));
 
     uint64_t later = NOW + YEAR - 1000;
     assert_true(identity_should_renew(s.guest.identity, later));
@@ -258,6 +263,34 @@ static void test_admission__member_renews(void **state)
     s.admission.wall_s = later + 2 * YEAR;
     assert_int_equal(answer(&s), ERR_AUTH);
     clear_scene(&s);
+}
+
+/* One entry a node, however often it renews; that of an expired node is used again. */
+static void test_admission__account_of_the_issued_is_bounded(void **state)
+{
+    (void)state;
+    struct forge_node host = forge_founder();
+    struct chain chain;
+    struct stat st;
+    OWNED(owned_free) char *path = file_path("%s/issued", host.dir);
+    for (uint8_t i = 0; i < 20; i++) {
+        struct crypto_sign_key key = forge_key(i % 3);
+        assert_int_equal(identity_issue(host.identity, key.public_key, 0, NOW + i, &chain, &err), 0);
+    }
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 3 * (2 + LIMIT_CHAIN_BYTES));
+
+    uint64_t later = NOW + 3 * YEAR;
+    assert_int_equal(identity_renew_from_root(host.identity, later, &err), 0);
+    struct crypto_sign_key key = forge_key(9);
+    assert_int_equal(truncate(path, st.st_size - 5), 0); /* and what a crash tore */
+    assert_int_equal(identity_issue(host.identity, key.public_key, 0, later, &chain, &err), 0);
+    struct id node;
+    crypto_id_of(key.public_key, 32, &node);
+    assert_int_equal(identity_issued_find(host.identity, &node, &chain, &err), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 3 * (2 + LIMIT_CHAIN_BYTES));
+    forge_done(&host);
 }
 
 static void test_admission__cut_replies_are_refused(void **state)
@@ -303,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_admission__redeemed_before_it_is_answered),
         cmocka_unit_test(test_admission__longest_chain_admits_nobody),
         cmocka_unit_test(test_admission__member_renews),
+        cmocka_unit_test(test_admission__account_of_the_issued_is_bounded),
         cmocka_unit_test(test_admission__cut_replies_are_refused),
         cmocka_unit_test(test_admission__hostile_names_are_refused),
     };
