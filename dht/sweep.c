@@ -146,6 +146,8 @@ static void sweep_step(struct dht *dht)
 void dht_sweep_newcomer(struct dht *dht, const struct dht_contact *contact)
 {
     struct dht_sweep *sweep = &dht->sweep;
+    if (!dht->upkeep.joined)
+        return; /* everybody is new to us: we are the newcomer */
     if (dht->hold.count == 0 || sweep->newcomer_count == DHT_HANDOVERS_MAX)
         return; /* the round will bring it what it lacks */
     if (sweep->newcomer_count == 0)

@@ -1,0 +1,126 @@
+#include "tests/unit/dht/rig.h"
+
+/* faults 32: the pauses between questions to silent seeds grow, and differ from node to node */
+static void test_upkeep__seeds_are_asked_with_growing_pauses(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer seed = rig_peer(1);
+    assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &seed.contact, NULL), 0);
+    rig_run(rig, 60000);
+    size_t first_minute = rig->sent_count;
+    assert_in_range(first_minute, 6, 20);
+    rig_run(rig, 1200000);
+    assert_in_range(rig->sent_count - first_minute, 20, 80); /* each question is repeated once */
+    rig_free(rig);
+}
+
+static void test_upkeep__seeds_are_checked_and_bounded(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct err err = {0};
+    struct dht_contact nowhere = rig_peer(1).contact;
+    nowhere.addr.port = 0;
+    assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &nowhere, &err), ERR_INVALID);
+    assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &rig->dht->self, &err), ERR_INVALID);
+    for (unsigned i = 0; i <= LIMIT_DHT_SEEDS; i++) {
+        struct rig_peer seed = rig_peer(i);
+        int status = dht_bootstrap(rig->dht, rig->now_ms, &seed.contact, &err);
+        assert_int_equal(status, i < LIMIT_DHT_SEEDS ? 0 : ERR_LIMIT);
+        seed = rig_peer(0);
+        assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &seed.contact, &err), 0); /* known */
+    }
+    rig_free(rig);
+}
+
+static void test_upkeep__joined_after_the_walk_to_ourselves(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer seed = rig_peer(1);
+    assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &seed.contact, NULL), 0);
+    dht_tick(rig->dht, rig->now_ms);
+    assert_false(rig_stats(rig).joined);
+    rig_answer(rig, &seed, DHT_PING, (struct dht_message){.type = DHT_PONG});
+    dht_tick(rig->dht, rig->now_ms);
+    assert_false(rig_stats(rig).joined);
+    struct dht_message walk;
+    assert_true(rig_find(rig, DHT_FIND_NODE, &seed, &walk));
+    assert_true(id_equal(&walk.target, &rig->dht->self.id));
+    rig_answer(rig, &seed, DHT_FIND_NODE, (struct dht_message){.type = DHT_NODES});
+    assert_true(rig_stats(rig).joined);
+    rig_free(rig);
+}
+
+static void test_upkeep__contacts_survive_a_restart(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct dht_message ping;
+    for (unsigned i = 0; i < 10; i++) {
+        struct rig_peer peer = rig_peer(i);
+        rig_meet(rig, &peer);
+    }
+    assert_int_equal(dht_save(rig->dht, NULL), 0);
+    rig_restart(rig);
+    assert_int_equal(dht_save(rig->dht, NULL), 0); /* alone: what is saved stays */
+    assert_int_equal(dht_restore(rig->dht, rig->now_ms, NULL), 0);
+    assert_int_equal(rig_stats(rig).contacts, 0); /* not before they have answered */
+    dht_tick(rig->dht, rig->now_ms);
+    for (unsigned i = 0; i < 10; i++) {
+        struct rig_peer peer = rig_peer(i);
+        assert_true(rig_find(rig, DHT_PING, &peer, &ping));
+    }
+    rig_free(rig);
+}
+
+/* faults 54: saved contacts that are no contacts are passed over */
+static void test_upkeep__damaged_contacts_do_no_harm(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    uint8_t rubbish[1000];
+    memset(rubbish, 0x5a, sizeof rubbish);
+    for (size_t len = 0; len < 200; len++) {
+        rig->storage.save(rig->storage.ctx, "contacts", rubbish, len);
+        assert_int_equal(dht_restore(rig->dht, rig->now_ms, NULL), 0);
+    }
+    rig_run(rig, 1000);
+    assert_int_equal(rig->sent_count, 0);
+    rig_free(rig);
+}
+
+/* All contacts die: they are forgotten in time, and the seed is asked again. */
+static void test_upkeep__alone_again(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer seed = rig_peer(1);
+    struct dht_message ping;
+    assert_int_equal(dht_bootstrap(rig->dht, rig->now_ms, &seed.contact, NULL), 0);
+    rig_meet(rig, &seed);
+    for (unsigned i = 0; i < 200 && rig_stats(rig).contacts > 0; i++) {
+        rig->sent_count = 0;
+        rig_run(rig, 60000);
+    }
+    assert_int_equal(rig_stats(rig).contacts, 0);
+    assert_false(rig_stats(rig).joined);
+    rig->sent_count = 0;
+    rig_run(rig, 120000);
+    assert_true(rig_find(rig, DHT_PING, &seed, &ping));
+    rig_free(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_upkeep__seeds_are_asked_with_growing_pauses),
+        cmocka_unit_test(test_upkeep__seeds_are_checked_and_bounded),
+        cmocka_unit_test(test_upkeep__joined_after_the_walk_to_ourselves),
+        cmocka_unit_test(test_upkeep__contacts_survive_a_restart),
+        cmocka_unit_test(test_upkeep__damaged_contacts_do_no_harm),
+        cmocka_unit_test(test_upkeep__alone_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
