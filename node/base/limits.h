@@ -111,6 +111,6 @@
 #define LIMIT_API_PATH_SEGMENTS 8
 #define LIMIT_API_QUERY_FIELDS 16
 #define LIMIT_API_STREAM_BYTES (1u << 20)  /* queued for one client; 64 x 1 MiB */
-#define LIMIT_API_REQUEST_MS 30000         /* from accept or the last answer to a whole request (faults 24, slow headers) */
+#define LIMIT_API_REQUEST_MS 30000         /* from accept, or the last answer, to a whole request (faults 24) */
 #define LIMIT_API_DISCARD_MS 10000         /* a refused upload is read on for so long, then cut */
 #define LIMIT_API_SILENT_MS 600000         /* without a byte either way */

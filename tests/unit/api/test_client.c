@@ -147,7 +147,8 @@ static int download(struct fixture *f, const char *digest, struct sink *sink)
 static void test_client__downloads_with_and_without_a_length(void **state)
 {
     struct fixture *f = *state;
-    static const char *const digests[] = {"pattern-1", "pattern-65536", "pattern-3000000", "open-1", "open-3000000"};
+    static const char *const digests[] = {"pattern-0", "pattern-1", "pattern-65536", "pattern-3000000",
+                                          "open-0",    "open-1",    "open-3000000"};
     struct sink sink = {0};
     for (size_t i = 0; i < sizeof digests / sizeof digests[0]; i++) {
         assert_code(&f->err, download(f, digests[i], &sink), 0);
