@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "node/base/file.h"
 #include "node/base/id.h"
@@ -57,7 +58,7 @@ static const struct config_entry entries[CONFIG_KEYS] = {
      set_floor, FIELD(floor), .max = 1ull << 60},
     {KEY("runc", "runtime", "PROGRAM", "runc", "runc", "The program that runs containers: a path, or a name in $PATH."),
      set_program, FIELD(runc)},
-    {KEY("criu", "runtime", "PROGRAM", "criu", "criu",
+    {KEY("criu", "runtime", "PROGRAM", "the one of tools/setup in /opt/cmig, else criu", "criu",
          "The program that checkpoints and restores them: a path, or a name in $PATH."),
      set_program, FIELD(criu)},
     {KEY("log_max", "runtime", "BYTES", "10M", "10M", "The most that is kept of each container's output."), set_bytes,
@@ -347,6 +348,9 @@ static int fill_paths(struct config *config, const struct config_place *place, s
     return 0;
 }
 
+/* Where tools/setup puts a CRIU that works, when the distribution's does not. */
+static const char setup_criu[] = "/opt/cmig/bin/criu";
+
 static int fill_text(char **field, const char *text, struct err *err)
 {
     if (!*field)
@@ -363,7 +367,7 @@ int config_fill_defaults(struct config *config, const struct config_place *place
     if (status == 0)
         status = fill_text(&config->runc, "runc", err);
     if (status == 0)
-        status = fill_text(&config->criu, "criu", err);
+        status = fill_text(&config->criu, access(setup_criu, X_OK) == 0 ? setup_criu : "criu", err);
     if (status == 0)
         status = fill_text(&config->api_group, "cmig", err);
     if (status < 0 || config->listen_count > 0)

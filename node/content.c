@@ -4,11 +4,13 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "node/base/limits.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
 
-#define MAX_NEIGHBOURS_ASKED 32
 #define PROVIDERS_ASKED 16
+#define UPLOAD_STEP_MS 20  /* how often an exhausted upload limit is looked at again */
+#define UPLOAD_BURST_MS 50 /* of sending at the limit may gather while nobody sends */
 
 struct content_fetch {
     TAILQ_ENTRY(content_fetch)
@@ -34,6 +36,10 @@ struct content {
     struct exchange *exchange; /* owned */
     struct fetch_list fetches;
     uv_timer_t timer;
+    uv_timer_t upload_timer;
+    uint64_t upload_bytes_per_s; /* 0: no limit */
+    double upload_bytes;         /* that may be sent now; a message may overdraw it */
+    uint64_t upload_at_ms;       /* when that was so */
     bool closing;
 };
 
@@ -73,21 +79,72 @@ static void soon(struct content *content)
 
 /* ---- links ---- */
 
+/* The content that a link belongs to: what the exchange is given as the link's context. */
+struct neighbour {
+    struct content *content;
+    struct link *link;
+    struct exchange_peer *peer;
+};
+
+/* A token bucket: what the limit allows grows with time, up to a short burst. */
+static void fill_upload(struct content *content)
+{
+    uint64_t now = now_of(content);
+    double rate = (double)content->upload_bytes_per_s;
+    double most = rate * UPLOAD_BURST_MS / 1000 + LIMIT_FRAME_BYTES;
+    content->upload_bytes += rate * (double)(now - content->upload_at_ms) / 1000;
+    content->upload_at_ms = now;
+    if (content->upload_bytes > most)
+        content->upload_bytes = most;
+}
+
+static void offer_room(void *ctx, struct link *link)
+{
+    struct neighbour *neighbour = link_data(link);
+    (void)ctx;
+    if (neighbour)
+        exchange_peer_writable(neighbour->peer, now_of(neighbour->content));
+}
+
+static void on_upload_timer(uv_timer_t *timer)
+{
+    struct content *content = timer->data;
+    mesh_each_link(content->mesh, offer_room, NULL);
+}
+
+static size_t upload_room(struct content *content)
+{
+    if (content->upload_bytes_per_s == 0)
+        return SIZE_MAX;
+    fill_upload(content);
+    if (content->upload_bytes > 0)
+        return (size_t)content->upload_bytes;
+    if (!content->closing && !uv_is_active((uv_handle_t *)&content->upload_timer))
+        uv_timer_start(&content->upload_timer, on_upload_timer, UPLOAD_STEP_MS, 0);
+    return 0;
+}
+
 static int link_send_message(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body,
                              size_t body_bytes)
 {
-    return link_send(ctx, type, head, head_bytes, body, body_bytes, NULL);
+    struct neighbour *neighbour = ctx;
+    neighbour->content->upload_bytes -= (double)(head_bytes + body_bytes);
+    return link_send(neighbour->link, type, head, head_bytes, body, body_bytes, NULL);
 }
 
 static size_t link_send_room(void *ctx)
 {
-    return link_room(ctx);
+    struct neighbour *neighbour = ctx;
+    size_t room = link_room(neighbour->link);
+    size_t allowed = upload_room(neighbour->content);
+    return room < allowed ? room : allowed;
 }
 
 static uint32_t link_rtt(void *ctx)
 {
+    struct neighbour *neighbour = ctx;
     struct session_stats stats;
-    link_get_stats(ctx, &stats);
+    link_get_stats(neighbour->link, &stats);
     return stats.rtt_ms;
 }
 
@@ -106,21 +163,28 @@ static bool is_origin(const struct content_fetch *fetch, const struct id *node)
 
 static void add_link(struct content_fetch *fetch, struct link *link)
 {
-    struct exchange_peer *peer = link_data(link);
-    if (peer && fetch->fetch)
-        exchange_fetch_add_peer(fetch->fetch, peer, is_origin(fetch, &link_peer(link)->id), now_of(fetch->owner));
+    struct neighbour *neighbour = link_data(link);
+    if (neighbour && fetch->fetch)
+        exchange_fetch_add_peer(fetch->fetch, neighbour->peer, is_origin(fetch, &link_peer(link)->id),
+                                now_of(fetch->owner));
 }
 
 void content_link_up(struct content *content, struct link *link)
 {
-    struct exchange_link ops = {.send = link_send_message, .room = link_send_room, .rtt_ms = link_rtt, .ctx = link};
-    struct exchange_peer *peer = NULL;
+    struct neighbour *neighbour = calloc(1, sizeof *neighbour);
+    struct exchange_link ops = {
+        .send = link_send_message, .room = link_send_room, .rtt_ms = link_rtt, .ctx = neighbour};
     struct err err;
-    if (exchange_peer_add(content->exchange, &link_peer(link)->id, &ops, &peer, &err) < 0) {
+    if (!neighbour)
+        return;
+    neighbour->content = content;
+    neighbour->link = link;
+    if (exchange_peer_add(content->exchange, &link_peer(link)->id, &ops, &neighbour->peer, &err) < 0) {
         log_warn("content", "a neighbour cannot be used why=\"%s\"", err.text);
+        free(neighbour);
         return;
     }
-    link_set_data(link, peer);
+    link_set_data(link, neighbour);
     struct content_fetch *fetch;
     TAILQ_FOREACH (fetch, &content->fetches, entry) {
         if (wants(fetch, &link_peer(link)->id))
@@ -131,28 +195,28 @@ void content_link_up(struct content *content, struct link *link)
 
 void content_link_down(struct content *content, struct link *link)
 {
-    struct exchange_peer *peer = link_data(link);
-    if (!peer)
+    struct neighbour *neighbour = link_data(link);
+    if (!neighbour)
         return;
     link_set_data(link, NULL);
-    exchange_peer_remove(peer, now_of(content));
+    exchange_peer_remove(neighbour->peer, now_of(content));
+    free(neighbour);
     soon(content);
 }
 
 int content_link_message(struct content *content, struct link *link, uint8_t type, const uint8_t *data,
                          size_t len_bytes, struct err *err)
 {
-    struct exchange_peer *peer = link_data(link);
-    int status = peer ? exchange_peer_input(peer, now_of(content), type, data, len_bytes, err) : 0;
+    struct neighbour *neighbour = link_data(link);
+    int status = neighbour ? exchange_peer_input(neighbour->peer, now_of(content), type, data, len_bytes, err) : 0;
     soon(content);
     return status;
 }
 
 void content_link_writable(struct content *content, struct link *link)
 {
-    struct exchange_peer *peer = link_data(link);
-    if (peer)
-        exchange_peer_writable(peer, now_of(content));
+    (void)content;
+    offer_room(NULL, link);
 }
 
 /* ---- telling ---- */
@@ -347,10 +411,10 @@ void content_fetch_cancel(struct content_fetch *fetch)
 bool content_peer_cost(const struct content *content, const struct id *node, struct exchange_cost *ret_cost)
 {
     struct link *link = mesh_link(content->mesh, node);
-    struct exchange_peer *peer = link ? link_data(link) : NULL;
-    if (peer)
-        exchange_peer_cost(peer, ret_cost);
-    return peer != NULL;
+    struct neighbour *neighbour = link ? link_data(link) : NULL;
+    if (neighbour)
+        exchange_peer_cost(neighbour->peer, ret_cost);
+    return neighbour != NULL;
 }
 
 struct asking_why {
@@ -421,13 +485,13 @@ void content_why(struct content *content, const struct id *digest, content_why_c
 
 /* ---- beginning and end ---- */
 
-int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop,
+int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop, uint64_t upload_bytes_per_s,
                 struct content **ret_content, struct err *err)
 {
     struct content *content = calloc(1, sizeof *content);
     if (!content)
         return err_set(err, ERR_NOMEM, "no memory for content");
-    *content = (struct content){.store = store, .jobs = jobs, .clock = clock};
+    *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
     TAILQ_INIT(&content->fetches);
     struct exchange_config config = {.store = store,
                                      .jobs = jobs,
@@ -441,7 +505,8 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
         return status;
     }
     uv_timer_init(loop, &content->timer);
-    content->timer.data = content;
+    uv_timer_init(loop, &content->upload_timer);
+    content->timer.data = content->upload_timer.data = content;
     *ret_content = content;
     return 0;
 }
@@ -457,6 +522,7 @@ void content_close(struct content *content)
         return;
     content->closing = true;
     uv_close((uv_handle_t *)&content->timer, NULL);
+    uv_close((uv_handle_t *)&content->upload_timer, NULL);
 }
 
 void content_free(struct content *content)

@@ -18,7 +18,8 @@
 struct content;
 struct content_fetch;
 
-int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop,
+/* All of its sending of objects together stays below upload_bytes_per_s; 0: no limit. */
+int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop, uint64_t upload_bytes_per_s,
                 struct content **ret_content, struct err *err);
 /* The mesh is made after the content, because its callbacks lead here. */
 void content_set_mesh(struct content *content, struct mesh *mesh);

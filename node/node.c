@@ -120,7 +120,8 @@ static int open_mesh(struct node *node, struct err *err)
                                .name = config->name,
                                .users = {on_up, on_down, on_message, on_writable, on_request},
                                .ctx = node};
-    int status = content_new(node->store, node->jobs, node->clock, node->loop, &node->content, err);
+    int status =
+        content_new(node->store, node->jobs, node->clock, node->loop, config->upload_bytes_per_s, &node->content, err);
     if (status == 0)
         status = mesh_new(&mesh, &node->mesh, err);
     if (status == 0)
