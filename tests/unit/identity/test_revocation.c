@@ -143,6 +143,20 @@ static void test_revocation__nobody_revokes_upwards(void **state) /* faults 85 *
     family_done(&f);
 }
 
+/* The chain of a node that the signer admitted, in a record about one that it did not. */
+static void test_revocation__chain_must_be_the_nodes_own(void **state) /* faults 85 */
+{
+    (void)state;
+    struct family f = forge_family();
+    OWNED(buf_release) struct buf record = BUF(RECORD_MAX);
+    OWNED(buf_release) struct buf chain = BUF(LIMIT_CHAIN_BYTES);
+    const struct id *uncle = identity_id(f.uncle.identity);
+    assert_int_equal(identity_payload(f.leaf.identity, &chain, &err), 0);
+    assert_int_equal(identity_revoke(f.middle.identity, uncle, chain.data, chain.len, NOW, &record, &err), ERR_AUTH);
+    assert_false(identity_is_revoked(f.middle.identity, uncle));
+    family_done(&f);
+}
+
 static void test_revocation__other_cluster_is_refused(void **state)
 {
     (void)state;
@@ -191,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_revocation__issuer_needs_the_chain),
         cmocka_unit_test(test_revocation__cut_or_changed_records_are_refused),
         cmocka_unit_test(test_revocation__nobody_revokes_upwards),
+        cmocka_unit_test(test_revocation__chain_must_be_the_nodes_own),
         cmocka_unit_test(test_revocation__other_cluster_is_refused),
         cmocka_unit_test(test_revocation__full_list_gives_way_to_the_root),
     };

@@ -515,6 +515,59 @@ static void test_datagram__unasked_answers_are_dropped(void **state)
     tear_down(&net);
 }
 
+/* A challenge has to come from where the datagram went. */
+static void test_datagram__challenge_from_elsewhere_is_dropped(void **state)
+{
+    (void)state;
+    NET(2);
+    assert_int_equal(say(a, b, 1), 0);
+    struct packet packet = net.queue[--net.count];
+    put_in(&net, &packet);
+    struct packet challenge = net.queue[--net.count];
+    challenge.from.ip[0] = 99;
+    put_in(&net, &challenge);
+    assert_int_equal(datagram_stats(a->datagram)->dropped_unasked, 1);
+    assert_int_equal(net.count, 0);
+    tear_down(&net);
+}
+
+/* What b said once, its HELLO_ACK and its DATA, said again to a who remembers nothing of b and has a HELLO out. */
+static void replay_acknowledged(bool restart)
+{
+    NET(2);
+    say_and_run(a, b, 1);
+    struct packet ack = net.seen[3];
+    assert_int_equal(ack.bytes[2], 4);
+    size_t from = net.seen_count;
+    say_and_run(b, a, 7);
+    struct packet data = net.seen[from];
+    net.now_ms += DATAGRAM_RESEND_MS + 1;
+    if (restart)
+        start(a, 2);
+    else
+        datagram_forget(a->datagram, net.now_ms, identity_id(b->node.identity));
+    start(b, 2);
+    assert_int_equal(say(a, b, 2), 0);
+    for (int i = 0; i < 2; i++) { /* DATA, CHALLENGE */
+        struct packet packet = net.queue[--net.count];
+        put_in(&net, &packet);
+    }
+    assert_int_equal(net.queue[0].bytes[2], 3);
+    net.count = 0;
+    put_in(&net, &ack);
+    put_in(&net, &data);
+    assert_int_equal(a->delivered[7], 1);
+    assert_int_equal(datagram_stats(a->datagram)->dropped_unasked, 1);
+    tear_down(&net);
+}
+
+static void test_datagram__acknowledgement_is_of_one_hello(void **state) /* faults 4 */
+{
+    (void)state;
+    replay_acknowledged(false);
+    replay_acknowledged(true);
+}
+
 /* A HELLO with the cookie of another address, or an old one: a new cookie, no more. */
 static void test_datagram__cookie_holds_for_its_address_and_time(void **state)
 {
@@ -695,6 +748,8 @@ int main(void)
         cmocka_unit_test(test_datagram__challenge_is_smaller_than_its_cause),
         cmocka_unit_test(test_datagram__flood_is_rationed),
         cmocka_unit_test(test_datagram__unasked_answers_are_dropped),
+        cmocka_unit_test(test_datagram__challenge_from_elsewhere_is_dropped),
+        cmocka_unit_test(test_datagram__acknowledgement_is_of_one_hello),
         cmocka_unit_test(test_datagram__cookie_holds_for_its_address_and_time),
         cmocka_unit_test(test_datagram__other_cluster_is_ignored),
         cmocka_unit_test(test_datagram__revoked_peer_is_cut),
