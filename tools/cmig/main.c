@@ -188,6 +188,33 @@ static bool wants_help(int argc, char **argv, const struct command *command)
     return false;
 }
 
+/* How many of the first words are flags of all commands, with their values: `cmig --json ps` is `cmig ps --json`. */
+static int leading_flags(int argc, char **argv)
+{
+    int at = 0;
+    while (at < argc && strncmp(argv[at], "--", 2) == 0) {
+        const char *name = argv[at] + 2;
+        size_t len = strcspn(name, "=");
+        const struct flag *flag = common_flags;
+        while (flag->name && (strlen(flag->name) != len || strncmp(flag->name, name, len) != 0))
+            flag++;
+        if (!flag->name || strcmp(flag->name, "help") == 0)
+            break;
+        at += flag->value && name[len] == '\0' ? 2 : 1;
+    }
+    return at < argc ? at : 0;
+}
+
+/* Put the `words` after the first `flags` in front of them. */
+static void command_first(char **argv, int flags, int words)
+{
+    for (int i = 0; i < words; i++) {
+        char *word = argv[flags + i];
+        memmove(argv + i + 1, argv + i, (size_t)flags * sizeof *argv);
+        argv[i] = word;
+    }
+}
+
 /* ---- running it ---- */
 
 static int exit_code_of(const struct cmig *cmig, int code)
@@ -264,7 +291,9 @@ int main(int argc, char **argv)
     if (argc > 0 && (strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0))
         return help(argc - 1, argv + 1);
     int words = 0;
-    const struct command *command = find_command(argc, argv, &words);
+    int flags = leading_flags(argc, argv);
+    const struct command *command = find_command(argc - flags, argv + flags, &words);
+    command_first(argv, flags, words);
     if (!command && argc > 1 && wants_help(argc, argv, NULL))
         return help(1, argv);
     if (!command)
