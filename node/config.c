@@ -12,6 +12,7 @@
 #define SUGGEST_DISTANCE 2                /* so many typing errors away is still meant */
 #define HOST_NAME_SIZE 256
 #define SHOWN_SIZE 80
+#define SETUP_CRIU "/opt/cmig/bin/criu" /* where tools/setup puts it */
 
 enum source { NOWHERE, FROM_FILE, FROM_FLAG };
 
@@ -339,7 +340,8 @@ static int fill_defaults(struct config *config, struct err *err)
                                  .home = getenv("HOME"),
                                  .state_home = getenv("XDG_STATE_HOME"),
                                  .runtime_dir = getenv("XDG_RUNTIME_DIR"),
-                                 .host_name = host_name};
+                                 .host_name = host_name,
+                                 .setup_criu = access(SETUP_CRIU, X_OK) == 0 ? SETUP_CRIU : NULL};
     return config_fill_defaults(config, &place, err);
 }
 

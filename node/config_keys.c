@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 #include "node/base/file.h"
 #include "node/base/id.h"
@@ -348,9 +347,6 @@ static int fill_paths(struct config *config, const struct config_place *place, s
     return 0;
 }
 
-/* Where tools/setup puts a CRIU that works, when the distribution's does not. */
-static const char setup_criu[] = "/opt/cmig/bin/criu";
-
 static int fill_text(char **field, const char *text, struct err *err)
 {
     if (!*field)
@@ -367,7 +363,7 @@ int config_fill_defaults(struct config *config, const struct config_place *place
     if (status == 0)
         status = fill_text(&config->runc, "runc", err);
     if (status == 0)
-        status = fill_text(&config->criu, access(setup_criu, X_OK) == 0 ? setup_criu : "criu", err);
+        status = fill_text(&config->criu, place->setup_criu ? place->setup_criu : "criu", err);
     if (status == 0)
         status = fill_text(&config->api_group, "cmig", err);
     if (status < 0 || config->listen_count > 0)

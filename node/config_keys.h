@@ -31,6 +31,7 @@ struct config_place {
     const char *state_home;  /* $XDG_STATE_HOME */
     const char *runtime_dir; /* $XDG_RUNTIME_DIR */
     const char *host_name;
+    const char *setup_criu; /* the CRIU that tools/setup made, where the distribution's does not work; NULL if none */
 };
 /* Fill in whatever was not set. ERR_INVALID if there is no place for the state, or the socket's path is too long. */
 int config_fill_defaults(struct config *config, const struct config_place *place, struct err *err);

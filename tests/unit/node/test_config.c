@@ -342,6 +342,14 @@ static void test_config__default_places(void **state)
     assert_paths(NULL, xdg, "/state/cmig", "/state/cmig/node.sock");
     assert_paths(NULL, odd, "/home/u/.local/state/cmig", "/home/u/.local/state/cmig/node.sock");
 
+    OWNED(owned_config) struct config *plain = calloc(1, sizeof *plain);
+    assert_int_equal(config_fill_defaults(plain, &root, &err), 0);
+    assert_string_equal(plain->criu, "criu");
+    OWNED(owned_config) struct config *set_up = calloc(1, sizeof *set_up);
+    root.setup_criu = "/opt/cmig/bin/criu";
+    assert_int_equal(config_fill_defaults(set_up, &root, &err), 0);
+    assert_string_equal(set_up->criu, "/opt/cmig/bin/criu");
+
     OWNED(owned_config) struct config *nowhere = calloc(1, sizeof *nowhere);
     struct config_place none = {0};
     assert_int_equal(config_fill_defaults(nowhere, &none, &err), ERR_INVALID);
