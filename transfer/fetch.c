@@ -292,6 +292,8 @@ static void drop_recipe(struct fetch *fetch)
     transfer_recipe_unref(STEAL(fetch->recipe));
     fetch->n_chunks = fetch->n_free = fetch->n_missing = fetch->low = 0;
     fetch->doubled = false;
+    buf_clear(&fetch->fresh);
+    fetch->fresh_bytes = 0;
     fetch->done_bytes = fetch->local_bytes = fetch->fetched_bytes = fetch->wire_bytes = 0;
 }
 
@@ -395,6 +397,7 @@ static void prepare_done(struct job *job)
         transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
     } else {
         fetch->phase = FETCH_CHUNKS;
+        fetch->fresh.max = 8 * (size_t)fetch->n_chunks;
         transfer_fetch_tell_watchers(fetch, false);
         transfer_sources_follow(fetch);
         transfer_fetch_step(fetch);

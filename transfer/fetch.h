@@ -97,6 +97,7 @@ enum chunk_state {
     CHUNK_FREE,    /* missing, may be asked for */
     CHUNK_ASKED,   /* of one peer at least */
     CHUNK_ARRIVED, /* waits for its digest */
+    CHUNK_FRESH,   /* right, but the store reads it back only after its next sync */
     CHUNK_HERE,
     CHUNK_TWIN, /* the same bytes as an earlier chunk of the object: comes with it */
 };
@@ -157,6 +158,10 @@ struct fetch {
 
     struct arrived_list arrived;  /* to be checked next */
     struct arrived_list checking; /* a job's */
+    bool sync;                    /* the job is to sync as well, and did */
+    struct buf fresh;             /* ranges (u32 first, u32 count) of what is CHUNK_FRESH */
+    uint64_t fresh_bytes;
+    uint64_t synced_ms;
     int job_status;
     struct err job_err;
     struct store_object_info info;

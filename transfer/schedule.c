@@ -7,7 +7,7 @@
  *
  *   which run    the rarest among partial holders, from a random place, so that a crowd asks for different things; in
  *                order when everybody has everything
- *   whether      not if the others, at the rates measured, would be done with all of it before this peer with this run
+ *   whether      not if another holder, at the rates measured, would be done with it sooner behind all else that it has
  *   stalled      nothing came for four times what was to be expected (400 to 1500 ms): its runs are offered to others
  *                too, and stay its own as well
  *   lost         nothing came for LOST_MS: its runs are taken away and it rests, longer each time
@@ -228,12 +228,13 @@ static bool may_take(const struct source *source, uint32_t chunk)
            !(fetch->doubled && asked_of(source, chunk, NULL));
 }
 
-/* Partial holders make it worth looking for what is rare, and for what others do not ask for at this moment. */
-static bool has_partial_holders(struct fetch *fetch)
+/* Whoever has not all is in the way to it, perhaps: then it pays to look for what is rare, and to ask for other things
+ * than they do at this moment. */
+static bool is_crowd(struct fetch *fetch)
 {
     const struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (source->state == SOURCE_PARTIAL && source->peer)
+        if (source->state != SOURCE_WHOLE && source->peer)
             return true;
     }
     return false;
@@ -274,7 +275,7 @@ static uint32_t pick_start(struct source *source)
 {
     struct fetch *fetch = source->fetch;
     uint32_t n = fetch->n_chunks;
-    if (!has_partial_holders(fetch)) {
+    if (!is_crowd(fetch)) {
         uint32_t chunk = next_for(source, fetch->low, n);
         if (!fetch->doubled)
             fetch->low = chunk;
@@ -286,22 +287,35 @@ static uint32_t pick_start(struct source *source)
     return looked < LOOK_AT ? rarest_for(source, 0, from, best, &looked) : best;
 }
 
-/* Would the other holders be done with everything before this peer is done with this run? Then it would only be in the
- * way. The origin is spared by counting double. */
+/* The origin counts double, so that it is spared where others serve. */
+static uint64_t cost_ms(const struct source *source, uint64_t ahead, uint64_t bytes)
+{
+    return expect_ms(source->peer, source->peer->asking.asked_bytes + ahead, bytes) * (source->origin ? 2 : 1);
+}
+
+/* Would some other holder be done with this run sooner, even behind all that it is asked for and its share of what is
+ * still free? Then this peer would only be in the way. Whoever is the soonest of all by that reckoning never thinks so:
+ * one of them takes the run. */
 static bool is_worthwhile(const struct source *source, uint32_t first, uint64_t bytes)
 {
     struct fetch *fetch = source->fetch;
-    uint64_t rate = 0;
-    uint64_t load = fetch->total_bytes / fetch->n_chunks * fetch->n_free;
+    double free_bytes = (double)fetch->total_bytes / fetch->n_chunks * fetch->n_free;
+    double all_rates = (double)source->peer->asking.goodput;
     const struct source *other;
     TAILQ_FOREACH (other, &fetch->sources, link) {
-        if (other != source && transfer_source_usable(other) && transfer_source_holds(other, first)) {
-            rate += other->peer->asking.goodput;
-            load += other->peer->asking.asked_bytes;
-        }
+        if (other != source && transfer_source_usable(other) && transfer_source_holds(other, first))
+            all_rates += (double)other->peer->asking.goodput;
     }
-    uint64_t mine = expect_ms(source->peer, source->peer->asking.asked_bytes, bytes) * (source->origin ? 2 : 1);
-    return rate == 0 || mine <= load * 1000 / rate + SLACK_MS;
+    uint64_t mine = cost_ms(source, 0, bytes);
+    TAILQ_FOREACH (other, &fetch->sources, link) {
+        uint64_t rate = other->peer ? other->peer->asking.goodput : 0;
+        if (other == source || rate == 0 || !transfer_source_usable(other) || !transfer_source_holds(other, first))
+            continue;
+        uint64_t share = (uint64_t)(free_bytes * (double)rate / all_rates);
+        if (cost_ms(other, share, bytes) + SLACK_MS < mine)
+            return false;
+    }
+    return true;
 }
 
 static bool take_run(struct source *source)

@@ -1,9 +1,18 @@
-/* Chunks that have arrived become chunks that are here, or their sender is a liar. One job at a time takes all. */
+/*
+ * Chunks that have arrived become chunks that are here, or their sender is a liar. One job at a time takes all.
+ *
+ * Watchers are told of what the store can read back, which is what it has synced. So with watchers there is a sync
+ * every SYNC_BYTES or SYNC_MS; without, the store's own suffice.
+ */
 #include <stdlib.h>
+#include <string.h>
 
 #include "node/base/limits.h"
 #include "node/base/wire.h"
 #include "transfer/fetch.h"
+
+#define SYNC_BYTES (1u << 20)
+#define SYNC_MS 200
 
 static void verify_work(struct job *job)
 {
@@ -18,11 +27,14 @@ static void verify_work(struct job *job)
             fetch->job_err = err;
         }
     }
+    fetch->sync = fetch->sync && store_assembly_sync(fetch->assembly, NULL) == 0;
 }
 
-/* Ranges of what has come since the watchers were last told. */
-static void add_range(struct buf *fresh, uint32_t chunk)
+static void add_fresh(struct fetch *fetch, uint32_t chunk)
 {
+    struct buf *fresh = &fetch->fresh;
+    fetch->state[chunk] = CHUNK_FRESH;
+    fetch->fresh_bytes += fetch->recipe->recipe->chunks[chunk].length;
     if (fresh->len >= 8) {
         uint8_t *last = fresh->data + fresh->len - 8;
         uint32_t count = wire_load_u32(last + 4);
@@ -35,8 +47,12 @@ static void add_range(struct buf *fresh, uint32_t chunk)
     wire_put_u32(fresh, 1);
 }
 
-static void tell_watchers(struct fetch *fetch, const struct buf *fresh)
+/* What was fresh can be served now: tell those who wait for it. */
+static void announce(struct fetch *fetch)
 {
+    const struct buf *fresh = &fetch->fresh;
+    for (size_t at = 0; at < fresh->len; at += 8)
+        memset(fetch->state + wire_load_u32(fresh->data + at), CHUNK_HERE, wire_load_u32(fresh->data + at + 4));
     for (size_t at = 0; at < fresh->len; at += 8 * MESSAGE_RANGES_MAX) {
         size_t left = (fresh->len - at) / 8;
         struct message more = {.type = MESSAGE_HAVE_MORE,
@@ -46,9 +62,12 @@ static void tell_watchers(struct fetch *fetch, const struct buf *fresh)
         for (unsigned i = 0; i < fetch->n_watchers; i++)
             transfer_peer_send(fetch->watchers[i], &more);
     }
+    buf_clear(&fetch->fresh);
+    fetch->fresh_bytes = 0;
+    fetch->synced_ms = fetch->exchange->now_ms;
 }
 
-static void take_good(struct fetch *fetch, struct arrived *arrived, struct buf *fresh)
+static void take_good(struct fetch *fetch, struct arrived *arrived)
 {
     const struct store_chunk *chunks = fetch->recipe->recipe->chunks;
     uint32_t length = chunks[arrived->chunk].length;
@@ -58,10 +77,9 @@ static void take_good(struct fetch *fetch, struct arrived *arrived, struct buf *
     if (arrived->source->peer)
         arrived->source->peer->asking.received_bytes += arrived->stored_bytes;
     for (uint32_t chunk = arrived->chunk; chunk != NO_CHUNK; chunk = fetch->next_alike[chunk]) {
-        fetch->state[chunk] = CHUNK_HERE;
         fetch->done_bytes += length;
         fetch->fetched_bytes += length;
-        add_range(fresh, chunk);
+        add_fresh(fetch, chunk);
     }
     fetch->progress_ms = fetch->exchange->now_ms;
 }
@@ -82,20 +100,19 @@ static void take_bad(struct fetch *fetch, struct arrived *arrived)
 
 static void settle_all(struct fetch *fetch)
 {
-    /* 8 bytes for each chunk of LIMIT_FETCH_BYTES, were they of one byte, would be a lie of the recipe's maker */
-    OWNED(buf_release) struct buf fresh = BUF(8 * (size_t)fetch->n_chunks);
     while (!TAILQ_EMPTY(&fetch->checking)) {
         struct arrived *arrived = TAILQ_FIRST(&fetch->checking);
         TAILQ_REMOVE(&fetch->checking, arrived, link);
         fetch->exchange->fetch_bytes -= fetch->recipe->recipe->chunks[arrived->chunk].length;
         if (arrived->status == 0)
-            take_good(fetch, arrived, &fresh);
+            take_good(fetch, arrived);
         else
             take_bad(fetch, arrived);
         free(arrived->data);
         free(arrived);
     }
-    tell_watchers(fetch, &fresh);
+    if (fetch->sync && fetch->phase != FETCH_ENDED)
+        announce(fetch);
 }
 
 static void verify_done(struct job *job)
@@ -118,10 +135,18 @@ static void verify_done(struct job *job)
     transfer_schedule_all(exchange);
 }
 
+static bool is_sync_due(const struct fetch *fetch)
+{
+    return fetch->n_watchers > 0 && fetch->fresh_bytes > 0 &&
+           (fetch->fresh_bytes >= SYNC_BYTES || fetch->exchange->now_ms >= fetch->synced_ms + SYNC_MS);
+}
+
 void transfer_verify_start(struct fetch *fetch)
 {
-    if (fetch->working || TAILQ_EMPTY(&fetch->arrived))
+    bool sync = is_sync_due(fetch);
+    if (fetch->working || (TAILQ_EMPTY(&fetch->arrived) && !sync))
         return;
+    fetch->sync = sync;
     TAILQ_CONCAT(&fetch->checking, &fetch->arrived, link);
     fetch->working = true;
     fetch->job_status = 0;

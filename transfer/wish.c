@@ -369,6 +369,7 @@ void transfer_fetch_free(struct fetch *fetch)
     TAILQ_REMOVE(&fetch->exchange->fetches, fetch, link);
     store_recipe_free(fetch->building);
     transfer_recipe_unref(fetch->recipe);
+    buf_release(&fetch->fresh);
     free(fetch->watchers);
     free(fetch->state);
     free(fetch->next_alike);
