@@ -93,8 +93,11 @@ void store_objects_demote(struct store *store, const struct id *digest, const st
                           const struct store_place *place)
 {
     struct demotion demotion = {digest, chunk_id, place, clock_wall_ms(&store->clock), false};
-    if (store_db_update(store->db, demote, &demotion, NULL) == 0 && demotion.forgot)
-        store->live_bytes -= store_place_bytes(place);
+    int status = store_db_update(store->db, demote, &demotion, NULL);
+    if (status < 0 || !demotion.forgot)
+        return;
+    store->live_bytes -= store_place_bytes(place);
+    store_gc_run(store, NULL);
 }
 
 /* ---- queries and small changes ---- */

@@ -266,6 +266,7 @@ static int find_magic(struct scan *scan, uint64_t at, uint64_t *ret_at, bool *re
 static int record_at(struct scan *scan, uint64_t at, struct store_record *ret_record, struct err *err)
 {
     size_t have;
+    *ret_record = (struct store_record){0};
     if (scan->end - at < STORE_RECORD_HEAD_BYTES)
         return 0;
     const uint8_t *head = look(scan, at, STORE_RECORD_HEAD_BYTES, &have, err);
@@ -275,43 +276,57 @@ static int record_at(struct scan *scan, uint64_t at, struct store_record *ret_re
            scan->end - at - STORE_RECORD_HEAD_BYTES >= ret_record->stored_bytes;
 }
 
-static int scan_records(struct scan *scan, store_pack_scan_cb cb, void *ctx, uint64_t *ret_damaged, bool *ret_cut,
-                        struct err *err)
+/* The next place where a record begins, or the end; *ret_zeros: nothing but zeros lies between. */
+static int next_record(struct scan *scan, uint64_t at, uint64_t *ret_at, bool *ret_zeros, struct err *err)
 {
-    bool in_damage = false;
+    struct store_record record;
+    bool all_zeros = true;
+    int is_record = 0;
+    while (at < scan->end && is_record == 0) {
+        size_t have;
+        const uint8_t *byte = look(scan, at, 1, &have, err);
+        if (!byte)
+            return -1;
+        all_zeros = all_zeros && *byte == 0;
+        bool zeros;
+        if (find_magic(scan, at + 1, &at, &zeros, err) < 0)
+            return -1;
+        all_zeros = all_zeros && zeros;
+        is_record = at < scan->end ? record_at(scan, at, &record, err) : 1;
+    }
+    *ret_at = at;
+    *ret_zeros = all_zeros;
+    return is_record < 0 ? -1 : 0;
+}
+
+static int scan_records(struct scan *scan, store_pack_scan_cb cb, void *ctx, bool *ret_cut, struct err *err)
+{
     uint64_t at = 0;
     while (at < scan->end) {
         struct store_record record;
         int is_record = record_at(scan, at, &record, err);
         if (is_record < 0)
             return err->code;
+        int result = 0;
+        uint64_t next = at + STORE_RECORD_HEAD_BYTES + record.stored_bytes;
         if (is_record) {
-            in_damage = false;
-            int result = cb(&record, at, ctx);
-            if (result != 0)
-                return result;
-            at += STORE_RECORD_HEAD_BYTES + record.stored_bytes;
-            continue;
+            result = cb(&record, at, next - at, ctx);
+        } else {
+            bool zeros;
+            if (next_record(scan, at, &next, &zeros, err) < 0)
+                return err->code;
+            if (!zeros)
+                result = cb(NULL, at, next - at, ctx);
+            *ret_cut = !zeros && next == scan->end;
         }
-        uint64_t next;
-        bool zeros;
-        size_t have;
-        const uint8_t *byte = look(scan, at, 1, &have, err);
-        bool was_zero = byte && *byte == 0;
-        if (!byte || find_magic(scan, at + 1, &next, &zeros, err) < 0)
-            return err->code;
-        if (!(zeros && was_zero) && !in_damage) {
-            in_damage = true;
-            ++*ret_damaged;
-        }
+        if (result != 0)
+            return result;
         at = next;
     }
-    *ret_cut = in_damage;
     return 0;
 }
 
-int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, uint64_t *ret_damaged, bool *ret_cut,
-                    struct err *err)
+int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, bool *ret_cut, struct err *err)
 {
     OWNED(owned_free) uint8_t *window = malloc(SCAN_WINDOW_BYTES);
     struct stat st;
@@ -319,11 +334,10 @@ int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, u
         return err_set(err, ERR_NOMEM, "no memory to scan a pack");
     if (fstat(pack->fd, &st) < 0)
         return err_errno(err, errno, "cannot look at pack '%s'", pack->path);
-    *ret_damaged = 0;
     *ret_cut = false;
     struct scan scan = {.pack = pack, .window = window, .end = (uint64_t)st.st_size};
     struct err own = {0}; /* the helpers tell their code through it */
-    return scan_records(&scan, cb, ctx, ret_damaged, ret_cut, err ? err : &own);
+    return scan_records(&scan, cb, ctx, ret_cut, err ? err : &own);
 }
 
 /* ---- the directory ---- */

@@ -63,12 +63,11 @@ int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, si
 /* Give a range back to the file system, zeroing it; where it cannot punch, at least the head is zeroed. */
 int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err);
 
-/* Call back for each record found, in order, skipping holes, zeros and damage. Bodies are not read. *ret_damaged is how
- * many stretches of bytes were neither records nor zeros, *ret_cut whether the last of them reaches the end of the
- * file, as a record does that was being written. Ends with the callback's first result other than 0. */
-typedef int (*store_pack_scan_cb)(const struct store_record *record, uint64_t offset, void *ctx);
-int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, uint64_t *ret_damaged, bool *ret_cut,
-                    struct err *err);
+/* Call back for each record found, in order, and, with a record of NULL, for each stretch of bytes that are neither
+ * records nor zeros; holes and zeros are passed over. Bodies are not read. *ret_cut: the last stretch reaches the end
+ * of the file, as a record does that was being written. Ends with the callback's first result other than 0. */
+typedef int (*store_pack_scan_cb)(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx);
+int store_pack_scan(struct store_pack *pack, store_pack_scan_cb cb, void *ctx, bool *ret_cut, struct err *err);
 
 /* The numbers of the packs in a directory, in no order; other names are ignored. Free with free. */
 int store_pack_list(const char *dir, uint64_t **ret_numbers, size_t *ret_count, struct err *err);

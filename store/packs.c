@@ -360,14 +360,17 @@ static int is_owned(struct store_db_txn *txn, void *ctx, struct err *err)
     return got == 1 ? row.place.pack == query->pack && row.place.offset == query->offset : got;
 }
 
-static int punch_unowned(const struct store_record *record, uint64_t offset, void *ctx)
+/* Damage stays: what looks like it may be the body, whole, of a record whose head has rotted. */
+static int punch_unowned(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
 {
     struct recovery *recovery = ctx;
+    if (!record)
+        return 0;
     struct owner_query query = {record, recovery->pack->number, offset};
     int owned = store_db_view(recovery->store->db, is_owned, &query, recovery->err);
     if (owned != 0)
         return owned < 0 ? owned : 0;
-    return store_pack_punch(recovery->pack, offset, STORE_RECORD_HEAD_BYTES + record->stored_bytes, recovery->err);
+    return store_pack_punch(recovery->pack, offset, len_bytes, recovery->err);
 }
 
 /* Bytes behind the last committed record are cut off; records before it that were never committed are punched. */
@@ -384,9 +387,8 @@ static int recover_pack(struct store *store, const struct store_pack_row *row, s
     if (pack->size > row->size_bytes && ftruncate(pack->fd, (off_t)row->size_bytes) < 0)
         return err_errno(err, errno, "cannot truncate pack '%s'", pack->path);
     struct recovery recovery = {.store = store, .pack = pack, .err = err};
-    uint64_t damaged;
     bool cut;
-    return store_pack_scan(pack, punch_unowned, &recovery, &damaged, &cut, err);
+    return store_pack_scan(pack, punch_unowned, &recovery, &cut, err);
 }
 
 static int recover_row(struct store_span key, struct store_span value, void *ctx)

@@ -91,18 +91,30 @@ static int remember_root(struct store_rebuild *rebuild, const struct store_recor
     return 0;
 }
 
-static int check_record(const struct store_record *record, uint64_t offset, void *ctx)
+/* Bytes that no row of the new index will point to. */
+static int report_bad(struct pack_scan *scan, uint64_t offset, uint64_t len_bytes, const char *what)
+{
+    struct store_rebuild *rebuild = scan->rebuild;
+    rebuild->report->records_bad++;
+    store_rebuild_say(rebuild, "%s", what);
+    return rebuild->repair ? store_pack_punch(scan->pack, offset, len_bytes, scan->err) : 0;
+}
+
+static int check_record(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
 {
     struct pack_scan *scan = ctx;
     struct store_rebuild *rebuild = scan->rebuild;
+    if (!record) {
+        char text[128];
+        snprintf(text, sizeof text, "pack %016llx has %llu bytes from byte %llu on that are no records",
+                 (unsigned long long)scan->pack->number, (unsigned long long)len_bytes, (unsigned long long)offset);
+        return report_bad(scan, offset, len_bytes, text);
+    }
     struct store_place place = {scan->pack->number, offset, record->stored_bytes, record->raw_bytes, record->encoding};
     struct err why = {0};
     int status = store_read_at(&rebuild->store, &place, &record->id, scan->raw, &why);
-    if (status == ERR_CORRUPT) {
-        rebuild->report->records_bad++;
-        store_rebuild_say(rebuild, "%s", why.text);
-        return rebuild->repair ? store_pack_punch(scan->pack, offset, store_place_bytes(&place), scan->err) : 0;
-    }
+    if (status == ERR_CORRUPT)
+        return report_bad(scan, offset, len_bytes, why.text);
     if (status < 0)
         return err_set(scan->err, status, "%s", why.text);
     rebuild->report->records++;
@@ -134,21 +146,17 @@ static int scan_pack(struct store_rebuild *rebuild, uint64_t number, struct pack
     if (status < 0)
         return status;
     scan->pack = pack;
-    uint64_t damaged = 0;
     bool cut = false;
-    status = store_pack_scan(pack, check_record, scan, &damaged, &cut, err);
+    status = store_pack_scan(pack, check_record, scan, &cut, err);
     if (status == 0)
         status = flush(scan);
     if (status < 0)
         return status;
     rebuild->report->packs++;
-    rebuild->report->tails_truncated += cut;
-    rebuild->report->records_bad += damaged - cut;
-    if (cut)
-        store_rebuild_say(rebuild, "pack '%s' ends within a record", pack->path);
-    if (damaged > cut)
-        store_rebuild_say(rebuild, "pack '%s' has %llu stretches of bytes that are no records", pack->path,
-                          (unsigned long long)(damaged - cut));
+    if (cut) { /* not a bad record, but one that was being written when the end came */
+        rebuild->report->tails_truncated++;
+        rebuild->report->records_bad--;
+    }
     return 0;
 }
 

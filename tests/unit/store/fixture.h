@@ -1,9 +1,9 @@
 /* A store in a directory of its own, and bytes to put into it. */
 #pragma once
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +16,10 @@
 #include "node/base/scope.h"
 #include "store/store.h"
 
-#define must(call)                                                                                           \
-    do {                                                                                                     \
-        if ((call) < 0)                                                                                      \
-            fail_msg("%s: %s", #call, err.text);                                                             \
+#define must(call)                                                                                                     \
+    do {                                                                                                               \
+        if ((call) < 0)                                                                                                \
+            fail_msg("%s: %s", #call, err.text);                                                                       \
     } while (0)
 
 struct fixture {
