@@ -5,8 +5,9 @@
  * can wait for those still at work, before it asks what runs. The file holds the id of the boot in which ROOT was
  * written; what is in ROOT names processes and is void after another.
  *
- * A restored container waits in two ways: CRIU leaves each task stopped (SIGSTOP), then the control group is frozen.
- * Resuming sends SIGCONT to the frozen tasks and thaws them, so that no parent among them sees a stopped child.
+ * A restored container waits with each task stopped: CRIU sends SIGSTOP before it lets go of a task, so it executes
+ * nothing, and with all of them stopped no one inside can continue another. It is resumed frozen: SIGCONT to all in the
+ * control group while nothing runs, then the thaw, so that no parent among them sees a stopped child.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -196,12 +197,12 @@ static int ask_state(const struct runc *runc, const char *id, struct driver_stat
 static int runc_inspect(struct driver *driver, const char *id, struct driver_state *ret_state, struct err *err)
 {
     int status = ask_state(runc_of(driver), id, ret_state, err);
-    if (status < 0 || (ret_state->status != DRIVER_RUNNING && ret_state->status != DRIVER_PAUSED))
+    if (status < 0)
         return status;
-    if (task_is_stopped(ret_state->pid))
+    if (ret_state->status == DRIVER_PAUSED)
+        ret_state->status = DRIVER_FROZEN; /* runc's word for it; we never leave a restored container so */
+    else if (ret_state->status == DRIVER_RUNNING && task_is_stopped(ret_state->pid))
         ret_state->status = DRIVER_PAUSED;
-    else if (ret_state->status == DRIVER_PAUSED)
-        ret_state->status = DRIVER_FROZEN;
     return 0;
 }
 
@@ -345,12 +346,10 @@ static int runc_restore(struct driver *driver, const char *id, const char *bundl
                                 work,      "--bundle", bundle,         id,         NULL};
     const struct command command = {.prefix = prefix, .args = args, .timeout_ms = restore_timeout_ms(images_dir)};
     status = run(runc, &command, err);
-    if (status < 0)
+    if (status < 0) {
         runtime_criu_explain(bundle, CRIU_RESTORE, err);
-    else
-        status = run_quickly(runc, "pause", id, err);
-    if (status < 0)
         runc_remove(driver, id, NULL);
+    }
     return status;
 }
 
@@ -363,7 +362,7 @@ static int runc_resume(struct driver *driver, const char *id, struct err *err)
         return status;
     if (state.status == DRIVER_RUNNING && !task_is_stopped(state.pid))
         return 0;
-    if (state.status == DRIVER_RUNNING) /* killed before it was frozen */
+    if (state.status == DRIVER_RUNNING)
         status = run_quickly(runc, "pause", id, err);
     else if (state.status != DRIVER_PAUSED)
         status = err_set(err, ERR_CONFLICT, "nothing of the container is there to run on");
