@@ -238,7 +238,7 @@ static enum MHD_Result take_body(struct api_request *req, const char *data, size
     req->resumed = false;
     req->refs++;
     enum api_flow flow = req->ops->on_data(req->ops_ctx, req, data, len);
-    if (flow == API_PAUSE && !req->response && !req->closed)
+    if (flow == API_PAUSE && !req->resumed && !req->response && !req->closed)
         api_http_suspend(req);
     enum MHD_Result result = req->closed ? MHD_NO : MHD_YES;
     api_request_unref(req);
@@ -279,6 +279,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
     if (!req->begun)
         return begin(req, method);
     if (*data_len > 0) {
+        if (req->suspended) /* with chunks the library goes on all the same; what is left it brings again */
+            return MHD_YES;
         size_t len = *data_len;
         *data_len = 0;
         return take_body(req, data, len);

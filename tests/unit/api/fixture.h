@@ -131,7 +131,7 @@ struct upload {
     struct crypto_sha256 *hash;
     uint64_t bytes;
     unsigned pieces;
-    bool refuse, hang, open;
+    bool refuse, hang, open, paused;
 };
 
 static void upload_free(struct upload *up)
@@ -144,12 +144,14 @@ static void upload_resume(void *ctx)
 {
     struct upload *up = ctx;
     atomic_fetch_add(&up->fixture->resumed, 1);
+    up->paused = false;
     api_request_resume(up->req);
 }
 
 static enum api_flow upload_data(void *ctx, struct api_request *req, const void *data, size_t len)
 {
     struct upload *up = ctx;
+    assert(!up->paused);
     up->bytes += len;
     crypto_sha256_add(up->hash, data, len);
     if (up->refuse) {
@@ -165,10 +167,12 @@ static enum api_flow upload_data(void *ctx, struct api_request *req, const void 
     }
     if (++up->pieces % 4 != 0)
         return API_MORE;
-    if (up->pieces % 8 == 0)
+    if (up->pieces % 8 == 0) {
         api_request_resume(req); /* before the pause is known */
-    else
+    } else {
+        up->paused = true;
         call_later(up->fixture, upload_resume, up);
+    }
     return API_PAUSE;
 }
 
