@@ -110,9 +110,10 @@ static void on_dial_failed(void *ctx, const struct addr *addr, const struct id *
 {
     (void)node;
     struct joining *joining = ctx;
-    char text[ADDR_TEXT_SIZE];
-    struct err why = *err;
-    err_wrap(&why, "cannot join through %s", addr_text(addr, text));
+    char text[ADDR_TEXT_SIZE], cluster[ID_SHORT_SIZE];
+    struct err why;
+    err_set(&why, err->code, "cannot join through %s: %s; is a member of cluster %s... running there?",
+            addr_text(addr, text), err->text, id_short(&joining->invitation->cluster, cluster));
     fail(joining, &why);
 }
 
@@ -158,9 +159,9 @@ static int start(struct joining *joining, uv_loop_t *loop, struct err *err)
     uv_timer_init(loop, &joining->deadline);
     joining->deadline.data = joining;
     uv_timer_start(&joining->deadline, on_deadline, JOIN_MS, 0);
-    status = links_dial(joining->links, joining->addr, NULL, err);
-    if (status < 0)
-        fail(joining, err);
+    struct err why;
+    if (links_dial(joining->links, joining->addr, NULL, &why) < 0)
+        fail(joining, &why);
     return 0;
 }
 

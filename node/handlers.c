@@ -24,6 +24,7 @@ const struct api_route *node_routes(size_t *ret_count)
 struct errand {
     struct node *node;
     struct api_request *req;
+    unsigned status; /* of a reply that is no error */
     node_work_cb work;
     void *arg; /* owned if free_arg */
     void (*free_arg)(void *arg);
@@ -43,14 +44,14 @@ static void on_worked(void *arg)
     if (!errand->reply && errand->err.code)
         api_reply_error(errand->req, &errand->err);
     else
-        api_reply_json(errand->req, 200, errand->reply);
+        api_reply_json(errand->req, errand->status, errand->reply);
     if (errand->free_arg)
         errand->free_arg(errand->arg);
     free(errand);
 }
 
-void node_answer_from_job(struct node *node, struct api_request *req, node_work_cb work, void *arg,
-                          void (*free_arg)(void *arg))
+void handlers_answer(struct node *node, struct api_request *req, unsigned status, node_work_cb work, void *arg,
+                     void (*free_arg)(void *arg))
 {
     struct errand *errand = calloc(1, sizeof *errand);
     if (!errand) {
@@ -59,8 +60,15 @@ void node_answer_from_job(struct node *node, struct api_request *req, node_work_
             free_arg(arg);
         return;
     }
-    *errand = (struct errand){.node = node, .req = req, .work = work, .arg = arg, .free_arg = free_arg};
+    *errand =
+        (struct errand){.node = node, .req = req, .status = status, .work = work, .arg = arg, .free_arg = free_arg};
     jobs_submit(&node->jobs, on_work, on_worked, errand);
+}
+
+void node_answer_from_job(struct node *node, struct api_request *req, node_work_cb work, void *arg,
+                          void (*free_arg)(void *arg))
+{
+    handlers_answer(node, req, 200, work, arg, free_arg);
 }
 
 void handlers_refuse(struct api_request *req, int code, const char *format, ...)

@@ -17,6 +17,9 @@
 API_ROUTES(X)
 #undef X
 
+/* node_answer_from_job with another status than 200. */
+void handlers_answer(struct node *node, struct api_request *req, unsigned status, node_work_cb work, void *arg,
+                     void (*free_arg)(void *arg));
 /* Answer with an error of this text. */
 void handlers_refuse(struct api_request *req, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The digest in the path; false: refused. */

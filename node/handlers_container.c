@@ -43,7 +43,7 @@ void handlers_container_run(void *node, struct api_request *req)
         api_reply_error(req, &err);
         free(spec);
     } else {
-        node_answer_from_job(node, req, run_work, spec, free_spec);
+        handlers_answer(node, req, 201, run_work, spec, free_spec);
     }
 }
 

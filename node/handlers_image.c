@@ -82,15 +82,30 @@ static int note_pieces(struct import *import, const struct image *image, struct 
     return 0;
 }
 
+/* The image; if the source held several, the first of them with the names of the others. */
+static json_t *imported_to_json(const struct image_list *list)
+{
+    json_t *image = image_to_json(list->images[0]);
+    json_t *others = json_array();
+    for (size_t i = 1; i < list->count; i++)
+        json_array_append_new(others, json_string(list->images[i]->name));
+    if (list->count > 1)
+        json_object_set(image, "others", others);
+    json_decref(others);
+    return image;
+}
+
 static json_t *import_work(struct node *node, void *arg, struct err *err)
 {
     struct import *import = arg;
     const struct image_import_options options = {import->format, import->name, node->scratch};
     int status = import->path ? image_import(node->store, import->path, &options, &import->list, err)
                               : image_import_fd(node->store, import->spool, &options, &import->list, err);
+    if (status == 0 && import->list.count == 0)
+        status = err_set(err, ERR_INVALID, "there is no image in it");
     for (size_t i = 0; status == 0 && i < import->list.count; i++)
         status = note_pieces(import, import->list.images[i], err);
-    return status < 0 ? NULL : images_to_json(&import->list);
+    return status < 0 ? NULL : imported_to_json(&import->list);
 }
 
 /* Tell the mesh: each object, and the names. A name that is given to another image later is newer. */
@@ -179,9 +194,9 @@ void handlers_image_import(void *ctx, struct api_request *req)
         api_reply_error(req, &err);
         import_free(import);
     } else if (import->path) {
-        node_answer_from_job(node, req, import_work, import, import_end);
+        handlers_answer(node, req, 201, import_work, import, import_end);
     } else {
-        upload_begin(req, node->jobs, &sink, import, 200);
+        upload_begin(req, node->jobs, &sink, import, 201);
     }
 }
 

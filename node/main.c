@@ -319,9 +319,9 @@ static int run_invite(const struct config *config, const struct flags *flags, st
 {
     OWNED(owned_json) json_t *wish = json_object();
     OWNED(owned_json) json_t *reply = NULL;
-    int status = make_wish(flags, wish, err);
-    if (status == 0)
-        status = ask_daemon(config, API_ROUTE_invitation_create, wish, &reply, err);
+    if (make_wish(flags, wish, err) < 0)
+        return misuse(find_command("invite"), err->text);
+    int status = ask_daemon(config, API_ROUTE_invitation_create, wish, &reply, err);
     if (status < 0)
         return status;
     if (flags->json) {
