@@ -256,8 +256,8 @@ static void give_up_recipe(struct fetch *fetch, const char *what);
 void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
                                 const struct arrival *arrival)
 {
-    OWNED(owned_free) uint8_t *data = arrival->data;
     OWNED(owned_free) uint8_t *raw = decode(arrival);
+    free(arrival->data);
     uint32_t leaf = request->leaves[arrival->at];
     int status = ERR_CORRUPT;
     if (raw && fetch->phase == FETCH_ROOT && request->type == STORE_PIECE_ROOT)

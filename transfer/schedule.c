@@ -58,11 +58,13 @@ static uint64_t expect_ms(const struct exchange_peer *peer, uint64_t ahead, uint
     return rtt_ms(peer) + (rate ? (ahead + bytes) * 1000 / rate : 0);
 }
 
-static bool has_credit(const struct exchange_peer *peer)
+/* Bytes that the peer may be asked for now. Half of the window has to be free: many small runs cost more than few. */
+static uint64_t credit(const struct exchange_peer *peer)
 {
     const struct asking *asking = &peer->asking;
-    uint64_t window = asking->goodput * (rtt_ms(peer) + CREDIT_MS) / 1000;
-    return asking->asked_bytes < within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
+    uint64_t window =
+        within(asking->goodput * (rtt_ms(peer) + CREDIT_MS) / 1000, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
+    return asking->asked_bytes <= window / 2 ? window - asking->asked_bytes : 0;
 }
 
 /* ---- requests ---- */
@@ -329,10 +331,11 @@ static bool take_run(struct source *source)
         return false;
     }
     const struct store_chunk *chunks = fetch->recipe->recipe->chunks;
+    uint64_t most = least(credit(source->peer), LIMIT_RUN_BYTES);
     uint64_t bytes = chunks[first].length;
     uint32_t count = 1;
     while (count < LIMIT_RUN_CHUNKS && first + count < fetch->n_chunks && may_take(source, first + count) &&
-           bytes + chunks[first + count].length <= LIMIT_RUN_BYTES)
+           bytes + chunks[first + count].length <= most)
         bytes += chunks[first + count++].length;
     return is_worthwhile(source, first, bytes) && ask_run(source, first, count, bytes);
 }
@@ -440,7 +443,7 @@ static bool give_work(struct exchange_peer *peer, bool (*take)(struct source *so
 
 void transfer_schedule_peer(struct exchange_peer *peer)
 {
-    while (!peer->failing && has_credit(peer) && peer->exchange->fetch_bytes < LIMIT_FETCH_BYTES) {
+    while (!peer->failing && credit(peer) > 0 && peer->exchange->fetch_bytes < LIMIT_FETCH_BYTES) {
         if (!give_work(peer, take_run) && !give_work(peer, take_over))
             return;
     }

@@ -1,9 +1,12 @@
 #include "tests/test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/base/file.h"
 #include "node/base/limits.h"
+#include "node/base/scope.h"
 #include "transfer/message.h"
 #include "transfer/transfer.h"
 
@@ -124,12 +127,30 @@ static void test_message__impossible_fields(void **state)
     refused(&(struct message){.type = MESSAGE_MAP_IS, .first = 0xfffffff8, .count = 8, .items = LIST, .n_items = 1});
 }
 
+/* docs/protocol-session.md lists each type by its number and name, and no others. */
+static void test_message__documented(void **state)
+{
+    (void)state;
+    OWNED(buf_release) struct buf file = BUF(1 << 20);
+    assert_int_equal(file_read("../docs/protocol-session.md", &file, NULL), 0);
+    const char *doc = buf_str(&file);
+    for (unsigned type = 1; type < SESSION_TYPE_APP; type++) {
+        char row[64];
+        const char *name = transfer_message_name((uint8_t)type);
+        bool known = strcmp(name, "unknown") != 0;
+        snprintf(row, sizeof row, known ? "| 0x%02x | %s |" : "| 0x%02x |", type, name);
+        if (known != (strstr(doc, row) != NULL))
+            fail_msg("'%s' is%s in the document", row, known ? " not" : "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_message__all_types_round_trip),
         cmocka_unit_test(test_message__cut_or_too_long),
         cmocka_unit_test(test_message__impossible_fields),
+        cmocka_unit_test(test_message__documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
