@@ -125,12 +125,14 @@ struct dht_storage dht_storage_memory(struct dht_memory *memory);
 
 /* ---- lifecycle ---- */
 
-/* Send one message of at most DHT_MESSAGE_MAX_BYTES; `bytes` is borrowed for the call. Losing it is allowed. */
+/* Send one message of at most DHT_MESSAGE_MAX_BYTES; `bytes` is borrowed for the call. Losing it is allowed;
+ * calling back into the same dht is not. */
 typedef void (*dht_send_cb)(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes);
 
 struct dht_config {
     const struct crypto_sign_key *key; /* borrowed for the life of the dht: this node, which signs its records */
-    struct addr address;               /* where others reach this node; family 0: not known yet */
+    struct addr address;               /* where others reach this node; family 0: not known yet. Contacts on loopback
+                                        * are taken from others only by a node that is there itself */
     bool client;                       /* cannot be reached: asks, but asks to be kept out of tables */
     unsigned block_per_bucket;         /* contacts of one address block (addr_block) in a bucket; 0: no cap. 2 on */
     unsigned block_per_table;          /* open networks; likewise in the whole table and in one lookup. 3 there. */
@@ -213,7 +215,7 @@ enum dht_order {
 struct dht_get_options {
     size_t limit; /* 0: 16; at most LIMIT_DHT_GET_RECORDS */
     enum dht_order order;
-    bool want_lease;      /* drop members that are not alive and tell the addresses of the others */
+    bool want_lease;      /* drop members that are not alive, and tell the addresses of the others */
     bool first_is_enough; /* end at the first holder that has `limit` records instead of asking the closest four */
     uint64_t timeout_ms;  /* 0: DHT_GET_TIMEOUT_MS */
 };

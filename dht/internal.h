@@ -78,7 +78,7 @@ uint64_t dht_rpc_next_ms(const struct dht *dht);
 
 struct dht_source {
     struct id id;
-    double allowance; /* requests */
+    uint64_t allowance; /* requests */
     uint64_t counted_ms;
 };
 
@@ -270,8 +270,10 @@ struct dht_publishing {
 
 int dht_publish_init(struct dht *dht, struct err *err);
 void dht_publish_release(struct dht *dht);
-/* The own record under `key` if it is to be signed anew, because it has passed a third of its life: does so. */
-void dht_publish_renew(struct dht *dht, const struct id *key);
+/* Is our record under `key` to be kept alive? */
+bool dht_publish_keeps(struct dht *dht, const struct id *key);
+/* Sign it anew, if it is and has passed a third of its life. True if so. */
+bool dht_publish_renew(struct dht *dht, const struct id *key);
 /* The holders have a newer record of ours, so signed, than we sent them: our storage or clock went back. */
 void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer);
 void dht_publish_tick(struct dht *dht);

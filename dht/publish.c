@@ -189,7 +189,7 @@ int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht
         return err_set(err, ERR_NOMEM, "no memory for one more published key");
     entry->counted = counted;
     entry->withdrawn = false;
-    if (!same)
+    if (!same || dht_publish_renew(dht, key)) /* it may have grown old while we were away */
         enqueue(dht, entry);
     return 0;
 }
@@ -214,14 +214,18 @@ int dht_withdraw(struct dht *dht, uint64_t now_ms, const struct id *key, struct 
     return 0;
 }
 
-void dht_publish_renew(struct dht *dht, const struct id *key)
+bool dht_publish_keeps(struct dht *dht, const struct id *key)
 {
     const struct dht_published *entry = entry_of(dht, key);
+    return entry && !entry->withdrawn;
+}
+
+bool dht_publish_renew(struct dht *dht, const struct id *key)
+{
     struct dht_record record;
-    if (!entry || entry->withdrawn || !dht_hold_get(dht, key, &dht->self.id, &record))
-        return;
-    if (record.expiry_wall_ms < dht_wall_ms(dht) + DHT_RECORD_TTL_MS / 3 * 2)
-        put_own(dht, &record, DHT_RECORD_TTL_MS); /* failing is not fatal: the next round tries again */
+    return dht_publish_keeps(dht, key) && dht_hold_get(dht, key, &dht->self.id, &record) && !record.tombstone &&
+           record.expiry_wall_ms < dht_wall_ms(dht) + DHT_RECORD_TTL_MS / 3 * 2 &&
+           put_own(dht, &record, DHT_RECORD_TTL_MS) == 0; /* else the next round tries again */
 }
 
 void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer)
@@ -291,7 +295,7 @@ static void push_entry(struct dht *dht, struct dht_published *entry)
 static bool queue_is_due(const struct dht *dht)
 {
     const struct dht_publishing *publishing = &dht->publishing;
-    return !TAILQ_EMPTY(&publishing->queue) && publishing->pushing < PARALLEL && dht->table.count > 0;
+    return !TAILQ_EMPTY(&publishing->queue) && publishing->pushing < PARALLEL && dht->upkeep.joined;
 }
 
 /* ---- the lease ---- */

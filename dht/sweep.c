@@ -73,13 +73,14 @@ static bool visit(void *ctx, const struct id *key, const struct id *member, cons
     if (step->stopped)
         return false;
     step->visited++;
-    bool readable = dht_record_decode(bytes, len, &record);
-    if (!readable || record.expiry_wall_ms <= dht_wall_ms(step->dht)) {
+    bool lapsed = !dht_record_decode(bytes, len, &record) || record.expiry_wall_ms <= dht_wall_ms(step->dht);
+    bool kept = id_equal(member, &step->dht->self.id) && dht_publish_keeps(step->dht, key);
+    if (lapsed && !kept) {
         step->keys[step->lapsed] = *key;
         step->members[step->lapsed++] = *member;
         return true;
     }
-    step->found_due = is_due(step->dht, key, &record);
+    step->found_due = lapsed || is_due(step->dht, key, &record); /* ours, after a long sleep: to be renewed */
     return !step->found_due;
 }
 

@@ -88,6 +88,26 @@ static void test_publish__said_again_after_a_restart(void **state)
     rig_free(rig);
 }
 
+/* Away for three days: what is said again then is signed anew, although nothing changed. */
+static void test_publish__said_again_after_it_lapsed(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    assert_int_equal(publish(rig, 1, 1, 0, 0), 0);
+    struct dht_version version = own(rig, 1).version;
+    rig->now_ms += DHT_RECORD_TTL_MS + 1000;
+    rig_restart(rig);
+    assert_int_equal(publish(rig, 1, 1, 0, 0), 0);
+    struct dht_record record = own(rig, 1);
+    assert_true(dht_record_is_timely(&record, RIG_WALL_MS + rig->now_ms));
+    assert_int_equal(dht_version_compare(&record.version, &version), 0);
+    rig->now_ms += DHT_RECORD_TTL_MS + 1000; /* and asleep for three days, without a restart */
+    dht_tick(rig->dht, rig->now_ms);
+    record = own(rig, 1);
+    assert_true(dht_record_is_timely(&record, RIG_WALL_MS + rig->now_ms));
+    rig_free(rig);
+}
+
 /* Let the peer answer all walks with nobody new and accept all stores, for so long. */
 static unsigned serve(struct rig *rig, const struct rig_peer *peer, uint64_t ms)
 {
@@ -171,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_publish__versions_only_rise),
         cmocka_unit_test(test_publish__counting_survives_a_clock_that_goes_back),
         cmocka_unit_test(test_publish__said_again_after_a_restart),
+        cmocka_unit_test(test_publish__said_again_after_it_lapsed),
         cmocka_unit_test(test_publish__gives_to_the_holders_until_withdrawn),
         cmocka_unit_test(test_publish__lease_is_renewed_each_minute),
         cmocka_unit_test(test_publish__overtaken_by_an_earlier_life),

@@ -40,7 +40,7 @@ static void answer(struct rig *rig, const struct rig_peer *peer, enum dht_store_
     struct dht_message request, stored = {.type = DHT_STORED, .wait_ms = 1000};
     assert_true(rig_find(rig, DHT_STORE, peer, &request));
     stored.record_count = request.record_count;
-    memset(stored.status, status, sizeof stored.status);
+    memset(stored.status, (int)status, sizeof stored.status);
     rig_answer(rig, peer, DHT_STORE, stored);
     dht_push_tick(rig->dht);
 }
