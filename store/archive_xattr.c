@@ -154,7 +154,7 @@ int store_xattrs_load(int fd, bool overlay, struct store_xattrs *ret_xattrs, str
 {
     char names[LIST_MAX_BYTES];
     uint8_t value[LIMIT_ARCHIVE_XATTR_BYTES];
-    size_t names_len;
+    size_t names_len = 0;
     OWNED(store_xattrs_release) struct store_xattrs xattrs = {0};
     int status = list_names(fd, names, &names_len, err);
     for (size_t at = 0; status == 0 && at < names_len; at += strlen(names + at) + 1) {
@@ -210,7 +210,7 @@ static const struct store_tar_xattr *find(const struct store_xattrs *xattrs, con
 static int remove_others(int fd, const struct store_xattrs *xattrs, bool overlay, struct err *err)
 {
     char names[LIST_MAX_BYTES];
-    size_t names_len;
+    size_t names_len = 0;
     int status = list_names(fd, names, &names_len, err);
     if (status < 0)
         return status;

@@ -103,11 +103,12 @@ int image_export(struct store *store, const struct image *image, store_archive_w
 /* All images, sorted by name. */
 int image_list(struct store *store, struct image_list *ret_list, struct err *err);
 
-/* By name ("busybox" is "busybox:latest"), "sha256:<hex>" of the manifest, or at least 6 hex digits that begin only
- * one manifest's. ERR_NOTFOUND; ERR_CONFLICT if the prefix is not unique. */
+/* By name ("busybox" is "busybox:latest"), "sha256:<hex>" of the manifest (which then needs no name here), or at least
+ * 6 hex digits that begin only one named manifest's. ERR_NOTFOUND; ERR_CONFLICT if the prefix is not unique. */
 int image_get(struct store *store, const char *name, struct image **ret_image, struct err *err);
 
-/* Take the name away. Objects that nothing else refers to go with the store's next collection. */
+/* Take the name away, and with it what kept the objects of an import from eviction. Objects that nothing else refers to
+ * go with the store's next collection. */
 int image_remove(struct store *store, const char *name, struct err *err);
 
 /* ---- between nodes ---- */
@@ -119,7 +120,8 @@ int image_objects(const struct image *image, struct id **ret_ids, size_t *ret_co
 int image_parse(const void *data, size_t len_bytes, struct image **ret_image, struct err *err);
 
 /* The manifest `manifest` was fetched from a peer, as were its config and layers: check that all are here and fit
- * together, and register the name in it. ERR_NOTFOUND names what is missing. ret_image may be NULL. */
+ * together, and register the name in it, unless that means another image here: then it stays reachable by digest. It is
+ * not kept from eviction. ERR_NOTFOUND names what is missing. ret_image may be NULL. */
 int image_adopt(struct store *store, const struct id *manifest, struct image **ret_image, struct err *err);
 
 /* ---- unpacked layers ---- */

@@ -1,0 +1,258 @@
+#include "node/image/import.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/base/crypto.h"
+#include "node/base/limits.h"
+#include "node/image/json.h"
+#include "node/image/manifest.h"
+
+OWNED_DEFINE(owned_ingest, struct store_ingest, store_ingest_free)
+OWNED_DEFINE(owned_sha256, struct crypto_sha256, crypto_sha256_free)
+
+/* ---- one layer: file -> digest of the file -> decompression -> digest of the tar -> store ---- */
+
+struct pipe {
+    struct image_source_feed feed;
+    struct crypto_sha256 *packed; /* owned */
+    struct crypto_sha256 *plain;  /* owned */
+    struct store_ingest *ingest;  /* owned */
+    uint64_t plain_bytes;
+};
+
+static void pipe_release(struct pipe *pipe)
+{
+    crypto_sha256_free(pipe->packed);
+    crypto_sha256_free(pipe->plain);
+    store_ingest_free(pipe->ingest);
+}
+
+static int pipe_open(struct pipe *pipe, struct store *store, int fd, struct err *err)
+{
+    pipe->feed = (struct image_source_feed){.fd = fd};
+    int status = crypto_sha256_new(&pipe->packed, err);
+    if (status == 0)
+        status = crypto_sha256_new(&pipe->plain, err);
+    if (status == 0)
+        status = store_ingest_new(store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &pipe->ingest, err);
+    return status;
+}
+
+static ssize_t pipe_read(void *ctx, void *ret_data, size_t room_bytes, struct err *err)
+{
+    struct pipe *pipe = ctx;
+    ssize_t got = image_source_feed(&pipe->feed, ret_data, room_bytes, err);
+    if (got > 0)
+        crypto_sha256_add(pipe->packed, ret_data, (size_t)got);
+    return got;
+}
+
+static int pipe_write(void *ctx, const void *data, size_t len_bytes, struct err *err)
+{
+    struct pipe *pipe = ctx;
+    crypto_sha256_add(pipe->plain, data, len_bytes);
+    pipe->plain_bytes += len_bytes;
+    return store_ingest_write(pipe->ingest, data, len_bytes, err);
+}
+
+/* Both digests are compared before the store is told to keep anything. */
+static int pipe_check(struct pipe *pipe, const struct image_blob *blob, const struct id *diff_id, struct err *err)
+{
+    struct id packed, plain;
+    crypto_sha256_take(pipe->packed, &packed);
+    crypto_sha256_take(pipe->plain, &plain);
+    if (pipe->plain_bytes == 0)
+        return err_set(err, ERR_INVALID, "it is empty");
+    if (blob->has_digest && !id_equal(&packed, &blob->digest))
+        return err_set(err, ERR_CORRUPT, "it does not have the digest that the image's manifest gives");
+    if (diff_id && !id_equal(&plain, diff_id))
+        return err_set(err, ERR_CORRUPT, "it does not have the diff_id that the image's config gives");
+    return 0;
+}
+
+/* diff_id NULL: whatever comes. */
+static int ingest_layer(struct store *store, int fd, const struct image_blob *blob, const struct id *diff_id,
+                        struct store_object_info *ret_info, struct err *err)
+{
+    OWNED(pipe_release) struct pipe pipe = {0};
+    int status = pipe_open(&pipe, store, fd, err);
+    if (status == 0)
+        status = store_archive_expand(pipe_read, &pipe, pipe_write, &pipe, LIMIT_OBJECT_BYTES, err);
+    if (status == 0)
+        status = pipe_check(&pipe, blob, diff_id, err);
+    return status == 0 ? store_ingest_finish(pipe.ingest, ret_info, err) : status;
+}
+
+/* A layer that is here already was verified when it came. */
+static int import_layer(struct image_import *import, const struct image_blob *blob, struct image_layer *layer,
+                        struct err *err)
+{
+    struct store_object_info info;
+    OWNED(owned_fd) int fd = -1;
+    uint64_t size;
+    int status = image_source_open_file(&import->source, blob->path, &fd, &size, err);
+    if (status < 0)
+        return status;
+    if (blob->has_digest && size != blob->size_bytes)
+        return err_set(err, ERR_CORRUPT, "'%.100s' has %llu bytes, where the manifest says %llu", blob->path,
+                       (unsigned long long)size, (unsigned long long)blob->size_bytes);
+    status = store_object_stat(import->store, &layer->diff_id, &info, err);
+    if (status == 0)
+        status = ingest_layer(import->store, fd, blob, &layer->diff_id, &info, err);
+    if (status < 0)
+        return err_wrap(err, "layer '%.100s'", blob->path);
+    layer->size_bytes = info.size_bytes;
+    return 0;
+}
+
+/* ---- names ---- */
+
+static int keep(struct image_list *list, struct image *image, struct err *err)
+{
+    struct image **more = realloc(list->images, (list->count + 1) * sizeof *more);
+    if (!more)
+        return err_set(err, ERR_NOMEM, "no memory for a list of images");
+    list->images = more;
+    list->images[list->count++] = image;
+    return 0;
+}
+
+/* The image under one name; its layers are in the store, and their sizes in `layers`. */
+static int give_name(struct image_import *import, const struct buf *config, const struct image *layers,
+                     const char *name, struct err *err)
+{
+    char complete[NAME_MAX_BYTES + 1];
+    OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES);
+    OWNED(owned_image) struct image *image = NULL;
+    int status = image_name_complete(name, complete, err);
+    if (status == 0)
+        status = image_config_parse(config->data, config->len, &image, err);
+    if (status < 0)
+        return status;
+    memcpy(image->layers, layers->layers, layers->layer_count * sizeof *layers->layers);
+    status = image_manifest_seal(image, complete, &manifest, err);
+    if (status == 0)
+        status = image_put_blob(import->store, config->data, config->len, err);
+    if (status == 0)
+        status = image_put_blob(import->store, manifest.data, manifest.len, err);
+    if (status == 0)
+        status = image_register(import->store, image, err);
+    if (status == 0)
+        status = keep(&import->list, image, err);
+    if (status == 0)
+        (void)STEAL(image);
+    return status;
+}
+
+int image_import_one(struct image_import *import, const struct buf *config, const struct image_blob *layers,
+                     size_t layer_count, const char *const *names, size_t name_count, struct err *err)
+{
+    OWNED(owned_image) struct image *image = NULL;
+    int status = image_config_parse(config->data, config->len, &image, err);
+    if (status < 0)
+        return status;
+    if (image->layer_count != layer_count)
+        return err_set(err, ERR_INVALID, "the image's manifest has %zu layers and its config %zu", layer_count,
+                       image->layer_count);
+    if (!import->name && name_count == 0)
+        return err_set(err, ERR_INVALID, "the image has no name; give it one");
+    for (size_t i = 0; status == 0 && i < layer_count; i++)
+        status = import_layer(import, &layers[i], &image->layers[i], err);
+    if (import->name)
+        return status < 0 ? status : give_name(import, config, image, import->name, err);
+    for (size_t i = 0; status == 0 && i < name_count; i++)
+        status = give_name(import, config, image, names[i], err);
+    return status;
+}
+
+/* ---- a root file system: one layer, and a config of ours ---- */
+
+static int go_on(void *ctx, const struct store_archive_entry *entry)
+{
+    (void)ctx;
+    (void)entry;
+    return 0;
+}
+
+static int make_config(const struct id *diff_id, struct buf *config, struct err *err)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    OWNED(owned_json)
+    json_t *json = json_pack("{s:s, s:s, s:{}, s:{s:s, s:[s]}}", "os", "linux", "architecture", image_machine(),
+                             "config", "rootfs", "type", "layers", "diff_ids", digest_text(diff_id, digest));
+    return json ? image_json_dump(json, config, err) : err_set(err, ERR_NOMEM, "no memory for a config");
+}
+
+/* No digest says what it should be, so it is at least read to its end as an archive first. */
+static int import_rootfs(struct image_import *import, struct err *err)
+{
+    struct image_source_feed feed = {.fd = import->source.file_fd};
+    struct image_blob blob = {0};
+    struct store_object_info info;
+    OWNED(buf_release) struct buf config = BUF(LIMIT_MANIFEST_BYTES);
+    OWNED(owned_image) struct image *image = NULL;
+    if (!import->name)
+        return err_set(err, ERR_INVALID, "a root file system has no name; give it one");
+    int status = store_archive_scan(image_source_feed, &feed, go_on, NULL, err);
+    if (status == 0)
+        status = ingest_layer(import->store, import->source.file_fd, &blob, NULL, &info, err);
+    if (status == 0)
+        status = make_config(&info.digest, &config, err);
+    if (status == 0)
+        status = image_config_parse(config.data, config.len, &image, err);
+    if (status < 0)
+        return status;
+    image->layers[0].size_bytes = info.size_bytes;
+    return give_name(import, &config, image, import->name, err);
+}
+
+/* ---- the import ---- */
+
+static int import_source(struct image_import *import, struct err *err)
+{
+    switch (import->source.format) {
+    case IMAGE_FORMAT_OCI:
+        return image_import_oci(import, err);
+    case IMAGE_FORMAT_DOCKER:
+        return image_import_docker(import, err);
+    default:
+        return import_rootfs(import, err);
+    }
+}
+
+int image_import_fd(struct store *store, int fd, const struct image_import_options *options,
+                    struct image_list *ret_list, struct err *err)
+{
+    char complete[NAME_MAX_BYTES + 1];
+    struct image_import import = {.store = store};
+    if (options->name) {
+        int status = image_name_complete(options->name, complete, err);
+        if (status < 0)
+            return status;
+        import.name = complete;
+    }
+    int status = image_source_open(fd, options, &import.source, err);
+    if (status < 0)
+        return status;
+    status = import_source(&import, err);
+    image_source_close(&import.source);
+    if (status < 0 || !ret_list)
+        image_list_release(&import.list);
+    else
+        *ret_list = import.list;
+    return status;
+}
+
+int image_import(struct store *store, const char *source_path, const struct image_import_options *options,
+                 struct image_list *ret_list, struct err *err)
+{
+    OWNED(owned_fd) int fd = open(source_path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(err, errno, "cannot open '%s'", source_path);
+    int status = image_import_fd(store, fd, options, ret_list, err);
+    return status < 0 ? err_wrap(err, "cannot import '%s'", source_path) : 0;
+}
