@@ -468,8 +468,9 @@ static void test_image__hostile_names(void **state)
     char nearly[NAME_MAX_BYTES + 1];
     memset(nearly, 'n', NAME_MAX_BYTES - 3);
     nearly[NAME_MAX_BYTES - 3] = '\0';
+    const char *with_digest = "a@sha256:" A64;
     const char *names[] = {"",    "-oProxyCommand=x", "..",  "a/../b",  "../x", "/abs", "new\nline", "\xff\xfe",
-                           "a b", ("a@sha256:" A64),  "a;b", long_name, nearly};
+                           "a b", with_digest,        "a;b", long_name, nearly};
     make_layout(world->layout, &(struct layout){0});
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct image *image;
