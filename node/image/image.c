@@ -56,15 +56,27 @@ bool image_format_parse(const char *text, enum image_format *ret_format)
     return false;
 }
 
+/* What docker calls "busybox" and writes as "docker.io/library/busybox" (distribution/reference, familiar names). */
+static const char *familiar(const char *name)
+{
+    static const char *const prefixes[] = {"docker.io/library/", "docker.io/"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return name + strlen(prefixes[i]);
+    return name;
+}
+
 int image_name_complete(const char *name, char ret_name[NAME_MAX_BYTES + 1], struct err *err)
 {
-    const char *slash = strrchr(name, '/');
-    bool has_tag = strchr(slash ? slash : name, ':');
-    if (!image_name_is_valid(name) || strchr(name, '@'))
+    const char *known = familiar(name);
+    const char *slash = strrchr(known, '/');
+    const char *last = slash ? slash + 1 : known, *tag = strchr(last, ':');
+    bool sound = tag ? tag > last && tag[1] && !strchr(tag + 1, ':') : *last;
+    if (!sound || !image_name_is_valid(name) || !image_name_is_valid(known) || strchr(known, '@'))
         return err_set(err, ERR_INVALID, "not an image name: letters, digits and ._-/ with an optional :tag");
-    if (snprintf(ret_name, NAME_MAX_BYTES + 1, "%s%s", name, has_tag ? "" : ":latest") > NAME_MAX_BYTES)
+    if (snprintf(ret_name, NAME_MAX_BYTES + 1, "%s%s", known, tag ? "" : ":latest") > NAME_MAX_BYTES)
         return err_set(err, ERR_INVALID, "an image name with its tag is at most %d bytes long", NAME_MAX_BYTES);
-    return image_name_is_valid(ret_name) ? 0 : err_set(err, ERR_INVALID, "not an image name");
+    return 0;
 }
 
 static bool listed(const struct id *ids, size_t count, const struct id *id)

@@ -9,7 +9,8 @@
 /* "linux" images of this architecture run here; as Go spells it. */
 const char *image_machine(void);
 
-/* "app" is "app:latest". ERR_INVALID unless image_name_is_valid, or with a digest in it. ret_name: NAME_MAX_BYTES + 1.
+/* "app" is "app:latest", and "docker.io/library/app" is "app". ERR_INVALID unless image_name_is_valid, or with a digest
+ * in it. ret_name: NAME_MAX_BYTES + 1.
  */
 int image_name_complete(const char *name, char ret_name[NAME_MAX_BYTES + 1], struct err *err);
 

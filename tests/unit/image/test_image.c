@@ -469,8 +469,9 @@ static void test_image__hostile_names(void **state)
     memset(nearly, 'n', NAME_MAX_BYTES - 3);
     nearly[NAME_MAX_BYTES - 3] = '\0';
     const char *with_digest = "a@sha256:" A64;
-    const char *names[] = {"",    "-oProxyCommand=x", "..",  "a/../b",  "../x", "/abs", "new\nline", "\xff\xfe",
-                           "a b", with_digest,        "a;b", long_name, nearly};
+    const char *names[] = {"",    "-oProxyCommand=x", "..",  "a/../b", "../x", "/abs", "new\nline", "\xff\xfe",
+                           "a b", with_digest,        "a;b", "a:",     "a/",   "a/:1", "a:1:2",     long_name,
+                           nearly};
     make_layout(world->layout, &(struct layout){0});
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct image *image;
@@ -493,9 +494,10 @@ static void test_image__get(void **state)
     char hex[ID_HEX_SIZE], digest[DIGEST_TEXT_SIZE], prefix[16];
     id_hex(&image->manifest, hex);
     snprintf(prefix, sizeof prefix, "%.8s", hex);
-    const char *good[] = {"repo/app:1", digest_text(&image->manifest, digest), prefix};
-    const char *bad[] = {"repo/app", "repo/app:2", "sha256:" A64, "aaaaaaaaaaaa"};
-    for (size_t i = 0; i < 3; i++) {
+    const char *good[] = {"repo/app:1", "docker.io/repo/app:1", digest_text(&image->manifest, digest), prefix};
+    const char *unknown = "sha256:" A64;
+    const char *bad[] = {"repo/app", "repo/app:2", unknown, "aaaaaaaaaaaa"};
+    for (size_t i = 0; i < 4; i++) {
         OWNED(owned_image) struct image *found = NULL;
         assert_int_equal(image_get(world->store, good[i], &found, &err), 0);
         assert_true(id_equal(&found->manifest, &image->manifest));
