@@ -108,13 +108,18 @@ static void look(struct fetch *fetch)
 
 /* ---- FIND, ROOT, FILL, LEAVES: the recipe ---- */
 
+static void get_root(struct fetch *fetch);
+
 static void find(struct fetch *fetch)
 {
     struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
         transfer_source_tick(source);
     }
-    transfer_fetch_want_peers(fetch);
+    if (transfer_sources_find_root(fetch))
+        get_root(fetch);
+    else
+        transfer_fetch_want_peers(fetch);
 }
 
 /* Has a record of this recipe to be asked of somebody, and could it be this one? */

@@ -226,6 +226,8 @@ void transfer_source_ask(struct source *source);
 struct source *transfer_source_of(struct fetch *fetch, const struct exchange_peer *peer);
 /* The recipe is known: whoever has it whole is a source, whoever has some is asked which. */
 void transfer_sources_follow(struct fetch *fetch);
+/* Of what the sources have said so far (they may have spoken before they were listened to): a recipe to follow. */
+bool transfer_sources_find_root(struct fetch *fetch);
 void transfer_source_have(struct source *source, const struct message *message);
 void transfer_source_have_not(struct source *source);
 int transfer_source_map(struct source *source, const struct message *message, struct err *err);

@@ -194,6 +194,26 @@ static bool is_bad_root(const struct fetch *fetch, const struct id *root)
     return false;
 }
 
+static void follow_root_of(struct source *source)
+{
+    struct fetch *fetch = source->fetch;
+    fetch->root = source->root;
+    fetch->teller = source;
+    fetch->phase = FETCH_ROOT;
+}
+
+bool transfer_sources_find_root(struct fetch *fetch)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (transfer_source_usable(source) && source->has_root && !is_bad_root(fetch, &source->root)) {
+            follow_root_of(source);
+            return true;
+        }
+    }
+    return false;
+}
+
 void transfer_source_have(struct source *source, const struct message *message)
 {
     struct fetch *fetch = source->fetch;
@@ -201,12 +221,8 @@ void transfer_source_have(struct source *source, const struct message *message)
         return;
     source->root = message->root;
     source->has_root = true;
-    if (fetch->phase == FETCH_FIND) {
-        fetch->root = message->root;
-        fetch->total_bytes = message->size_bytes;
-        fetch->teller = source;
-        fetch->phase = FETCH_ROOT;
-    }
+    if (fetch->phase == FETCH_FIND)
+        follow_root_of(source);
     bool same = fetch->phase == FETCH_LOOK || id_equal(&message->root, &fetch->root);
     enum source_state state = !same ? SOURCE_NONE : message->flags & MESSAGE_HAVE_WHOLE ? SOURCE_WHOLE : SOURCE_PARTIAL;
     if (state != source->state)
