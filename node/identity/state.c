@@ -116,7 +116,7 @@ static int note_issued(const struct identity *identity, const struct chain *chai
 
     OWNED(owned_fd) int lock = -1;
     OWNED(owned_fd) int fd = -1;
-    uint64_t entries, entry;
+    uint64_t entries = 0, entry = 0;
     int status = identity_state_lock(identity, &lock, err);
     if (status == 0)
         status = open_issued(identity, &fd, &entries, err);

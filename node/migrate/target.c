@@ -317,6 +317,8 @@ static void work_restore(void *arg)
     OWNED(owned_free) char *images = file_path("%s/final", target->work);
     int status = images ? unpack_volumes(target, err) : err_set(err, ERR_NOMEM, "no memory for a path");
     if (status == 0)
+        status = file_make_dirs(target->work, 0700, err);
+    if (status == 0)
         status = bundle_unpack_checkpoint(owner->config.store, &target->manifest, images, err);
     if (status == 0)
         status = runtime_restore(owner->config.runtime, &target->container, images, err);

@@ -131,7 +131,7 @@ lab_found() {
 lab_invite() {
     local node=$1
     shift
-    lab_in "$node" "$CMIG_BIN/cmig-node" invite --dir "$LAB_DIR/$node" "$@" | grep -o 'cmig://[^ ]*' | head -1
+    lab_in "$node" "$CMIG_BIN/cmig-node" invite --dir "$LAB_DIR/$node" "$@" 2>>"$LAB_DIR/$node.log" | grep -o 'cmig://[^ ]*' | head -1
 }
 
 lab_join() {
