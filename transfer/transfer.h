@@ -144,6 +144,7 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 
 /* ---- peers ---- */
 
+/* How an exchange reaches a peer. None of these may call the exchange. */
 struct exchange_link {
     /* As session_send. A failure makes the exchange treat the peer as gone until it is removed. */
     int (*send)(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes);
@@ -215,7 +216,8 @@ struct exchange_wish {
 };
 #define EXCHANGE_GIVE_UP_MS 20000
 
-/* Wish for an object. The wish ends with on_done or exchange_fetch_cancel. */
+/* Wish for an object. The wish ends with on_done or exchange_fetch_cancel, and `*ret_fetch` with it. Wishes for one
+ * object share a transfer, at the best priority and the longest patience of them. Call exchange_tick soon after. */
 int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *object,
                    const struct exchange_wish *wish, struct exchange_fetch **ret_fetch, struct err *err);
 /* A peer worth asking: a holder of the object or of an older version of it. `origin`: to be spared where others serve.

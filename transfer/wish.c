@@ -63,6 +63,11 @@ int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *
         TAILQ_INSERT_TAIL(&fetch->wishes, mine, link);
         if (give_up_ms > fetch->give_up_ms)
             fetch->give_up_ms = give_up_ms;
+        if (wish->priority < fetch->priority) {
+            fetch->priority = wish->priority;
+            TAILQ_REMOVE(&exchange->fetches, fetch, link);
+            insert_by_priority(exchange, fetch);
+        }
         if (is_new)
             transfer_fetch_step(fetch);
         *ret_fetch = mine;

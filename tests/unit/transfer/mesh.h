@@ -1,11 +1,13 @@
 /*
  * Nodes with real stores and exchanges in one process, joined by links with a rate and a delay, in virtual time.
- * Jobs run on the spot and are done a moment later. One seed gives one run.
+ * Jobs run on the spot, or on a thread each, and are done a moment later in the order in which they were submitted. One
+ * seed gives one run.
  */
 #pragma once
 
 #include "tests/test.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +25,11 @@
 struct mesh_job {
     STAILQ_ENTRY(mesh_job)
     link;
+    job_work_cb work;
     job_done_cb done;
     void *arg;
+    bool threaded;
+    pthread_t thread;
 };
 
 struct mesh_message {
@@ -76,6 +81,7 @@ struct mesh {
     uint64_t now_us;
     uint64_t rate; /* bytes/s that a node sends */
     uint64_t delay_us;
+    bool threads;
     unsigned n_nodes;
     unsigned n_links;
     struct mesh_node nodes[MESH_NODES];
@@ -92,12 +98,21 @@ static inline uint64_t mesh_clock(void *ctx)
     return 1000000 + mesh_ms(ctx);
 }
 
+static inline void *mesh_work(void *arg)
+{
+    struct mesh_job *job = arg;
+    job->work(job->arg);
+    return NULL;
+}
+
 static inline void mesh_submit(void *ctx, job_work_cb work, job_done_cb done, void *arg)
 {
     struct mesh_node *node = ctx;
     struct mesh_job *job = calloc(1, sizeof *job);
-    work(arg);
-    *job = (struct mesh_job){.done = done, .arg = arg};
+    *job = (struct mesh_job){.work = work, .done = done, .arg = arg};
+    job->threaded = node->mesh->threads && pthread_create(&job->thread, NULL, mesh_work, job) == 0;
+    if (!job->threaded)
+        work(arg);
     STAILQ_INSERT_TAIL(&node->jobs, job, link);
 }
 
@@ -275,6 +290,8 @@ static inline void mesh_run_jobs(struct mesh_node *node)
     while (!STAILQ_EMPTY(&node->jobs)) {
         struct mesh_job *job = STAILQ_FIRST(&node->jobs);
         STAILQ_REMOVE_HEAD(&node->jobs, link);
+        if (job->threaded)
+            pthread_join(job->thread, NULL);
         job->done(job->arg);
         free(job);
     }
