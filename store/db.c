@@ -375,8 +375,8 @@ static int fill_page(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct walk *walk = ctx;
     buf_clear(&walk->page);
-    struct store_span key;
-    struct store_span value;
+    struct store_span key = {0};
+    struct store_span value = {0};
     struct store_span from = {walk->from, walk->from_len};
     bool after = walk->after;
     int more;

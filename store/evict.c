@@ -155,7 +155,7 @@ static int lack(struct store *store, uint64_t bytes, uint64_t *ret_lack, struct 
     store->unchecked_bytes += bytes;
     if (store->floor_bytes == 0 || (store->unchecked_bytes < FLOOR_CHECK_BYTES && bytes < FLOOR_CHECK_BYTES))
         return 0;
-    uint64_t left;
+    uint64_t left = 0;
     int status = disk_free(store, &left, err);
     if (status < 0)
         return status;

@@ -238,7 +238,7 @@ int store_rows_pack_del(struct store_db_txn *txn, uint64_t number, struct err *e
 
 int store_rows_place_in(struct store_db_txn *txn, const struct store_place *place, struct err *err)
 {
-    struct store_pack_row row;
+    struct store_pack_row row = {0};
     int got = store_rows_pack_get(txn, place->pack, &row, err);
     if (got < 0)
         return got;
@@ -262,7 +262,7 @@ int store_rows_place_out(struct store_db_txn *txn, const struct store_place *pla
 {
     if (place->pack == 0)
         return 0;
-    struct store_pack_row row;
+    struct store_pack_row row = {0};
     int got = store_rows_pack_get(txn, place->pack, &row, err);
     if (got != 1)
         return got;
