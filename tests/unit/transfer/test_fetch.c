@@ -216,8 +216,8 @@ static bool long_piece(struct mesh_link *link, uint8_t type, uint8_t *data, size
     return true;
 }
 
-/* faults 33, 34: a bit flipped, the right chunk under a wrong index, a wrong length: the sender is named and the rest comes
- * from others */
+/* faults 33, 34: a bit flipped, the right chunk under a wrong index, a wrong length: the sender is named and the rest
+ * comes from others */
 static void test_fetch__liar_is_named_and_dropped(void **state)
 {
     (void)state;
