@@ -118,6 +118,21 @@ static bool add_volumes(const struct runtime_config *config, json_t *mounts)
     return true;
 }
 
+/* What a resolver reads, for the network is the host's: copies that runtime_stage_mount puts into the bundle. Before
+ * the volumes, so that one on /etc hides them and is not written to. */
+static bool add_host_files(const struct runtime_config *config, json_t *mounts)
+{
+    static const char *const names[] = {"resolv.conf", "hosts"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        OWNED(owned_free) char *source = file_path("%s/%s", config->bundle, names[i]);
+        OWNED(owned_free) char *destination = file_path("/etc/%s", names[i]);
+        if (!source || !destination ||
+            json_array_append_new(mounts, bind_mount(source, destination, "ro", "noexec")) < 0)
+            return false;
+    }
+    return true;
+}
+
 static json_t *mounts(const struct runtime_config *config)
 {
     OWNED(owned_json) json_t *array = json_array();
@@ -125,7 +140,7 @@ static json_t *mounts(const struct runtime_config *config)
         json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:o}", "destination", system_mounts[i].destination,
                                                "type", system_mounts[i].type, "source", system_mounts[i].type,
                                                "options", strings(system_mounts[i].options)));
-    if (!add_volumes(config, array))
+    if (!add_host_files(config, array) || !add_volumes(config, array))
         return NULL;
     /* A mount of the file alone: the container can write the log, but not put another thing in its place. */
     json_array_append_new(array, bind_mount(config->log, LOG_PATH, "rw", "noexec"));

@@ -10,7 +10,7 @@
 
 struct runtime_config {
     const struct runtime_spec *spec; /* whole; borrowed, as all */
-    const char *bundle;              /* with rootfs in it; absolute, as all paths */
+    const char *bundle;              /* with rootfs, resolv.conf and hosts in it; absolute, as all paths */
     const char *log;                 /* a file that the container's user may write */
     const char *exec_helper;
     const char *volumes_dir;

@@ -14,6 +14,7 @@
 #include "node/runtime/config.h"
 
 #define OWNER_SIZE 64
+#define HOST_FILE_MAX_BYTES (1u << 20) /* of /etc/resolv.conf, /etc/hosts */
 
 int runtime_stage_image(struct runtime *runtime, const struct id *manifest, struct image **ret_image, struct err *err)
 {
@@ -96,6 +97,19 @@ static int make_volumes(struct runtime *runtime, const struct runtime_spec *spec
     return 0;
 }
 
+/* Empty where the host has none: the mounts of a container are the same on every node. */
+static int copy_host_file(const struct runtime_bundle *bundle, const char *name, struct err *err)
+{
+    OWNED(owned_free) char *source = file_path("/etc/%s", name);
+    OWNED(owned_free) char *target = file_path("%s/%s", bundle->bundle, name);
+    OWNED(buf_release) struct buf content = BUF(HOST_FILE_MAX_BYTES);
+    if (!source || !target)
+        return err_set(err, ERR_NOMEM, "no memory for a path");
+    if (file_read(source, &content, NULL) < 0)
+        buf_clear(&content);
+    return file_write_atomic(target, content.data, content.len, 0644, err);
+}
+
 static int write_config(struct runtime *runtime, struct runtime_entry *entry, struct err *err)
 {
     if (access(runtime->options.exec_helper, X_OK) < 0)
@@ -122,6 +136,10 @@ int runtime_stage_mount(struct runtime *runtime, struct runtime_entry *entry, st
         status = make_volumes(runtime, &entry->container->spec, err);
     if (status == 0)
         status = runtime_bundle_mount(&entry->bundle, image, runtime->layers_dir, err);
+    if (status == 0)
+        status = copy_host_file(&entry->bundle, "resolv.conf", err);
+    if (status == 0)
+        status = copy_host_file(&entry->bundle, "hosts", err);
     return status < 0 ? status : write_config(runtime, entry, err);
 }
 

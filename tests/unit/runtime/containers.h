@@ -90,7 +90,13 @@ static void peer_open(struct machine *machine, struct peer *peer, const char *na
     OWNED(owned_free) char *store_dir = file_path("%s/store", peer->dir);
     ASSERT_OK(file_make_dirs(peer->dir, 0700, &err), err);
     const struct store_options store_options = {.dir = store_dir, .clock = clock_system()};
-    ASSERT_OK(store_open(&store_options, &peer->store, &err), err);
+    /* A program that a killed node was just starting has the node's files open until it becomes that program. */
+    int status = store_open(&store_options, &peer->store, &err);
+    for (int waited_ms = 0; status == ERR_BUSY && waited_ms < WAIT_MS; waited_ms += WAIT_STEP_MS) {
+        usleep(WAIT_STEP_MS * 1000);
+        status = store_open(&store_options, &peer->store, &err);
+    }
+    ASSERT_OK(status, err);
     const struct runtime_options options = {
         .dir = peer->dir,
         .runc = "runc",

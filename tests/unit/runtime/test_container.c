@@ -5,7 +5,9 @@ static void test_container__runs_says_and_ends(void **state)
 {
     MACHINE(state)
     struct peer *a = &machine->a;
-    struct guid id = run(a, &(struct wish){.name = "hello", .script = "hostname; echo oops >&2; exit 3"});
+    struct guid id =
+        run(a, &(struct wish){.name = "hello",
+                              .script = "cat /etc/resolv.conf >/dev/null; hostname; echo oops >&2; exit 3"});
     assert_int_equal(runtime_count(a->runtime), 1);
     assert_int_equal(exit_code_of(a, "hello"), 3);
     char text[256];
@@ -246,6 +248,36 @@ static void test_container__end_while_the_daemon_is_away_is_noticed(void **state
     assert_no_trace(a, &id);
 }
 
+/* As an ordinary user all else works, and containers say what they want. */
+static void test_container__without_root_there_is_a_remedy(void **state)
+{
+    struct machine *machine = *state;
+    struct peer *a = &machine->a;
+    struct err err = {0};
+    if (geteuid() == 0) {
+        assert_int_equal(chown(machine->dir, 65534, 65534), 0);
+        assert_int_equal(seteuid(65534), 0);
+    }
+    strcpy(machine->criu, "criu");
+    peer_open(machine, a, "a");
+    import_image(machine, a);
+    OWNED(owned_container) struct runtime_container *none = NULL;
+    int status = try_run(a, &(struct wish){.name = "x", .script = "exit"}, &none, &err);
+    OWNED(owned_json) json_t *abilities = NULL;
+    ASSERT_OK(runtime_abilities(a->runtime, &abilities, NULL), err);
+    OWNED(owned_free) char *path = NULL;
+    int made = runtime_volume_path(a->runtime, &volume, true, &path, NULL);
+    peer_close(a);
+    if (getuid() == 0)
+        assert_int_equal(seteuid(0), 0);
+    assert_int_equal(status, ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "root"));
+    assert_true(json_is_false(json_object_get(abilities, "containers")));
+    assert_non_null(strstr(json_string_value(json_object_get(abilities, "why")), "root"));
+    assert_int_equal(made, 0);
+    assert_true(file_exists(path));
+}
+
 static void test_container__abilities_are_told(void **state)
 {
     MACHINE(state)
@@ -280,6 +312,7 @@ int main(void)
         CONTAINER_TEST(test_container__lives_on_without_the_daemon),
         CONTAINER_TEST(test_container__left_frozen_is_found_and_thawed),
         CONTAINER_TEST(test_container__end_while_the_daemon_is_away_is_noticed),
+        CONTAINER_TEST(test_container__without_root_there_is_a_remedy),
         CONTAINER_TEST(test_container__abilities_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -65,7 +65,6 @@ static void assert_restore_fails(struct peer *peer, const struct guid *id, const
     OWNED(owned_container) struct runtime_container *container = get(peer, "count");
     assert_int_equal(container->state, RUNTIME_OUTGOING);
     assert_int_equal(container->pid, 0);
-    assert_does_not_run(peer);
     assert_int_equal(runtime_resume(peer->runtime, id, 1, &err), ERR_CONFLICT);
 }
 
@@ -109,7 +108,7 @@ static void test_runc__images_do_not_configure(void **state)
     }
     ASSERT_OK(runtime_restore(a->runtime, &id, images, &err), err);
     OWNED(owned_free) char *descriptors = file_path("%s/descriptors.json", images);
-    char text[4096];
+    char text[65536];
     read_text(descriptors, text, sizeof text);
     assert_null(strstr(text, "pipe"));
     OWNED(owned_free)
@@ -180,7 +179,7 @@ static void test_runc__killed_while_dumping_is_one_or_the_other(void **state)
     size_t gone = 0;
     for (useconds_t k = 0; k < 6; k++) {
         OWNED(owned_free) char *images = file_path("%s/killed-%u", machine->dir, (unsigned)k);
-        kill_during(machine, dump_deed, &id, images, k * 4000);
+        kill_during(machine, dump_deed, &id, images, k * k * 3000);
         if (state_of(a, "count") == RUNTIME_OUTGOING) {
             gone++;
             ASSERT_OK(runtime_restore(a->runtime, &id, images, &err), err);
@@ -201,8 +200,8 @@ static void test_runc__killed_while_restoring_does_not_run(void **state)
     struct guid id = run_counter(machine, COUNTER);
     OWNED(owned_free) char *images = checkpoint(machine, a, &id, "1", false);
     long stopped_at = count_of(a);
-    for (useconds_t k = 0; k < 5; k++) {
-        kill_during(machine, restore_deed, &id, images, k * 40000);
+    for (useconds_t k = 0; k < 4; k++) {
+        kill_during(machine, restore_deed, &id, images, k * 50000);
         assert_int_equal(state_of(a, "count"), RUNTIME_OUTGOING);
         usleep(60000);
         assert_int_equal(count_of(a), stopped_at);
@@ -220,7 +219,7 @@ static void test_runc__killed_while_resuming_can_be_repeated(void **state)
     struct err err = {0};
     struct guid id = run_counter(machine, COUNTER);
     OWNED(owned_free) char *images = NULL;
-    for (useconds_t k = 0; k < 4; k++) {
+    for (useconds_t k = 0; k < 3; k++) {
         free(images);
         char name[16];
         snprintf(name, sizeof name, "resume-%u", (unsigned)k);
