@@ -105,7 +105,9 @@ lab_daemon() {
     local node=$1 flags
     shift
     mapfile -t flags < <(lab_flags "$node")
-    lab_in "$node" "$CMIG_BIN/cmig-node" "$@" "${flags[@]}" >>"$LAB_DIR/$node.log" 2>&1 </dev/null 3>&- &
+    # Not through a function: $! has to be the daemon's own pid.
+    nsenter --net="/run/netns/$(lab_ns "$node")" -- "$CMIG_BIN/cmig-node" "$@" "${flags[@]}" \
+        >>"$LAB_DIR/$node.log" 2>&1 </dev/null 3>&- &
     LAB_PID[$node]=$!
     lab_wait 20 lab_cmig "$node" status || {
         lab_say "node $node did not start:"
