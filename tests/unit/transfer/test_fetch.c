@@ -5,8 +5,12 @@
 #include <unistd.h>
 
 #include "node/base/scope.h"
+#include "transfer/exchange.h"
 
 #define MIB (1u << 20)
+#ifndef N_TROUBLES
+#define N_TROUBLES 6
+#endif
 
 static void test_fetch__from_one(void **state)
 {
@@ -659,6 +663,65 @@ static void test_fetch__outstanding_is_bounded(void **state)
     mesh_free(mesh);
 }
 
+/* Holders come, go, stop, lie and crawl at random; one of them is honest and stays. Whatever happens, the object
+ * arrives, and nothing is left that is counted as under way. */
+static void run_trouble(uint64_t seed)
+{
+    enum { HOLDERS = 5 };
+    struct mesh *mesh = mesh_new(HOLDERS + 1);
+    struct rng rng = rng_seeded(&seed);
+    mesh->rate = 8u << 20;
+    OWNED(owned_free) uint8_t *data = mesh_bytes(6 * MIB, seed);
+    struct mesh_link *links[HOLDERS];
+    struct id object = {0};
+    struct mesh_wish wish;
+    for (unsigned i = 0; i < HOLDERS; i++)
+        object = mesh_put(&mesh->nodes[i], data, 6 * MIB);
+    mesh_fetch(mesh, HOLDERS, &object, &wish);
+    for (unsigned i = 0; i < HOLDERS; i++) {
+        links[i] = mesh_join(mesh, HOLDERS, i);
+        mesh_ask(&wish, links[i], false);
+    }
+    mesh->nodes[0].slow = 8;
+    uint64_t start = mesh_ms(mesh);
+    while (!wish.done && mesh_ms(mesh) < start + 60000) {
+        unsigned i = 1 + (unsigned)rng_below(&rng, HOLDERS - 1);
+        uint64_t dice = rng_below(&rng, 400);
+        if (dice == 0)
+            mesh->nodes[i].slow = 1 + rng_below(&rng, 30);
+        if (dice == 1)
+            links[i]->back->meddle = rng_below(&rng, 4) ? NULL : flip_bits;
+        if (dice == 2)
+            links[i]->back->meddle = stop_after;
+        if (dice == 3 && links[i]->up)
+            mesh_cut(links[i]);
+        if (dice == 4 && !links[i]->up && mesh->n_links + 2 < MESH_LINKS) {
+            links[i] = mesh_join(mesh, HOLDERS, i);
+            mesh_ask(&wish, links[i], rng_below(&rng, 2));
+        }
+        mesh_step(mesh);
+    }
+    assert_true(wish.done);
+    assert_int_equal(wish.status, 0);
+    assert_true(mesh_has(&mesh->nodes[HOLDERS], &object, data, 6 * MIB));
+    assert_int_equal(wish.stats.fetched_bytes, 6 * MIB);
+    assert_int_equal(mesh->nodes[HOLDERS].exchange->fetch_bytes, 0);
+    for (unsigned i = 0; i < HOLDERS; i++) {
+        if (links[i]->up)
+            assert_int_equal(links[i]->peer->asking.asked_bytes, 0);
+    }
+    mesh_free(mesh);
+}
+
+static void test_fetch__random_trouble(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= N_TROUBLES; seed++) {
+        print_message("seed %llu\n", (unsigned long long)seed);
+        run_trouble(seed);
+    }
+}
+
 /* faults 27: a peer that asks for more than its share at once is told to wait */
 static void test_fetch__too_many_requests(void **state)
 {
@@ -719,6 +782,7 @@ int main(void)
         cmocka_unit_test(test_fetch__resumes_after_a_kill),
         cmocka_unit_test(test_fetch__priority),
         cmocka_unit_test(test_fetch__outstanding_is_bounded),
+        cmocka_unit_test(test_fetch__random_trouble),
         cmocka_unit_test(test_fetch__too_many_requests),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
