@@ -1,11 +1,16 @@
 /*
  * What the rooms of the exchange share: the exchange itself, its peers, jobs on the store, and recipes in memory.
  *
- *   exchange.c  peers come and go, messages to the right room, time       recipes.c   recipes that are in memory
- *   serve.c     answers WANT, PIECES and RUN                              maps.c      answers MAP, learns recipes for it
- *   wish.c      where fetches begin and end, who is told what             fetch.c     their phases; the recipe's way here
- *   sources.c   who has what of a fetch                                   schedule.c  which peer is asked for which run
- *   receive.c   pieces as they arrive                                     verify.c    chunks that are right, and liars
+ *   exchange.c  peers come and go, messages to the right room, time
+ *   recipes.c   recipes that are in memory
+ *   serve.c     answers WANT, PIECES and RUN
+ *   maps.c      answers MAP, learns recipes for it
+ *   wish.c      where fetches begin and end, who is told what
+ *   fetch.c     the phases of a fetch, and the recipe's way here
+ *   sources.c   who has what of a fetch
+ *   schedule.c  which peer is asked for which run, when, how much
+ *   receive.c   pieces as they arrive
+ *   verify.c    chunks that are right, and liars
  *
  * Everything runs on the thread that owns the exchange, but for the `work` of jobs, which touches only the job.
  */

@@ -9,7 +9,7 @@
 
 #define MIB (1u << 20)
 #ifndef N_TROUBLES
-#define N_TROUBLES 6
+#define N_TROUBLES 3
 #endif
 
 static void test_fetch__from_one(void **state)
