@@ -59,7 +59,7 @@ int store_batch_note(struct store_batch *batch, enum store_piece_type type, cons
         return status;
     }
     batch->entries[batch->count++] = (struct store_batch_entry){.type = type, .id = *id, .place = *place, .pack = pack};
-    batch->bytes += store_place_bytes(place);
+    batch->bytes += store_rows_place_bytes(place);
     return 0;
 }
 

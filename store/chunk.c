@@ -20,7 +20,7 @@ static uint64_t splitmix64(uint64_t *state)
     return z ^ z >> 31;
 }
 
-void store_chunker_init(struct store_chunker *chunker, enum store_chunking chunking)
+void store_chunk_init(struct store_chunker *chunker, enum store_chunking chunking)
 {
     *chunker = (struct store_chunker){.chunking = chunking};
     uint64_t state = GEAR_SEED;
@@ -120,7 +120,7 @@ static size_t scan_pages(struct store_chunker *chunker, const uint8_t *chunk, si
     return 0;
 }
 
-size_t store_chunker_scan(struct store_chunker *chunker, const uint8_t *chunk, size_t len_bytes)
+size_t store_chunk_scan(struct store_chunker *chunker, const uint8_t *chunk, size_t len_bytes)
 {
     return chunker->chunking == STORE_CHUNKING_PAGES ? scan_pages(chunker, chunk, len_bytes)
                                                      : scan_archive(chunker, chunk, len_bytes);

@@ -29,10 +29,10 @@ struct store_chunker {
     uint64_t gear[256];
 };
 
-void store_chunker_init(struct store_chunker *chunker, enum store_chunking chunking);
+void store_chunk_init(struct store_chunker *chunker, enum store_chunking chunking);
 
 /* `chunk` is everything since the last cut, len_bytes of it so far (any amount beyond STORE_CHUNK_MAX_BYTES is not
  * looked at). Returns the length of the chunk if its end is among them, and forgets it; 0 if more bytes are needed.
  * Called again with the same bytes and more behind them, it goes on where it stopped. At the end of the object the rest
  * is the last chunk. */
-size_t store_chunker_scan(struct store_chunker *chunker, const uint8_t *chunk, size_t len_bytes);
+size_t store_chunk_scan(struct store_chunker *chunker, const uint8_t *chunk, size_t len_bytes);

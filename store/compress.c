@@ -12,18 +12,18 @@
 #define SAVED_SHIFT 5
 #define PRESSED_MAX_BYTES (LIMIT_CHUNK_BYTES - (LIMIT_CHUNK_BYTES >> SAVED_SHIFT))
 
-struct store_press {
+struct store_compress {
     ZSTD_CCtx *context; /* owned */
     unsigned skip_next; /* how many to skip after the next failure */
     unsigned skip_left;
     uint8_t out[PRESSED_MAX_BYTES];
 };
 
-OWNED_DEFINE(owned_press, struct store_press, store_press_free)
+OWNED_DEFINE(owned_press, struct store_compress, store_compress_free)
 
-int store_press_new(struct store_press **ret_press, struct err *err)
+int store_compress_new(struct store_compress **ret_press, struct err *err)
 {
-    OWNED(owned_press) struct store_press *press = calloc(1, sizeof *press);
+    OWNED(owned_press) struct store_compress *press = calloc(1, sizeof *press);
     if (press)
         press->context = ZSTD_createCCtx();
     if (!press || !press->context)
@@ -32,7 +32,7 @@ int store_press_new(struct store_press **ret_press, struct err *err)
     return 0;
 }
 
-void store_press_free(struct store_press *press)
+void store_compress_free(struct store_compress *press)
 {
     if (!press)
         return;
@@ -40,7 +40,7 @@ void store_press_free(struct store_press *press)
     free(press);
 }
 
-const uint8_t *store_press_chunk(struct store_press *press, const void *data, size_t len_bytes, size_t *ret_len)
+const uint8_t *store_compress_chunk(struct store_compress *press, const void *data, size_t len_bytes, size_t *ret_len)
 {
     if (press->skip_left > 0) {
         press->skip_left--;
@@ -60,7 +60,7 @@ const uint8_t *store_press_chunk(struct store_press *press, const void *data, si
     return press->out;
 }
 
-int store_press_undo(const void *data, size_t len_bytes, void *ret_data, size_t raw_bytes, struct err *err)
+int store_compress_undo(const void *data, size_t len_bytes, void *ret_data, size_t raw_bytes, struct err *err)
 {
     if (raw_bytes > LIMIT_CHUNK_BYTES)
         return err_set(err, ERR_CORRUPT, "a compressed chunk claims %zu bytes", raw_bytes);

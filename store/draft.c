@@ -9,7 +9,6 @@
 #include "store/read.h"
 #include "store/tree.h"
 
-#define DRAFT_HERE SIZE_MAX
 /* At the end of the leaf that passes this, what has gathered is committed: 512 MiB of new data in the average. */
 #define COMMIT_CHUNKS 8192
 
@@ -87,7 +86,7 @@ static int add_leaves(struct store_db_txn *txn, struct store_draft *draft, struc
 {
     for (size_t i = 0; i < draft->leaf_count; i++) {
         const struct store_draft_leaf *leaf = &draft->leaves[i];
-        if (leaf->entry == DRAFT_HERE)
+        if (leaf->entry == STORE_DRAFT_HERE)
             continue;
         struct store_batch_entry *entry = &draft->batch.entries[leaf->entry];
         int used = store_tree_add_leaf(txn, &leaf->id, &entry->place, draft->chunks + leaf->first_chunk,
@@ -106,7 +105,7 @@ static int write_commit(struct store_db_txn *txn, void *ctx, struct err *err)
     int status = store_batch_place_chunks(&draft->batch, txn, true, err);
     if (status == 0)
         status = add_leaves(txn, draft, err);
-    if (status == 0 && commit->with_root && commit->root_entry != DRAFT_HERE) {
+    if (status == 0 && commit->with_root && commit->root_entry != STORE_DRAFT_HERE) {
         struct store_batch_entry *entry = &draft->batch.entries[commit->root_entry];
         int used = store_tree_add_root(txn, &draft->root_id, &entry->place, &draft->root, err);
         entry->used = used == 1;
@@ -148,18 +147,18 @@ static int write_node(struct store_draft *draft, const struct store_record *reco
         here = status;
         *ret_entry = draft->batch.count - 1;
     } else {
-        *ret_entry = DRAFT_HERE;
+        *ret_entry = STORE_DRAFT_HERE;
     }
     return here < 0 ? here : 0;
 }
 
 /* Two equal leaves of one object: the first of them is in the batch or here. */
-static size_t pending_leaf(const struct store_draft *draft, const struct id *id)
+static bool is_pending(const struct store_draft *draft, const struct id *id)
 {
     for (size_t i = 0; i < draft->leaf_count; i++)
         if (id_equal(&draft->leaves[i].id, id))
-            return i;
-    return SIZE_MAX;
+            return true;
+    return false;
 }
 
 static int note_leaf(struct store_draft *draft, const struct id *id, size_t entry, size_t count, struct err *err)
@@ -190,8 +189,8 @@ static int end_leaf(struct store_draft *draft, struct err *err)
     struct store_record record = {
         .type = STORE_PIECE_LEAF, .raw_bytes = (uint32_t)bytes.len, .stored_bytes = (uint32_t)bytes.len};
     crypto_sha256(bytes.data, bytes.len, &record.id);
-    size_t entry = DRAFT_HERE;
-    if (pending_leaf(draft, &record.id) != SIZE_MAX)
+    size_t entry = STORE_DRAFT_HERE;
+    if (is_pending(draft, &record.id))
         status = store_gc_hold(draft->store, &record.id, err);
     else
         status = write_node(draft, &record, &bytes, &entry, err);
@@ -259,10 +258,10 @@ int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk,
 }
 
 static int write_chunk(struct store_draft *draft, const struct store_chunk *chunk, const void *data,
-                       struct store_press *press, struct err *err)
+                       struct store_compress *press, struct err *err)
 {
     size_t pressed_len = chunk->length;
-    const uint8_t *pressed = press ? store_press_chunk(press, data, chunk->length, &pressed_len) : NULL;
+    const uint8_t *pressed = press ? store_compress_chunk(press, data, chunk->length, &pressed_len) : NULL;
     struct store_record record = {.type = STORE_PIECE_CHUNK,
                                   .encoding = pressed ? STORE_ZSTD : STORE_RAW,
                                   .id = chunk->id,
@@ -271,7 +270,7 @@ static int write_chunk(struct store_draft *draft, const struct store_chunk *chun
     return store_batch_write(&draft->batch, &record, pressed ? pressed : data, err);
 }
 
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_press *press,
+int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_compress *press,
                     struct err *err)
 {
     struct store_chunk chunk = {.length = (uint32_t)len_bytes};

@@ -10,9 +10,12 @@
 #include "store/batch.h"
 #include "store/compress.h"
 
+#define STORE_DRAFT_HERE SIZE_MAX
+
 struct store_draft_leaf {
     struct id id;
-    size_t entry;       /* in the batch, or DRAFT_HERE: it was in the store already */
+    size_t
+        entry; /* in the batch, or STORE_DRAFT_HERE: it needs no record, being in the store or earlier in this draft */
     size_t first_chunk; /* in `chunks` */
     size_t chunk_count;
 };
@@ -44,7 +47,7 @@ void store_draft_init(struct store_draft *draft, struct store *store);
 void store_draft_release(struct store_draft *draft);
 
 /* The next chunk and its bytes, which are written unless they are here. press may be NULL. */
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_press *press,
+int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_compress *press,
                     struct err *err);
 /* The next chunk, by name: it is here or is to come. */
 int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk, struct err *err);

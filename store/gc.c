@@ -132,7 +132,7 @@ static int free_orphan(struct pass *pass, struct store_db_txn *txn, enum store_p
         if (status == 0)
             status = store_rows_piece_del(txn, type, id, err);
         if (row.place.pack != 0)
-            pass->freed_bytes += store_place_bytes(&row.place);
+            pass->freed_bytes += store_rows_place_bytes(&row.place);
     }
     pass->freed++;
     pass->work++;

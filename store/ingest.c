@@ -15,7 +15,7 @@ struct store_ingest {
     enum store_chunking chunking;
     struct store_chunker chunker;
     struct store_draft draft;
-    struct store_press *press;           /* owned */
+    struct store_compress *press;        /* owned */
     struct crypto_sha256 *hash;          /* owned; of the whole */
     size_t held_bytes;                   /* in `held` */
     bool broken;                         /* a write failed: what was cut is no longer the stream */
@@ -42,10 +42,10 @@ int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunk
     made->hash = NULL;
     made->held_bytes = 0;
     made->broken = false;
-    store_chunker_init(&made->chunker, chunking);
+    store_chunk_init(&made->chunker, chunking);
     store_draft_init(&made->draft, store);
     OWNED(owned_ingest) struct store_ingest *ingest = made;
-    status = store_press_new(&ingest->press, err);
+    status = store_compress_new(&ingest->press, err);
     if (status == 0)
         status = crypto_sha256_new(&ingest->hash, err);
     if (status < 0)
@@ -59,7 +59,7 @@ int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunk
 static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, size_t *ret_used, struct err *err)
 {
     if (ingest->held_bytes == 0) { /* the usual case for large writes: no copy */
-        size_t cut = store_chunker_scan(&ingest->chunker, data, len);
+        size_t cut = store_chunk_scan(&ingest->chunker, data, len);
         if (cut > 0) {
             *ret_used = cut;
             return store_draft_add(&ingest->draft, data, cut, ingest->press, err);
@@ -71,7 +71,7 @@ static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, si
     size_t before = ingest->held_bytes;
     ingest->held_bytes += part;
     *ret_used = part;
-    size_t cut = store_chunker_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
+    size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
     if (cut == 0)
         return 0;
     int status = store_draft_add(&ingest->draft, ingest->held, cut, ingest->press, err);
@@ -125,7 +125,7 @@ static int add_rest(struct store_ingest *ingest, struct err *err)
     size_t used;
     int status = 0;
     while (status == 0 && ingest->held_bytes > 0) {
-        size_t cut = store_chunker_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
+        size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
         used = cut > 0 ? cut : ingest->held_bytes;
         status = store_draft_add(&ingest->draft, ingest->held, used, ingest->press, err);
         ingest->held_bytes -= used;
@@ -170,7 +170,7 @@ void store_ingest_free(struct store_ingest *ingest)
     if (!ingest)
         return;
     store_draft_release(&ingest->draft);
-    store_press_free(ingest->press);
+    store_compress_free(ingest->press);
     crypto_sha256_free(ingest->hash);
     free(ingest);
 }

@@ -96,7 +96,7 @@ void store_objects_demote(struct store *store, const struct id *digest, const st
     int status = store_db_update(store->db, demote, &demotion, NULL);
     if (status < 0 || !demotion.forgot)
         return;
-    store->live_bytes -= store_place_bytes(place);
+    store->live_bytes -= store_rows_place_bytes(place);
     store_gc_run(store, NULL);
 }
 

@@ -31,7 +31,7 @@ static void checksum(const uint8_t *head, uint8_t ret_check[8])
     memcpy(ret_check, digest.b, 8);
 }
 
-void store_record_encode(const struct store_record *record, uint8_t ret_head[STORE_RECORD_HEAD_BYTES])
+void store_pack_encode_head(const struct store_record *record, uint8_t ret_head[STORE_RECORD_HEAD_BYTES])
 {
     wire_store_u32(ret_head, RECORD_MAGIC);
     ret_head[4] = (uint8_t)record->type;
@@ -45,12 +45,12 @@ void store_record_encode(const struct store_record *record, uint8_t ret_head[STO
     checksum(ret_head, ret_head + CHECKED_BYTES);
 }
 
-size_t store_record_max_bytes(enum store_piece_type type)
+size_t store_pack_max_bytes(enum store_piece_type type)
 {
     return type == STORE_PIECE_ROOT ? STORE_ROOT_MAX_BYTES : LIMIT_CHUNK_BYTES;
 }
 
-bool store_record_decode(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct store_record *ret_record)
+bool store_pack_decode_head(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct store_record *ret_record)
 {
     uint8_t check[8];
     if (wire_load_u32(head) != RECORD_MAGIC)
@@ -69,7 +69,7 @@ bool store_record_decode(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct sto
     memcpy(record.id.b, head + 8, ID_BYTES);
     if (record.type < STORE_PIECE_CHUNK || record.type > STORE_PIECE_ROOT || record.encoding > STORE_ZSTD)
         return false;
-    if (record.raw_bytes > store_record_max_bytes(record.type) || record.stored_bytes > record.raw_bytes)
+    if (record.raw_bytes > store_pack_max_bytes(record.type) || record.stored_bytes > record.raw_bytes)
         return false;
     *ret_record = record;
     return true;
@@ -156,7 +156,7 @@ int store_pack_write(struct store_pack *pack, const struct store_record *record,
                      struct err *err)
 {
     uint8_t head[STORE_RECORD_HEAD_BYTES];
-    store_record_encode(record, head);
+    store_pack_encode_head(record, head);
     int status = write_record(pack, head, body, record->stored_bytes, offset, err);
     if (status < 0)
         store_pack_punch(pack, offset, STORE_RECORD_HEAD_BYTES + record->stored_bytes, NULL);
@@ -272,7 +272,7 @@ static int record_at(struct scan *scan, uint64_t at, struct store_record *ret_re
     const uint8_t *head = look(scan, at, STORE_RECORD_HEAD_BYTES, &have, err);
     if (!head)
         return -1;
-    return store_record_decode(head, ret_record) &&
+    return store_pack_decode_head(head, ret_record) &&
            scan->end - at - STORE_RECORD_HEAD_BYTES >= ret_record->stored_bytes;
 }
 

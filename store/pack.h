@@ -30,11 +30,11 @@ struct store_record {
     uint64_t time_ms; /* wall time for roots, else 0 */
 };
 
-void store_record_encode(const struct store_record *record, uint8_t ret_head[STORE_RECORD_HEAD_BYTES]);
+void store_pack_encode_head(const struct store_record *record, uint8_t ret_head[STORE_RECORD_HEAD_BYTES]);
 /* False if it is no head, is damaged or breaks a limit. */
-bool store_record_decode(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct store_record *ret_record);
+bool store_pack_decode_head(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct store_record *ret_record);
 /* The most raw bytes a piece of this type may have. */
-size_t store_record_max_bytes(enum store_piece_type type);
+size_t store_pack_max_bytes(enum store_piece_type type);
 
 struct store_pack {
     uint64_t number;

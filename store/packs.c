@@ -248,7 +248,7 @@ static int append(struct store *store, const struct store_record *record, const 
 {
     struct store_place place = {
         .stored_bytes = record->stored_bytes, .raw_bytes = record->raw_bytes, .encoding = record->encoding};
-    uint64_t bytes = store_place_bytes(&place);
+    uint64_t bytes = store_rows_place_bytes(&place);
     int status = store_evict_make_room(store, bytes, err);
     if (status < 0)
         return status;
@@ -283,7 +283,7 @@ int store_packs_append(struct store *store, const struct store_record *record, c
 void store_packs_settle_record(struct store *store, struct store_pack *pack, const struct store_place *place,
                                bool committed)
 {
-    uint64_t bytes = store_place_bytes(place);
+    uint64_t bytes = store_rows_place_bytes(place);
     if (committed)
         store->live_bytes += bytes;
     else /* should it fail, the next start or fsck finds it */

@@ -19,7 +19,7 @@ int store_decode(enum store_encoding encoding, const void *data, size_t len_byte
                  struct err *err)
 {
     if (encoding == STORE_ZSTD)
-        return store_press_undo(data, len_bytes, ret_data, raw_bytes, err);
+        return store_compress_undo(data, len_bytes, ret_data, raw_bytes, err);
     if (encoding != STORE_RAW)
         return err_set(err, ERR_CORRUPT, "a chunk has the unknown encoding %d", (int)encoding);
     if (len_bytes != raw_bytes)

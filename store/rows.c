@@ -22,7 +22,7 @@ static struct store_span span(const void *data, size_t len)
     return (struct store_span){.data = data, .len = len};
 }
 
-uint64_t store_place_bytes(const struct store_place *place)
+uint64_t store_rows_place_bytes(const struct store_place *place)
 {
     return STORE_RECORD_HEAD_BYTES + place->stored_bytes;
 }
@@ -64,7 +64,7 @@ int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, c
         .refs = wire_load_u64(value.data + 28),
     };
     /* Buffers are sized by type and limit, so that a damaged row may not ask for more. */
-    size_t max = store_record_max_bytes(type);
+    size_t max = store_pack_max_bytes(type);
     if (ret_row->place.raw_bytes > max || ret_row->place.stored_bytes > max || ret_row->place.encoding > STORE_ZSTD)
         return bad_row("piece", err);
     return 1;
@@ -244,8 +244,8 @@ int store_rows_place_in(struct store_db_txn *txn, const struct store_place *plac
         return got;
     if (got == 0)
         return err_set(err, ERR_INTERNAL, "pack %llx is written but not in the index", (unsigned long long)place->pack);
-    uint64_t end = place->offset + store_place_bytes(place);
-    row.live_bytes += store_place_bytes(place);
+    uint64_t end = place->offset + store_rows_place_bytes(place);
+    row.live_bytes += store_rows_place_bytes(place);
     if (row.size_bytes < end)
         row.size_bytes = end;
     return store_rows_pack_put(txn, &row, err);
@@ -266,7 +266,7 @@ int store_rows_place_out(struct store_db_txn *txn, const struct store_place *pla
     int got = store_rows_pack_get(txn, place->pack, &row, err);
     if (got != 1)
         return got;
-    uint64_t bytes = store_place_bytes(place);
+    uint64_t bytes = store_rows_place_bytes(place);
     row.live_bytes -= bytes < row.live_bytes ? bytes : row.live_bytes;
     int status = store_rows_pack_put(txn, &row, err);
     if (status < 0)

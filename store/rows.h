@@ -19,7 +19,7 @@ struct store_place {
     enum store_encoding encoding;
 };
 /* Of the whole record, head included. */
-uint64_t store_place_bytes(const struct store_place *place);
+uint64_t store_rows_place_bytes(const struct store_place *place);
 
 struct store_piece_row {
     struct store_place place;

@@ -30,7 +30,8 @@
 
 struct store;
 
-/* What an object is for decides when it is evicted (store/evict.h): cheapest to lose first. Numbers are on disk. */
+/* What an object is for decides when it is evicted (may_evict in store/evict.c): cheapest to lose first. The numbers
+ * are on disk. */
 enum store_kind {
     STORE_CACHE = 1,      /* kept only because it passed by: a proxy's transit, a page of a mirror */
     STORE_CHECKPOINT = 2, /* memory images; a cache as well: the container itself is the truth */
@@ -125,7 +126,7 @@ int store_object_set_replicas(struct store *store, const struct id *digest, uint
 typedef int (*store_object_cb)(const struct store_object_info *info, void *ctx);
 int store_object_each(struct store *store, store_object_cb cb, void *ctx, struct err *err);
 
-/* Free at least want_bytes, if the rules of store/evict.h allow; *ret_freed is what was freed. */
+/* Free at least want_bytes, if may_evict in store/evict.c allows; *ret_freed is what was freed. */
 int store_evict(struct store *store, uint64_t want_bytes, uint64_t *ret_freed, struct err *err);
 
 /* ---- pins ---- */

@@ -11,12 +11,12 @@ struct cuts {
 static void cut_all(enum store_chunking chunking, const uint8_t *bytes, size_t len, size_t step, struct cuts *ret_cuts)
 {
     struct store_chunker chunker;
-    store_chunker_init(&chunker, chunking);
+    store_chunk_init(&chunker, chunking);
     ret_cuts->count = 0;
     size_t start = 0;
     size_t end = 0;
     while (start < len) {
-        size_t cut = store_chunker_scan(&chunker, bytes + start, end - start);
+        size_t cut = store_chunk_scan(&chunker, bytes + start, end - start);
         if (cut == 0 && end == len)
             cut = len - start;
         if (cut > 0)
@@ -33,7 +33,7 @@ static void test_chunk__cuts_do_not_depend_on_write_sizes(void **state)
     size_t len = 1500000;
     uint8_t *bytes = fixture_bytes(1, len);
     memset(bytes + 500000, 0, 300000);
-    for (int chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
+    for (enum store_chunking chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
         struct cuts whole;
         cut_all(chunking, bytes, len, len, &whole);
         assert_true(whole.count > 10);
@@ -111,7 +111,7 @@ static void test_chunk__cuts_are_golden(void **state)
     (void)state;
     size_t len = 4u << 20;
     uint8_t *bytes = fixture_bytes(5, len);
-    for (int chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
+    for (enum store_chunking chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
         struct cuts cuts;
         cut_all(chunking, bytes, len, len, &cuts);
         struct id digest;

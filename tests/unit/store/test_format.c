@@ -30,7 +30,7 @@ static void test_format__record(void **state)
     uint8_t bytes[256];
     size_t len = read_example("record", bytes, sizeof bytes);
     struct store_record record;
-    assert_true(store_record_decode(bytes, &record));
+    assert_true(store_pack_decode_head(bytes, &record));
     assert_int_equal(record.type, STORE_PIECE_CHUNK);
     assert_int_equal(record.stored_bytes, 3);
     assert_int_equal(len, STORE_RECORD_HEAD_BYTES + 3);
@@ -38,11 +38,11 @@ static void test_format__record(void **state)
     crypto_sha256("abc", 3, &id);
     assert_true(id_equal(&id, &record.id));
     uint8_t again[STORE_RECORD_HEAD_BYTES];
-    store_record_encode(&record, again);
+    store_pack_encode_head(&record, again);
     assert_memory_equal(again, bytes, sizeof again);
     for (size_t i = 0; i < sizeof again; i++) { /* no bit of a head may change unnoticed */
         bytes[i] ^= 1;
-        assert_false(store_record_decode(bytes, &record));
+        assert_false(store_pack_decode_head(bytes, &record));
         bytes[i] ^= 1;
     }
 }

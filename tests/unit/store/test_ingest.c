@@ -40,7 +40,7 @@ static void test_ingest__recipe_does_not_depend_on_write_sizes(void **state)
     uint8_t *bytes = fixture_bytes(7, len);
     memset(bytes + 200000, 0, 150000);
     static const size_t steps[] = {1, 2, 3, 7, 15, 4096, 600000};
-    for (int chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
+    for (enum store_chunking chunking = STORE_CHUNKING_ARCHIVE; chunking <= STORE_CHUNKING_PAGES; chunking++) {
         struct id root = {0};
         for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
             struct store_ingest *ingest;
