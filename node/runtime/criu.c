@@ -15,11 +15,12 @@
 #define EXPLAIN_LINES 3
 #define EXPLAIN_LINE_BYTES 120
 
-/* tcp-close: connections of the host's network cannot move; the container sees them end. file-locks: or a container
+/* tcp-close, skip-in-flight: connections of the host's network cannot move, nor can half-open ones that nobody has
+ * accepted yet; the container sees them end. file-locks: or a container
  * that holds one could not be dumped. ghost-limit: files that are open but unlinked travel in the images, 1 MiB by
  * default. leave-stopped: CRIU sends SIGSTOP to each task before it lets go of it, so none runs before it is told to.
  */
-#define FOR_BOTH "tcp-close\nfile-locks\nghost-limit 67108864\nmanage-cgroups ignore\n"
+#define FOR_BOTH "tcp-close\nskip-in-flight\nfile-locks\nghost-limit 67108864\nmanage-cgroups ignore\n"
 
 int runtime_criu_prepare(const char *bundle, enum criu_operation operation, struct err *err)
 {
