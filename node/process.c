@@ -38,7 +38,7 @@ bool process_logs_to_journal(const char *stream)
 void process_prepare(const struct config *config)
 {
     char workers[16];
-    umask(077);
+    umask(022); /* runc makes mount points under it; what is the node's own names its modes, beneath a 0700 directory */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* the terminal that it was started from may go */
     raise_descriptors();
