@@ -170,8 +170,6 @@ int runtime_incoming(struct runtime *runtime, const struct runtime_container *co
     if (status < 0)
         return status;
     status = runtime_stage_make(runtime, entry, err);
-    if (status == 0)
-        status = runtime_table_save(runtime, entry, entry->container, err);
     if (status == 0) {
         runtime_table_give(runtime, entry);
         return 0;

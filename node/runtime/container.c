@@ -42,21 +42,18 @@ static int new_container(struct runtime *runtime, const struct runtime_spec *spe
 
 static int start(struct runtime *runtime, struct runtime_entry *entry, struct err *err)
 {
+    char id[GUID_TEXT_SIZE];
+    guid_text(&entry->container->id, id);
+    pid_t pid = 0;
     int status = runtime_stage_make(runtime, entry, err);
-    struct runtime_container next = *entry->container;
-    if (status == 0)
-        status = runtime_table_save(runtime, entry, &next, err);
     if (status == 0)
         status = runtime_stage_mount(runtime, entry, err);
-    if (status < 0)
-        return status;
-    char id[GUID_TEXT_SIZE];
-    pid_t pid;
-    status = runtime->driver->ops->create(runtime->driver, guid_text(&next.id, id), entry->bundle.bundle, &pid, err);
+    if (status == 0)
+        status = runtime->driver->ops->create(runtime->driver, id, entry->bundle.bundle, &pid, err);
     if (status < 0)
         return status;
     runtime_table_set_pid(runtime, entry, pid);
-    next = *entry->container;
+    struct runtime_container next = *entry->container;
     next.state = RUNTIME_RUNNING;
     next.started_ms = clock_wall_ms(&runtime->options.clock);
     return runtime_table_save(runtime, entry, &next, err);

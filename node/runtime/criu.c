@@ -12,8 +12,8 @@
 #include "node/base/scope.h"
 
 #define LOG_TAIL_BYTES 65536
-#define EXPLAIN_LINES 3
-#define EXPLAIN_LINE_BYTES 120
+#define EXPLAIN_LINES 2 /* the first says why, the next what that prevented */
+#define EXPLAIN_LINE_BYTES 110
 
 /* tcp-close, skip-in-flight: connections of the host's network cannot move, nor can half-open ones that nobody has
  * accepted yet; the container sees them end. file-locks: or a container
@@ -67,20 +67,17 @@ void runtime_criu_explain(const char *bundle, enum criu_operation operation, str
     OWNED(owned_free) char *tail = malloc(LOG_TAIL_BYTES + 1);
     if (!err || !path || !tail || read_tail(path, tail) == 0)
         return;
-    const char *errors[EXPLAIN_LINES] = {NULL}; /* a ring: the last ones are kept */
+    size_t used = strlen(err->text);
     size_t count = 0;
     char *rest = tail;
-    for (char *line; (line = strsep(&rest, "\n"));) {
+    for (char *line; count < EXPLAIN_LINES && used < sizeof err->text && (line = strsep(&rest, "\n"));) {
         const char *error = error_of(line);
-        if (error)
-            errors[count++ % EXPLAIN_LINES] = error;
-    }
-    size_t used = strlen(err->text);
-    for (size_t i = count > EXPLAIN_LINES ? count - EXPLAIN_LINES : 0; i < count && used < sizeof err->text; i++) {
-        const char *error = errors[i % EXPLAIN_LINES];
+        if (!error)
+            continue;
         char clean[EXPLAIN_LINE_BYTES];
         log_text(error, strlen(error), clean, sizeof clean);
         used += (size_t)snprintf(err->text + used, sizeof err->text - used, "; %s", clean);
+        count++;
     }
     if (used < sizeof err->text)
         snprintf(err->text + used, sizeof err->text - used, "; see '%s'", path);

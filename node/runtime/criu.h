@@ -20,5 +20,6 @@ enum criu_operation { CRIU_DUMP, CRIU_RESTORE };
 /* Write the configuration and empty the work directory. */
 int runtime_criu_prepare(const char *bundle, enum criu_operation operation, struct err *err);
 
-/* Append the last lines that name an error in the log of the bundle's last operation, and where the whole log is. */
+/* Append to the text of a set error what CRIU's log of the bundle's last operation names as errors, towards its end,
+ * and where the whole log is. */
 void runtime_criu_explain(const char *bundle, enum criu_operation operation, struct err *err);

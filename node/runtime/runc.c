@@ -59,7 +59,8 @@ static struct runc *runc_of(struct driver *driver)
 
 /* ---- running it ---- */
 
-/* The text of the last error in runc's messages (logfmt lines), or its last line, fit to be shown. */
+/* The first line of the last error in runc's messages (logfmt, so a "\\n" within it is two characters), or the last of
+ * its lines, fit to be shown. */
 static void explain(struct buf *messages, char *text, size_t text_size)
 {
     const char *all = buf_str(messages);
@@ -68,7 +69,9 @@ static void explain(struct buf *messages, char *text, size_t text_size)
         last = at + 5;
     size_t len = strcspn(last, "\n");
     const char *quote = memrchr(last, '"', len);
-    log_text(last, quote ? (size_t)(quote - last) : len, text, text_size);
+    len = quote ? (size_t)(quote - last) : len;
+    const char *second = memmem(last, len, "\\n", 2);
+    log_text(last, second ? (size_t)(second - last) : len, text, text_size);
 }
 
 static int lock_shared(const struct runc *runc, int *ret_fd, struct err *err)
@@ -123,7 +126,7 @@ static int run(const struct runc *runc, const struct command *command, struct er
         return err_wrap(err, "install runc, or set 'runc' in the configuration");
     if (status < 0 || exit_code == 0)
         return status;
-    char why[300];
+    char why[200];
     explain(&messages, why, sizeof why);
     return err_set(err, ERR_IO, "runc %s failed (exit %d): %s", command->args[0], exit_code, why);
 }

@@ -169,7 +169,7 @@ int runtime_writable_path(struct runtime *runtime, const struct guid *id, char *
 
 /* Dump the container into `images_dir` (made, 0700, its files 0600; must not exist). With leave_running it goes on
  * afterwards; without, it is gone when this returns 0 and its state is OUTGOING. On failure it runs as before, nothing
- * of images_dir is left, and the error has the last lines of CRIU's log. A process killed in the middle finds it
+ * of images_dir is left, and the error has what CRIU's log names as errors. A process killed in the middle finds it
  * RUNNING, or OUTGOING and gone, on its next runtime_open.
  * *ret_frozen_ms (may be NULL) is how long its tasks stood still, as far as they could see a clock: from the freezing
  * to the thaw. */
@@ -182,7 +182,7 @@ int runtime_incoming(struct runtime *runtime, const struct runtime_container *co
 
 /* Restore from images_dir (a dump of a container with this id, from here or elsewhere) and leave every task stopped;
  * volumes and writable part must already be what they were at the dump. The state stays INCOMING or OUTGOING. What an
- * earlier restore has left is killed first. On failure nothing runs and the error has the last lines of CRIU's log.
+ * earlier restore has left is killed first. On failure nothing runs and the error has what CRIU's log names as errors.
  * The configuration comes from the record and this node's policy alone, but the memory, the credentials and the open
  * files of the tasks are what the images say, restored as root: they must come from who was allowed to run it. */
 int runtime_restore(struct runtime *runtime, const struct guid *id, const char *images_dir, struct err *err);

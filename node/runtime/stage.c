@@ -67,15 +67,18 @@ int runtime_stage_make(struct runtime *runtime, struct runtime_entry *entry, str
     OWNED(owned_image) struct image *image = NULL;
     int status = runtime_stage_image(runtime, &container->spec.manifest, &image, err);
     if (status == 0)
+        status = runtime_bundle_make(&entry->bundle, container->spec.uid, container->spec.gid, err);
+    /* Before the pins: after a kill there is someone to take them back. */
+    if (status == 0)
+        status = runtime_table_save(runtime, entry, container, err);
+    if (status == 0)
         status = pin(runtime, container, image, true, err);
     if (status < 0)
         return status;
     pthread_rwlock_rdlock(&runtime->layers);
     status = image_unpack_layers(runtime->options.store, image, runtime->layers_dir, err);
     pthread_rwlock_unlock(&runtime->layers);
-    if (status < 0)
-        return status;
-    return runtime_bundle_make(&entry->bundle, container->spec.uid, container->spec.gid, err);
+    return status;
 }
 
 /* One that is made here belongs to the container's user, who could not write it otherwise. */

@@ -10,7 +10,7 @@
 /* The image of this manifest, which needs no name any more. ERR_NOTFOUND. */
 int runtime_stage_image(struct runtime *runtime, const struct id *manifest, struct image **ret_image, struct err *err);
 
-/* Once per container: pin the image's objects, unpack its layers, make its directories. */
+/* Once per container: make its directories, write its record, pin the image's objects, unpack its layers. */
 int runtime_stage_make(struct runtime *runtime, struct runtime_entry *entry, struct err *err);
 /* Before each start: make volumes that are not there, mount the overlay, write config.json. */
 int runtime_stage_mount(struct runtime *runtime, struct runtime_entry *entry, struct err *err);

@@ -205,7 +205,8 @@ int runtime_table_save(struct runtime *runtime, struct runtime_entry *entry, con
     if (status < 0)
         return status;
     runtime_lock(runtime);
-    *entry->container = *next;
+    if (next != entry->container)
+        *entry->container = *next;
     runtime_unlock(runtime);
     return 0;
 }
