@@ -157,26 +157,35 @@ bool file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-static int remove_children(int dir_fd, dev_t device, unsigned depth, struct err *err);
+static int remove_children(int dir_fd, unsigned depth, struct err *err);
 
-static int remove_entry(int parent_fd, const char *name, dev_t device, unsigned depth, struct err *err)
+/* st_dev would not tell a bind mount of the same file system. */
+static int look_at_entry(int parent_fd, const char *name, struct statx *stx, struct err *err)
 {
-    struct stat st;
-    if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, stx) < 0)
         return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look at '%s'", name);
-    if (S_ISDIR(st.st_mode)) {
-        if (st.st_dev != device)
-            return err_set(err, ERR_BUSY, "'%s' is a mount point; it is left alone", name);
+    if (stx->stx_attributes & STATX_ATTR_MOUNT_ROOT)
+        return err_set(err, ERR_BUSY, "'%s' is a mount point; it is left alone", name);
+    return 1;
+}
+
+static int remove_entry(int parent_fd, const char *name, unsigned depth, struct err *err)
+{
+    struct statx stx;
+    int status = look_at_entry(parent_fd, name, &stx, err);
+    if (status <= 0)
+        return status;
+    if (S_ISDIR(stx.stx_mode)) {
         if (depth >= TREE_MAX_DEPTH)
             return err_set(err, ERR_LIMIT, "'%s' lies more than %d directories deep", name, TREE_MAX_DEPTH);
         OWNED(owned_fd) int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0)
             return err_errno(err, errno, "cannot open directory '%s'", name);
-        int status = remove_children(fd, device, depth + 1, err);
+        status = remove_children(fd, depth + 1, err);
         if (status < 0)
             return status;
     }
-    if (unlinkat(parent_fd, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 && errno != ENOENT)
+    if (unlinkat(parent_fd, name, S_ISDIR(stx.stx_mode) ? AT_REMOVEDIR : 0) < 0 && errno != ENOENT)
         return err_errno(err, errno, "cannot remove '%s'", name);
     return 0;
 }
@@ -187,7 +196,7 @@ static void owned_dir(DIR **dir)
         closedir(*dir);
 }
 
-static int remove_children(int dir_fd, dev_t device, unsigned depth, struct err *err)
+static int remove_children(int dir_fd, unsigned depth, struct err *err)
 {
     int copy = fcntl(dir_fd, F_DUPFD_CLOEXEC, 0);
     OWNED(owned_dir) DIR *dir = copy < 0 ? NULL : fdopendir(copy);
@@ -199,7 +208,7 @@ static int remove_children(int dir_fd, dev_t device, unsigned depth, struct err 
     for (struct dirent *entry; (entry = readdir(dir));) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        int status = remove_entry(dir_fd, entry->d_name, device, depth, err);
+        int status = remove_entry(dir_fd, entry->d_name, depth, err);
         if (status < 0)
             return status;
     }
@@ -208,10 +217,7 @@ static int remove_children(int dir_fd, dev_t device, unsigned depth, struct err 
 
 int file_remove_tree_at(int dir_fd, const char *name, struct err *err)
 {
-    struct stat st;
-    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look at '%s'", name);
-    int status = remove_entry(dir_fd, name, st.st_dev, 0, err);
+    int status = remove_entry(dir_fd, name, 0, err);
     return status < 0 ? err_wrap(err, "cannot remove '%s'", name) : 0;
 }
 

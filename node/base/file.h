@@ -34,8 +34,8 @@ int file_sync_dir(const char *path, struct err *err);
 /* Like mkdir -p; new directories get `mode`. */
 int file_make_dirs(const char *path, mode_t mode, struct err *err);
 bool file_exists(const char *path);
-/* Remove a tree beneath and including `path`, without following links or crossing into another mount;
- * what is not there is fine. */
+/* Remove a tree beneath and including `path`, without following links. What is not there is fine; a mount point, also
+ * one of the same file system, is ERR_BUSY and untouched. */
 int file_remove_tree(const char *path, struct err *err);
 /* The same for the entry `name` (no slash) of a directory. */
 int file_remove_tree_at(int dir_fd, const char *name, struct err *err);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,6 +55,30 @@ static void test_file__remove_tree_stays_inside(void **state)
     assert_int_equal(file_make_dirs(canary, 0700, &err), ERR_EXISTS);
 }
 
+/* A bind mount of the same file system has the same st_dev, and is somebody else's all the same. */
+static void test_file__remove_tree_leaves_mounts(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    OWNED(owned_free) char *tree = file_path("%s/mounted", dir);
+    OWNED(owned_free) char *point = file_path("%s/mounted/a/b", dir);
+    OWNED(owned_free) char *outside = file_path("%s/elsewhere", dir);
+    OWNED(owned_free) char *canary = file_path("%s/elsewhere/canary", dir);
+    assert_int_equal(file_make_dirs(point, 0700, &err), 0);
+    assert_int_equal(file_make_dirs(outside, 0700, &err), 0);
+    assert_int_equal(file_write_atomic(canary, "c", 1, 0600, &err), 0);
+    if (geteuid() != 0 || mount(outside, point, NULL, MS_BIND, NULL) < 0) {
+        print_message("SKIPPED test_file__remove_tree_leaves_mounts: cannot mount\n");
+        skip();
+    }
+    int beneath = file_remove_tree(tree, &err), itself = file_remove_tree(point, &err);
+    assert_int_equal(umount(point), 0);
+    assert_int_equal(beneath, ERR_BUSY);
+    assert_int_equal(itself, ERR_BUSY);
+    assert_true(file_exists(canary));
+    assert_int_equal(file_remove_tree(tree, &err), 0);
+}
+
 static void test_file__errors_carry_context(void **state)
 {
     (void)state;
@@ -88,6 +113,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_file__atomic_write_replaces_whole_files),
         cmocka_unit_test(test_file__remove_tree_stays_inside),
+        cmocka_unit_test(test_file__remove_tree_leaves_mounts),
         cmocka_unit_test(test_file__errors_carry_context),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
