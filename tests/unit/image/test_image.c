@@ -1,11 +1,6 @@
 /* Images from everywhere and back: import, names, unpacked layers, export, adoption. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-// clang-format off
-#include <cmocka.h>
-// clang-format on
+#include "tests/test.h"
+
 #include <errno.h>
 #include <sys/file.h>
 #include <sys/xattr.h>

@@ -1,11 +1,6 @@
 /* Packing and unpacking among friends: round trips, determinism, live trees, overlays, updates. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-// clang-format off
-#include <cmocka.h>
-// clang-format on
+#include "tests/test.h"
+
 #include <errno.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -188,6 +183,41 @@ static void test_archive__round_trip(void **state)
     assert_true(same_bytes(&tar, &again));
     pack(in(&scratch, "copy", ""), false, &after, NULL);
     assert_true(same_bytes(&tar, &after));
+    scratch_remove(&scratch);
+}
+
+struct seen {
+    char names[1000];
+    unsigned count;
+    unsigned stop_at;
+};
+
+static int see(void *ctx, const struct store_archive_entry *entry)
+{
+    struct seen *seen = ctx;
+    snprintf(seen->names + strlen(seen->names), sizeof seen->names - strlen(seen->names), "%s(%llu) ", entry->path,
+             (unsigned long long)entry->size_bytes);
+    return ++seen->count == seen->stop_at;
+}
+
+/* The order of names is that of their bytes, directory by directory. */
+static void test_archive__order(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    struct err err = {0};
+    scratch_make(&scratch);
+    const char *names[] = {"b", "a.b", "B", "\xc3\xa9", "a/x", "Z", "a/.y"};
+    assert_int_equal(mkdir(in(&scratch, "tree", ""), 0755), 0);
+    assert_int_equal(mkdir(in(&scratch, "tree", "a"), 0755), 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        put(in(&scratch, "tree", names[i]), "", 0);
+    OWNED(buf_release) struct buf tar = TAR();
+    pack(in(&scratch, "tree", ""), false, &tar, NULL);
+    struct feed feed = {.data = tar.data, .len = tar.len};
+    struct seen seen = {0};
+    assert_int_equal(store_archive_scan(feed_read, &feed, see, &seen, &err), 0);
+    assert_string_equal(seen.names, ".(0) B(0) Z(0) a(0) a/.y(0) a/x(0) a.b(0) b(0) \xc3\xa9(0) ");
     scratch_remove(&scratch);
 }
 
@@ -747,6 +777,29 @@ static void test_archive__update_trusts_size_and_time(void **state)
     scratch_remove(&scratch);
 }
 
+/* Two names of one file become two files, and the mode of one is not the mode of the other. */
+static void test_archive__update_parts_hard_links(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    scratch_make(&scratch);
+    const char *names[] = {"f", "g"};
+    assert_int_equal(mkdir(in(&scratch, "tree", ""), 0755), 0);
+    for (size_t i = 0; i < 2; i++) {
+        put(in(&scratch, "tree", names[i]), "same", 4);
+        assert_int_equal(chmod(in(&scratch, "tree", names[i]), i ? 0644 : 0600), 0);
+        set_time(in(&scratch, "tree", names[i]), 1700000000, 1);
+    }
+    OWNED(buf_release) struct buf tar = TAR();
+    pack(in(&scratch, "tree", ""), false, &tar, NULL);
+    assert_int_equal(mkdir(in(&scratch, "copy", ""), 0700), 0);
+    put(in(&scratch, "copy", "f"), "same", 4);
+    set_time(in(&scratch, "copy", "f"), 1700000000, 1);
+    assert_int_equal(link(in(&scratch, "copy", "f"), in(&scratch, "copy", "g")), 0);
+    assert_update_makes_equal(&scratch, "copy", &tar, NULL);
+    scratch_remove(&scratch);
+}
+
 /* Attributes of kept files follow too, and those that the archive lacks go. */
 static void test_archive__update_attributes(void **state)
 {
@@ -778,20 +831,6 @@ static void test_archive__update_attributes(void **state)
 }
 
 /* ---- the rest of the header ---- */
-
-struct seen {
-    char names[1000];
-    unsigned count;
-    unsigned stop_at;
-};
-
-static int see(void *ctx, const struct store_archive_entry *entry)
-{
-    struct seen *seen = ctx;
-    snprintf(seen->names + strlen(seen->names), sizeof seen->names - strlen(seen->names), "%s(%llu) ", entry->path,
-             (unsigned long long)entry->size_bytes);
-    return ++seen->count == seen->stop_at;
-}
 
 static void test_archive__writer_and_scan(void **state)
 {
@@ -909,6 +948,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_archive__round_trip),
+        cmocka_unit_test(test_archive__order),
         cmocka_unit_test(test_archive__golden_bytes),
         cmocka_unit_test(test_archive__any_step),
         cmocka_unit_test(test_archive__attributes_and_acls),
@@ -926,6 +966,7 @@ int main(void)
         cmocka_unit_test(test_archive__overlay_redirects_are_refused),
         cmocka_unit_test(test_archive__update),
         cmocka_unit_test(test_archive__update_trusts_size_and_time),
+        cmocka_unit_test(test_archive__update_parts_hard_links),
         cmocka_unit_test(test_archive__update_attributes),
         cmocka_unit_test(test_archive__writer_and_scan),
         cmocka_unit_test(test_archive__abandoned_writer),

@@ -1,13 +1,9 @@
 /* What strangers put into archives (faults 63 to 73). Each case asserts the error, that nothing is left of the target,
  * and that the canary beside it is untouched. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-// clang-format off
-#include <cmocka.h>
-// clang-format on
+#include "tests/test.h"
+
 #include <errno.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
@@ -215,6 +211,70 @@ static void test_archive__hard_links_that_lead_out(void **state)
         tar_end(&tar);
         bool missing = strcmp(cases[i].target, "nodir/x") == 0;
         assert_refused_as(&tar, false, missing ? ERR_NOTFOUND : ERR_INVALID, cases[i].words);
+    }
+}
+
+/* faults 66: the link on the way is not the last part of the way */
+static void test_archive__hard_link_through_a_symlink_upwards(void **state)
+{
+    (void)state;
+    struct buf tar = TAR();
+    tar_symlink(&tar, "up", "..");
+    tar_hard_link(&tar, "stolen", "up/canary/bird");
+    assert_refused(&tar, "link, or no directory");
+}
+
+/* faults 66: in an update, what an older state has left is no target: it goes in the end */
+static void test_archive__hard_link_to_older_state(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    struct err err = {0};
+    scratch_make(&scratch);
+    assert_int_equal(mkdir(scratch.target, 0700), 0);
+    OWNED(owned_free) char *old = file_path("%s/old", scratch.target);
+    assert_int_equal(file_write_atomic(old, "x", 1, 0600, NULL), 0);
+    OWNED(buf_release) struct buf tar = TAR();
+    tar_hard_link(&tar, "new", "old");
+    tar_end(&tar);
+    struct feed feed = {.data = tar.data, .len = tar.len};
+    struct store_archive_unpack_options options = options_for(false);
+    options.update = true;
+    OWNED(owned_fd) int fd = open(scratch.target, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(store_archive_unpack(feed_read, &feed, fd, &options, NULL, &err), ERR_INVALID);
+    assert_non_null(strstr(err.text, "has not"));
+    scratch_remove(&scratch);
+}
+
+/* What is mounted inside the target is somebody else's, whoever names it: entry, directory or update. */
+static void test_archive__mounts_are_not_entered(void **state)
+{
+    (void)state;
+    const char *names[] = {"m/x", "m/sub/x", "other"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct scratch scratch;
+        struct err err = {0};
+        scratch_make(&scratch);
+        OWNED(owned_free) char *point = file_path("%s/m", scratch.target);
+        assert_int_equal(file_make_dirs(point, 0700, NULL), 0);
+        if (geteuid() != 0 || mount(scratch.canary, point, NULL, MS_BIND, NULL) < 0) {
+            print_message("SKIPPED test_archive__mounts_are_not_entered: cannot mount\n");
+            scratch_remove(&scratch);
+            skip();
+        }
+        OWNED(buf_release) struct buf tar = TAR();
+        tar_file(&tar, names[i], "bad");
+        tar_end(&tar);
+        struct feed feed = {.data = tar.data, .len = tar.len};
+        struct store_archive_unpack_options options = options_for(false);
+        options.update = true;
+        int fd = open(scratch.target, O_RDONLY | O_DIRECTORY);
+        int status = store_archive_unpack(feed_read, &feed, fd, &options, NULL, &err);
+        close(fd);
+        assert_int_equal(umount(point), 0);
+        assert_true(status < 0);
+        assert_true(scratch_canary_is_well(&scratch));
+        scratch_remove(&scratch);
     }
 }
 
@@ -775,6 +835,9 @@ int main(void)
         cmocka_unit_test(test_archive__directory_turns_into_link_in_update),
         cmocka_unit_test(test_archive__symlink_with_attributes),
         cmocka_unit_test(test_archive__hard_links_that_lead_out),
+        cmocka_unit_test(test_archive__hard_link_through_a_symlink_upwards),
+        cmocka_unit_test(test_archive__hard_link_to_older_state),
+        cmocka_unit_test(test_archive__mounts_are_not_entered),
         cmocka_unit_test(test_archive__hard_link_to_symlink),
         cmocka_unit_test(test_archive__hard_link_with_data),
         cmocka_unit_test(test_archive__deep_and_long_paths),
