@@ -27,7 +27,8 @@ struct moving {
     struct move_log log;
     uint64_t told;    /* events of the log that the client has got */
     uint64_t told_ms; /* when the last progress went out */
-    uv_timer_t timer; /* data: this */
+    uv_timer_t timer; /* data: this; of a container elsewhere */
+    bool has_timer;
 };
 
 static void free_moving(struct moving *moving)
@@ -45,7 +46,10 @@ static void on_timer_closed(uv_handle_t *handle)
 
 static void release(struct moving *moving)
 {
-    uv_close((uv_handle_t *)&moving->timer, on_timer_closed);
+    if (moving->has_timer)
+        uv_close((uv_handle_t *)&moving->timer, on_timer_closed);
+    else
+        free_moving(moving);
 }
 
 /* Before the stream has begun. */
@@ -229,6 +233,9 @@ static void start_there(struct moving *moving)
     static const struct api_request_ops ops = {.on_closed = on_remote_closed};
     char to[ID_HEX_SIZE];
     crypto_random(&moving->id, sizeof moving->id);
+    uv_timer_init(moving->node->loop, &moving->timer);
+    moving->timer.data = moving;
+    moving->has_timer = true;
     api_request_watch(moving->req, &ops, moving);
     ask(moving, "move.start",
         json_pack("{s:s, s:s}", "container", moving->container, "to", id_hex(&moving->target, to)), on_started, moving);
@@ -303,8 +310,6 @@ void handlers_container_migrate(void *ctx, struct api_request *req)
         free_moving(moving);
         return;
     }
-    uv_timer_init(node->loop, &moving->timer);
-    moving->timer.data = moving;
     if (moving->from) {
         mesh_find(node->mesh, moving->from, on_source_found, moving);
     } else {

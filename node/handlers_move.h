@@ -1,6 +1,5 @@
 /*
- * Migrations that one node asks of another: the phases as they pass, and the calls about them (docs/protocol.md,
- * "Moves"):
+ * Migrations that one node asks of another: the phases as they pass, and the calls about them:
  *
  *   move.start  {"id", "container", "to"}  -> {}           begin, unless this id was asked for before
  *   move.wait   {"id", "seen"}             -> {"phases": [{"number", "phase", "done_bytes", "total_bytes", "rate"}],
