@@ -59,7 +59,7 @@ static struct runc *runc_of(struct driver *driver)
 
 /* ---- running it ---- */
 
-/* The first line of the last error in runc's messages (logfmt, so a "\\n" within it is two characters), or the last of
+/* The first line of the last error in runc's messages (logfmt: a line end within it is written \n), or the last of
  * its lines, fit to be shown. */
 static void explain(struct buf *messages, char *text, size_t text_size)
 {
