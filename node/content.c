@@ -440,7 +440,7 @@ static json_t *candidate(const struct content *content, const struct dht_found *
                                          (json_int_t)cost.goodput_bytes_per_s, "failures", (int)cost.failures)
                              : json_null();
     return json_pack("{s:s, s:f, s:o, s:b, s:s}", "node", id_hex(&found->record.member, id), "claimed_cost",
-                     -found->record.score, "measured", measured, "chosen", 0, "reason",
+                     0 - found->record.score, "measured", measured, "chosen", 0, "reason",
                      id_equal(&found->record.member, mesh_self(content->mesh)) ? "it is here already"
                      : known ? "costs more by measurement than the chosen one"
                              : "not connected: nothing was measured yet");

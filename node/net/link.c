@@ -1,5 +1,6 @@
 #include "node/net/link.h"
 
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -10,6 +11,7 @@
 
 #define READ_BYTES (256u << 10)
 #define BACKLOG 128
+#define NOT_SENT_BYTES (256 << 10)
 #define LINGER_MS 2000 /* for the good-bye to leave before the connection is cut */
 
 /*
@@ -31,7 +33,8 @@ struct link {
     unsigned open_handles;
     struct session *session; /* owned */
     bool dialled;
-    bool ending; /* the session is over: close when what is queued has been written */
+    bool ending;         /* the session is over: close when what is queued has been written */
+    const char *end_why; /* static text; NULL: nothing special */
     bool any_node;
     struct id wanted; /* unless any_node: who was dialled */
     struct addr addr;
@@ -107,6 +110,23 @@ static void end_with_error(struct link *link, const struct err *err)
     end(link, err->text);
 }
 
+static void on_linger_over(uv_timer_t *timer)
+{
+    struct link *link = timer->data;
+    end(link, link->end_why ? link->end_why : "closed");
+}
+
+/* Cut a link from the loop, not from here: whoever sends is not to find it gone when the call returns. */
+static void end_soon(struct link *link, const char *static_why)
+{
+    if (link->state == LINK_CLOSING)
+        return;
+    link->ending = true;
+    if (!link->end_why)
+        link->end_why = static_why;
+    uv_timer_start(&link->timer, on_linger_over, 0, 0);
+}
+
 /* ---- writing ---- */
 
 static void flush(struct link *link);
@@ -143,18 +163,18 @@ static void flush(struct link *link)
             continue;
         }
         if (sent < 0 && sent != UV_EAGAIN) {
-            end(link, uv_strerror(sent));
+            end_soon(link, uv_strerror(sent));
             return;
         }
         link->writing_bytes = len;
         link->write.data = link;
         int status = uv_write(&link->write, (uv_stream_t *)&link->tcp, &buf, 1, on_written);
         if (status < 0)
-            end(link, uv_strerror(status));
+            end_soon(link, uv_strerror(status));
         return;
     }
-    if (link->ending && link->writing_bytes == 0 && link->state != LINK_CLOSING)
-        end(link, "closed");
+    if (link->ending && link->writing_bytes == 0)
+        end_soon(link, NULL);
 }
 
 /* ---- timers ---- */
@@ -163,7 +183,7 @@ static void on_timer(uv_timer_t *timer);
 
 static void arm(struct link *link)
 {
-    if (link->state == LINK_CLOSING)
+    if (link->state == LINK_CLOSING || link->ending)
         return;
     struct err err = {0};
     uint64_t now = now_of(link->owner);
@@ -173,18 +193,13 @@ static void arm(struct link *link)
         return;
     }
     flush(link);
-    if (link->state != LINK_CLOSING)
+    if (!link->ending)
         uv_timer_start(&link->timer, on_timer, wake > now ? wake - now : 1, 0);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
     arm(timer->data);
-}
-
-static void on_linger_over(uv_timer_t *timer)
-{
-    end(timer->data, "closed");
 }
 
 /* ---- the session's callbacks ---- */
@@ -337,10 +352,20 @@ static int begin_session(struct link *link, struct err *err)
     return status;
 }
 
+/* What waits for the network waits in the session, where what is urgent can overtake it, not in the kernel. */
+static void limit_kernel_queue(struct link *link)
+{
+    int fd = -1;
+    int most = NOT_SENT_BYTES;
+    if (uv_fileno((uv_handle_t *)&link->tcp, &fd) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
+}
+
 static void start_reading(struct link *link)
 {
     link->state = LINK_HANDSHAKE;
     uv_tcp_nodelay(&link->tcp, 1);
+    limit_kernel_queue(link);
     int status = uv_read_start((uv_stream_t *)&link->tcp, on_alloc, on_read);
     if (status < 0)
         end(link, uv_strerror(status));

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node/base/crypto.h"
@@ -11,9 +12,15 @@
 
 static int open_output(struct download *down, struct err *err)
 {
+    struct stat st;
     if (!down->path) {
         down->fd = STDOUT_FILENO;
         return 0;
+    }
+    /* A device or a pipe is written to; only what is or becomes a plain file is replaced as a whole. */
+    if (stat(down->path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        down->fd = open(down->path, O_WRONLY | O_CLOEXEC);
+        return down->fd < 0 ? err_errno(err, errno, "cannot write to '%s'", down->path) : 0;
     }
     down->part = file_path("%s.part", down->path);
     if (!down->part)
@@ -30,7 +37,7 @@ static int take_bytes(void *ctx, const void *data, size_t len, uint64_t total_by
     crypto_sha256_add(down->hash, data, len);
     down->bytes += len;
     progress_draw(&down->progress, down->what, down->bytes, total_bytes, 0, 0);
-    return file_write_all(down->fd, data, len, down->path ? down->part : "standard output", err);
+    return file_write_all(down->fd, data, len, down->path ? down->path : "standard output", err);
 }
 
 static int verify(struct download *down, const char *digest, struct err *err)
@@ -46,7 +53,7 @@ static int verify(struct download *down, const char *digest, struct err *err)
 /* Make the file appear under its name, durably. */
 static int publish(struct download *down, struct err *err)
 {
-    if (!down->path)
+    if (!down->part)
         return 0;
     int code = file_sync(down->fd, down->part, err);
     if (code < 0)
@@ -59,11 +66,10 @@ static int publish(struct download *down, struct err *err)
 static void release(struct download *down, bool failed)
 {
     progress_end(&down->progress);
-    if (down->part && down->fd >= 0) {
+    if (down->path && down->fd >= 0)
         close(down->fd);
-        if (failed)
-            unlink(down->part);
-    }
+    if (down->part && down->fd >= 0 && failed)
+        unlink(down->part);
     free(down->part);
     if (down->hash)
         crypto_sha256_free(down->hash);
