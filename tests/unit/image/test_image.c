@@ -420,19 +420,28 @@ static void test_image__deep_index(void **state)
 static void test_image__docker_paths_stay_inside(void **state)
 {
     struct world *world = *state;
-    const char *configs[] = {"../../canary/bird", "/etc/hostname", "link", "blobs", "nowhere"};
+    const struct {
+        const char *path;
+        int code;
+    } configs[] = {
+        {"../../canary/bird", ERR_NOTFOUND}, {"/etc/hostname", ERR_NOTFOUND},
+        {"blobs/link", ERR_NOTFOUND},        {"blobs", ERR_INVALID},
+        {"nowhere", ERR_NOTFOUND},           {"", ERR_NOTFOUND},
+    };
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
         struct err err = {0};
         OWNED(buf_release) struct buf docker = BUF(1u << 20), text = BUF(10000);
         tar_symlink(&docker, "blobs/link", "../../../canary/bird");
         text_of(&text, "[{\"Config\":\"%s\",\"RepoTags\":[\"x:1\"],\"Layers\":[\"../../canary/bird\"]}]",
-                strcmp(configs[i], "link") == 0 ? "blobs/link" : configs[i]);
+                configs[i].path);
         tar_bytes(&docker, "manifest.json", text.data, text.len);
         tar_end(&docker);
         OWNED(owned_free) char *path = file_path("%s/docker.tar", world->scratch.dir);
         write_text(path, docker.data, docker.len);
         int status = import_path(world, path, IMAGE_FORMAT_ANY, NULL, NULL, &err);
-        assert_true(status == ERR_NOTFOUND || status == ERR_INVALID);
+        if (status != configs[i].code)
+            print_message("'%s': %d %s\n", configs[i].path, status, err.text);
+        assert_int_equal(status, configs[i].code);
     }
 }
 
@@ -685,14 +694,14 @@ static char *layer_path(const struct world *world, const struct image *image, si
 
 static void test_image__unpack_layers(void **state)
 {
-    struct world *world = *state;
-    struct err err = {0};
-    struct stat st, again;
-    OWNED(owned_image) struct image *image = import_layout(world);
     if (geteuid() != 0) {
         print_message("SKIPPED test_image__unpack_layers: needs root\n");
         skip();
     }
+    struct world *world = *state;
+    struct err err = {0};
+    struct stat st, again;
+    OWNED(owned_image) struct image *image = import_layout(world);
     assert_int_equal(image_unpack_layers(world->store, image, world->layers, &err), 0);
     assert_int_equal(names_in(world->layers), 2);
     OWNED(owned_free) char *old = layer_path(world, image, 1, "etc/old");
@@ -731,14 +740,14 @@ static void test_image__hostile_layer(void **state)
 
 static void test_image__layers_gc(void **state)
 {
-    struct world *world = *state;
-    struct err err = {0};
-    size_t removed = 9;
-    OWNED(owned_image) struct image *image = import_layout(world);
     if (geteuid() != 0) {
         print_message("SKIPPED test_image__layers_gc: needs root\n");
         skip();
     }
+    struct world *world = *state;
+    struct err err = {0};
+    size_t removed = 9;
+    OWNED(owned_image) struct image *image = import_layout(world);
     assert_int_equal(image_unpack_layers(world->store, image, world->layers, &err), 0);
     char hex[ID_HEX_SIZE];
     OWNED(owned_free)
@@ -780,6 +789,45 @@ static void test_image__parse_is_strict(void **state)
         struct image *none;
         assert_int_equal(image_parse(text, cut, &none, &err), ERR_INVALID);
     }
+}
+
+/* One image has one manifest: what says the same in another way is refused. */
+static void test_image__parse_wants_canonical_form(void **state)
+{
+    struct world *world = *state;
+    OWNED(owned_image) struct image *image = import_layout(world);
+    OWNED(owned_free) char *text = manifest_text(world, image);
+    OWNED(owned_free) char *space = file_path("%s ", text);
+    OWNED(owned_free) char *extra = file_path("{\"aaaa\":1,%s", text + 1);
+    OWNED(owned_free) char *escaped = strdup(text);
+    OWNED(owned_free)
+    char *longer = file_path("%.*s\\u0061%s", (int)(strstr(text, "app:1") - text), text, strstr(text, "app:1") + 1);
+    char *other = strstr(escaped, "cmig image");
+    memcpy(other, "some image", 10);
+    const char *variants[] = {space, extra, escaped, longer};
+    for (size_t i = 0; i < 4; i++) {
+        struct err err = {0};
+        struct image *none;
+        assert_int_equal(image_parse(variants[i], strlen(variants[i]), &none, &err), ERR_INVALID);
+        assert_non_null(strstr(err.text, "canonical"));
+    }
+}
+
+/* A document whose bytes do not have the digest by which it is named is not read, however well it reads. */
+static void test_image__documents_have_their_digests(void **state)
+{
+    struct world *world = *state;
+    OWNED(buf_release) struct buf lower = BUF(1u << 20), upper = BUF(1u << 20), config = BUF(1u << 20);
+    make_layers(&lower, &upper);
+    make_config(&config, MACHINE_TEXT, &lower, &upper);
+    make_layout(world->layout, &(struct layout){0});
+    struct blob blob = blob_of(&config);
+    OWNED(owned_free) char *path = file_path("%s/blobs/sha256/%s", world->layout, blob.digest + 7);
+    *(char *)memmem(config.data, config.len, "1000:100", 8) = '0';
+    write_text(path, config.data, config.len);
+    struct err err = {0};
+    assert_int_equal(import_path(world, world->layout, IMAGE_FORMAT_OCI, NULL, NULL, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.text, "does not have its digest"));
 }
 
 /* faults 38: in our own manifest too */
@@ -835,6 +883,8 @@ int main(void)
         TEST(hostile_layer),
         TEST(layers_gc),
         TEST(parse_is_strict),
+        TEST(parse_wants_canonical_form),
+        TEST(documents_have_their_digests),
         TEST(parse_refuses_sums),
         cmocka_unit_test(test_image__formats_by_name),
     };
