@@ -418,7 +418,7 @@ static int take_whiteout(struct unpack *unpack, const char *path, struct err *er
         return store_place_refuse("it is a whiteout of no name", err);
     } else {
         memcpy(hidden, path, (size_t)(name - path));
-        strcpy(hidden + (name - path), name + 4);
+        memcpy(hidden + (name - path), name + 4, strlen(name + 4) + 1);
         status = hide(unpack, hidden, err);
     }
     return status < 0 ? status : 1;
