@@ -174,6 +174,8 @@ static void work_maintain(void *arg)
     struct err err;
     if (store_maintain(node->store, &err) < 0)
         log_warn("store", "upkeep failed why=\"%s\"", err.text);
+    if (runtime_maintain(node->runtime, &err) < 0)
+        log_warn("runtime", "upkeep failed why=\"%s\"", err.text);
 }
 
 static void on_maintained(void *arg)

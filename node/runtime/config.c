@@ -16,7 +16,9 @@
 OWNED_DEFINE(owned_json, json_t, json_decref)
 
 /* Those of `runc spec`. They hold in the container's user namespace only. */
-static const char *const capabilities[] = {"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE", NULL};
+static const char *const capabilities[] = {"CAP_AUDIT_WRITE", "CAP_CHOWN",  "CAP_DAC_OVERRIDE",
+                                           "CAP_FOWNER",      "CAP_KILL",   "CAP_NET_BIND_SERVICE",
+                                           "CAP_SETGID",      "CAP_SETUID", NULL};
 
 /* The network is the host's. No cgroup namespace: CRIU restores without a word about control groups. The user
  * namespace maps every id to itself: it bounds what root may do, and without it CRIU cannot read the limits of another
