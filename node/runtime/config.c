@@ -15,7 +15,8 @@
 
 OWNED_DEFINE(owned_json, json_t, json_decref)
 
-/* Those of `runc spec`. They hold in the container's user namespace only. */
+/* Those of `runc spec`, and what entry points need that change owners and then drop to a user. They hold in the
+ * container's user namespace only. */
 static const char *const capabilities[] = {"CAP_AUDIT_WRITE", "CAP_CHOWN",  "CAP_DAC_OVERRIDE",
                                            "CAP_FOWNER",      "CAP_KILL",   "CAP_NET_BIND_SERVICE",
                                            "CAP_SETGID",      "CAP_SETUID", NULL};
