@@ -169,7 +169,7 @@ static inline bool rig_find(const struct rig *rig, uint8_t type, const struct ri
 static inline void rig_answer(struct rig *rig, const struct rig_peer *peer, uint8_t request_type,
                               struct dht_message answer)
 {
-    struct dht_message request;
+    struct dht_message request = {0};
     assert_true(rig_find(rig, request_type, peer, &request));
     answer.transaction = request.transaction;
     rig_input(rig, peer, &answer);
