@@ -37,7 +37,7 @@ static void start(struct rig *rig, unsigned records, const struct rig_peer *peer
 
 static void answer(struct rig *rig, const struct rig_peer *peer, enum dht_store_status status)
 {
-    struct dht_message request, stored = {.type = DHT_STORED, .wait_ms = 1000};
+    struct dht_message request = {0}, stored = {.type = DHT_STORED, .wait_ms = 1000};
     assert_true(rig_find(rig, DHT_STORE, peer, &request));
     stored.record_count = request.record_count;
     memset(stored.status, (int)status, sizeof stored.status);
