@@ -111,7 +111,7 @@ int store_root_decode(const void *data, size_t len_bytes, struct store_root *ret
     wire_init(&wire, data, len_bytes);
     uint32_t magic = wire_get_u32(&wire);
     uint8_t chunking = wire_get_u8(&wire);
-    uint8_t reserved = wire_get_u8(&wire) | wire_get_u8(&wire) | wire_get_u8(&wire);
+    uint32_t reserved = (uint32_t)wire_get_u8(&wire) << 16 | wire_get_u16(&wire);
     struct store_root root = {.object = wire_get_id(&wire)};
     root.size_bytes = wire_get_u64(&wire);
     root.chunk_count = wire_get_u32(&wire);
