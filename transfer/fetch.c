@@ -356,7 +356,7 @@ static void mark_local(struct fetch *fetch, const struct store_chunk *chunks)
         }
     }
     fetch->n_missing = fetch->n_free;
-    fetch->done_bytes = fetch->local_bytes;
+    fetch->done_bytes = fetch->told_bytes = fetch->local_bytes; /* what was here is no speed */
 }
 
 static void prepare_work(struct job *job)
