@@ -14,8 +14,10 @@ struct joining {
     struct identity *identity; /* borrowed */
     const struct invitation *invitation;
     const char *name;
-    const struct addr *addr;
-    struct links *links; /* owned, as the next */
+    const struct addr *addrs; /* borrowed: where the member may be, to be tried in turn */
+    size_t addr_count;
+    const struct addr *addr; /* of these, the one that is being tried */
+    struct links *links;     /* owned, as the next */
     struct calls *calls;
     struct clock clock;
     uv_timer_t deadline; /* data: this */
@@ -106,15 +108,41 @@ static void on_writable(void *ctx, struct link *link)
     (void)link;
 }
 
-static void on_dial_failed(void *ctx, const struct addr *addr, const struct id *node, const struct err *err)
+static void not_reached(struct joining *joining, const struct err *err)
 {
-    (void)node;
-    struct joining *joining = ctx;
     char text[ADDR_TEXT_SIZE], cluster[ID_SHORT_SIZE];
     struct err why;
     err_set(&why, err->code, "cannot join through %s: %s; is a member of cluster %s... running there?",
-            addr_text(addr, text), err->text, id_short(&joining->invitation->cluster, cluster));
+            addr_text(joining->addr, text), err->text, id_short(&joining->invitation->cluster, cluster));
     fail(joining, &why);
+}
+
+/* Through the address that is next, and so on while there are more. */
+static void dial(struct joining *joining)
+{
+    struct err err;
+    while (links_dial(joining->links, joining->addr, NULL, &err) < 0) {
+        if (joining->addr + 1 == joining->addrs + joining->addr_count) {
+            not_reached(joining, &err);
+            return;
+        }
+        joining->addr++;
+    }
+}
+
+static void on_dial_failed(void *ctx, const struct addr *addr, const struct id *node, const struct err *err)
+{
+    struct joining *joining = ctx;
+    (void)addr;
+    (void)node;
+    if (joining->over)
+        return;
+    if (joining->addr + 1 < joining->addrs + joining->addr_count) {
+        joining->addr++;
+        dial(joining);
+    } else {
+        not_reached(joining, err);
+    }
 }
 
 static void on_request(void *ctx, struct link *link, const char *method, const uint8_t *data, size_t len_bytes,
@@ -159,19 +187,18 @@ static int start(struct joining *joining, uv_loop_t *loop, struct err *err)
     uv_timer_init(loop, &joining->deadline);
     joining->deadline.data = joining;
     uv_timer_start(&joining->deadline, on_deadline, JOIN_MS, 0);
-    struct err why;
-    if (links_dial(joining->links, joining->addr, NULL, &why) < 0)
-        fail(joining, &why);
+    dial(joining);
     return 0;
 }
 
 /* Make the text that sock_resolve takes of an invitation's host, which may be an IPv6 address without brackets. */
-static int resolve(const struct invitation *invitation, struct addr *ret_addr, struct err *err)
+static int resolve(const struct invitation *invitation, struct addr ret_addrs[SOCK_MAX_ADDRS], size_t *ret_count,
+                   struct err *err)
 {
     char text[INVITATION_HOST_SIZE + 10];
     bool v6 = strchr(invitation->host, ':') != NULL;
     snprintf(text, sizeof text, v6 ? "[%s]:%u" : "%s:%u", invitation->host, invitation->port);
-    return sock_resolve(text, invitation->port, ret_addr, err);
+    return sock_resolve(text, invitation->port, ret_addrs, ret_count, err);
 }
 
 static int run(struct joining *joining, uv_loop_t *loop, struct err *err)
@@ -192,22 +219,25 @@ int admission_join(uv_loop_t *loop, struct identity *identity, const char *peer,
                    struct addr *ret_member, struct err *err)
 {
     struct invitation invitation;
-    struct addr addr = {0};
+    struct addr addrs[SOCK_MAX_ADDRS];
+    size_t count;
     int status = invitation_find(peer, token, &invitation, err);
     if (status == 0)
         status = identity_expect_cluster(identity, &invitation.cluster, err);
     if (status == 0)
-        status = resolve(&invitation, &addr, err);
+        status = resolve(&invitation, addrs, &count, err);
     if (status == 0) {
         struct joining joining = {.identity = identity,
                                   .invitation = &invitation,
                                   .name = name_is_valid(name) ? name : "",
-                                  .addr = &addr,
+                                  .addrs = addrs,
+                                  .addr_count = count,
+                                  .addr = addrs,
                                   .clock = clock_system()};
         status = run(&joining, loop, err);
+        if (status == 0)
+            *ret_member = *joining.addr;
     }
     crypto_wipe(&invitation, sizeof invitation);
-    if (status == 0)
-        *ret_member = addr;
     return status;
 }

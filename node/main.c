@@ -169,38 +169,66 @@ static int run_init(const struct config *config, const struct flags *flags, stru
 
 /* ---- running ---- */
 
-struct seed {
+/* The peers of the configuration, resolved by a job: resolvers may take their time, and at boot they may not be there
+ * yet.
+ */
+struct seeds {
     struct node *node;
-    char *text; /* borrowed from the configuration */
-    struct addr addr;
-    struct err err;
+    struct seed {
+        struct addr addrs[SOCK_MAX_ADDRS];
+        size_t count; /* 0: not found yet */
+        struct err err;
+    } of[CONFIG_MAX_PEERS];
 };
 
-static void resolve_seed(void *arg)
-{
-    struct seed *seed = arg;
-    sock_resolve(seed->text, ADDR_DEFAULT_PORT, &seed->addr, &seed->err);
-}
+#define RESOLVE_AGAIN_MS 30000
 
-static void on_seed_resolved(void *arg)
-{
-    OWNED(owned_free) struct seed *seed = arg;
-    if (seed->err.code)
-        log_warn("node", "a configured peer is not asked why=\"%s\"", seed->err.text);
-    else if (!seed->node->stopping)
-        mesh_bootstrap(seed->node->mesh, &seed->addr);
-}
+static void ask_seeds(void *ctx);
 
-/* The peers of the configuration; resolvers may take their time. */
-static void ask_seeds(struct node *node)
+static void resolve_seeds(void *arg)
 {
-    for (size_t i = 0; i < node->config->peer_count; i++) {
-        struct seed *seed = calloc(1, sizeof *seed);
-        if (!seed)
-            return;
-        *seed = (struct seed){.node = node, .text = node->config->peers[i]};
-        jobs_submit(&node->jobs, resolve_seed, on_seed_resolved, seed);
+    struct seeds *seeds = arg;
+    const struct config *config = seeds->node->config;
+    for (size_t i = 0; i < config->peer_count; i++) {
+        struct seed *seed = &seeds->of[i];
+        if (sock_resolve(config->peers[i], ADDR_DEFAULT_PORT, seed->addrs, &seed->count, &seed->err) < 0)
+            seed->count = 0;
     }
+}
+
+static void on_seeds_resolved(void *arg)
+{
+    OWNED(owned_free) struct seeds *seeds = arg;
+    struct node *node = seeds->node;
+    bool all = true;
+    for (size_t i = 0; i < node->config->peer_count; i++) {
+        const struct seed *seed = &seeds->of[i];
+        for (size_t j = 0; j < seed->count; j++)
+            mesh_bootstrap(node->mesh, &seed->addrs[j]);
+        if (seed->count == 0)
+            log_warn("node", "a configured peer is not asked yet why=\"%s\"", seed->err.text);
+        all &= seed->count > 0;
+    }
+    if (!all)
+        timers_after(node->timers, RESOLVE_AGAIN_MS, ask_seeds, node);
+}
+
+static void ask_seeds(void *ctx)
+{
+    struct node *node = ctx;
+    bool names = false;
+    for (size_t i = 0; i < node->config->peer_count; i++) {
+        struct addr addr;
+        if (addr_parse(node->config->peers[i], ADDR_DEFAULT_PORT, &addr))
+            mesh_bootstrap(node->mesh, &addr);
+        else
+            names = true;
+    }
+    struct seeds *seeds = names ? calloc(1, sizeof *seeds) : NULL;
+    if (!seeds)
+        return;
+    seeds->node = node;
+    jobs_submit(&node->jobs, resolve_seeds, on_seeds_resolved, seeds);
 }
 
 /* Takes the identity. `member` (may be NULL) is somebody to begin with. */

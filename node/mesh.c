@@ -13,8 +13,8 @@
 #define CERTIFICATE_TICKS 120 /* look at ends of certificates, ours and our neighbours' */
 #define REVOCATION_TICKS 1200 /* ask the DHT for revocations that we missed */
 #define RENEW_TICKS 7200
-#define DIAL_BACKOFF_MS 1000
-#define DIAL_BACKOFF_MAX_MS 60000
+#define LASTING_MS 10000 /* a link that ends earlier counts as a failure: both sides open it before both have judged   \
+                          */
 
 uint64_t mesh_now(const struct mesh *mesh)
 {
@@ -60,14 +60,7 @@ static void datagram_in(void *ctx, const struct datagram_peer *peer, const uint8
 static void datagram_out(void *ctx, const struct addr *to, const uint8_t *bytes, size_t len_bytes)
 {
     struct mesh *mesh = ctx;
-    udp_send(mesh->udp, to, bytes, len_bytes);
-}
-
-static void udp_in(void *ctx, const struct addr *from, const uint8_t *data, size_t len_bytes)
-{
-    struct mesh *mesh = ctx;
-    if (!mesh->closing)
-        datagram_input(mesh->datagram, mesh_now(mesh), from, data, len_bytes);
+    mesh_send_datagram(mesh, to, bytes, len_bytes);
 }
 
 static uint64_t wall_s(void *ctx)
@@ -90,16 +83,25 @@ static void on_link_up(void *ctx, struct link *link)
     if (link_peer(link)->guest)
         return;
     log_info("mesh", "link up node=%s addr=%s", id_short(&link_peer(link)->id, id), addr_text(link_addr(link), text));
-    struct acquaintance *known = mesh_meet(mesh, &link_peer(link)->id);
-    if (known) {
-        known->failures = 0;
-        known->dial_after_ms = 0;
-    }
+    mesh_meet(mesh, &link_peer(link)->id);
     mesh_learn_address(mesh, link);
     mesh_hello(mesh, link);
     mesh_tell_revocations(mesh, link);
     mesh->config.users.on_up(mesh->config.ctx, link);
     mesh_calls_link_up(mesh, link);
+}
+
+/* When to dial again. A node that lets us in and then ends it, because it does not want us, is not dialled in a circle.
+ */
+static void note_end(struct mesh *mesh, const struct link *link)
+{
+    const struct id *node = &link_peer(link)->id;
+    struct acquaintance *known = link_peer(link)->guest ? NULL : mesh_know(mesh, node);
+    if (!known || links_find(mesh->links, node))
+        return;
+    if (mesh_now(mesh) >= link_since_ms(link) + LASTING_MS)
+        known->failures = mesh->seed_next = 0;
+    mesh_note_failure(mesh, known);
 }
 
 static void on_link_down(void *ctx, struct link *link, const char *why)
@@ -111,6 +113,7 @@ static void on_link_down(void *ctx, struct link *link, const char *why)
         mesh->config.users.on_down(mesh->config.ctx, link);
     }
     calls_link_down(mesh->calls, link, why);
+    note_end(mesh, link);
 }
 
 static int on_link_message(void *ctx, struct link *link, uint8_t type, const uint8_t *data, size_t len_bytes,
@@ -137,14 +140,10 @@ static void on_dial_failed(void *ctx, const struct addr *addr, const struct id *
     char text[ADDR_TEXT_SIZE];
     log_debug("mesh", "dial failed addr=%s why=\"%s\"", addr_text(addr, text), err->text);
     struct acquaintance *known = node ? mesh_know(mesh, node) : NULL;
-    if (!known)
-        return;
-    uint64_t pause = (uint64_t)DIAL_BACKOFF_MS << (known->failures < 6 ? known->failures : 6);
-    if (pause > DIAL_BACKOFF_MAX_MS)
-        pause = DIAL_BACKOFF_MAX_MS;
-    struct rng rng = rng_system();
-    known->failures++;
-    known->dial_after_ms = mesh_now(mesh) + pause / 2 + rng_below(&rng, pause); /* jitter: no storm after a restart */
+    if (known)
+        mesh_note_failure(mesh, known);
+    if (err->code == ERR_CONFLICT)
+        mesh_drop_seed(mesh, addr); /* it leads to this node itself */
 }
 
 static void on_call(void *ctx, struct link *link, const char *method, const uint8_t *data, size_t len_bytes,
@@ -196,7 +195,7 @@ static bool dial_contact(void *ctx, const struct dht_contact *contact, unsigned 
     struct mesh *mesh = ctx;
     (void)rtt_ms;
     (void)heard_ms;
-    if (links_count(mesh->links) >= MESH_MAX_NEIGHBOURS)
+    if (links_count(mesh->links) + links_dials(mesh->links) >= MESH_MAX_NEIGHBOURS)
         return false;
     if (!links_find(mesh->links, &contact->id))
         mesh_connect(mesh, &contact->id, &contact->addr);
@@ -207,28 +206,34 @@ static bool dial_contact(void *ctx, const struct dht_contact *contact, unsigned 
 static void seek_neighbours(struct mesh *mesh)
 {
     dht_contacts(mesh->dht, dial_contact, mesh);
-    if (links_count(mesh->links) > 0 || mesh->seed_count == 0)
-        return;
+    const struct addr *seed = links_count(mesh->links) == 0 ? mesh_next_seed(mesh) : NULL;
     struct err err;
-    const struct addr *seed = &mesh->seeds[mesh->seed_next++ % mesh->seed_count];
-    if (links_dial(mesh->links, seed, NULL, &err) < 0)
+    if (seed && links_dial(mesh->links, seed, NULL, &err) < 0)
         log_debug("mesh", "cannot dial a seed why=\"%s\"", err.text);
 }
 
-void mesh_bootstrap(struct mesh *mesh, const struct addr *addr)
+static bool stop_at_first(void *ctx, const struct dht_contact *contact, unsigned rtt_ms, uint64_t heard_ms)
 {
-    for (size_t i = 0; i < mesh->seed_count; i++)
-        if (addr_equal(&mesh->seeds[i], addr))
-            return;
-    if (mesh->seed_count < MESH_MAX_SEEDS && !addr_equal(addr, &mesh->address))
-        mesh->seeds[mesh->seed_count++] = *addr;
+    (void)contact;
+    (void)rtt_ms;
+    (void)heard_ms;
+    *(bool *)ctx = true;
+    return false;
+}
+
+bool mesh_is_settled(const struct mesh *mesh)
+{
+    bool contacts = false;
+    dht_contacts(mesh->dht, stop_at_first, &contacts);
+    return links_count(mesh->links) > 0 || (!contacts && mesh->seed_count == 0 && mesh->met_count == 0);
 }
 
 static void check_certificate(void *ctx, struct link *link)
 {
     struct mesh *mesh = ctx;
     const struct identity_peer *peer = link_peer(link);
-    if (!peer->guest && (peer->expires_s <= wall_s(mesh) || identity_is_revoked(mesh->config.identity, &peer->id)))
+    if (!peer->guest &&
+        (peer->expires_s + IDENTITY_GRACE_S <= wall_s(mesh) || identity_is_revoked(mesh->config.identity, &peer->id)))
         link_close(link, SESSION_REASON_REVOKED);
 }
 
@@ -255,24 +260,6 @@ static void on_house_timer(uv_timer_t *timer)
 }
 
 /* ---- beginning and end ---- */
-
-/* One address is enough: [::] listens for IPv4 too, and the next is for machines without IPv6. */
-static int listen_on_one(struct mesh *mesh, struct err *err)
-{
-    int status = err_set(err, ERR_INVALID, "no address to listen on");
-    for (size_t i = 0; status < 0 && i < mesh->config.listen_count; i++) {
-        struct addr addr = mesh->config.listen[i];
-        status = links_listen(mesh->links, &addr, err);
-        if (status < 0)
-            continue;
-        addr.port = links_port(mesh->links);
-        status = udp_new(mesh->config.loop, &addr, udp_in, mesh, &mesh->udp, err);
-        if (status == 0 && !mesh->address.family && !addr_is_any(&addr))
-            mesh->address = addr;
-        return status;
-    }
-    return status;
-}
 
 static int make_links(struct mesh *mesh, struct err *err)
 {
@@ -335,7 +322,13 @@ static int make_dht(struct mesh *mesh, struct err *err)
                                 .send = dht_out,
                                 .send_ctx = mesh};
     status = dht_new(&config, &mesh->dht, err);
-    return status < 0 ? status : dht_restore(mesh->dht, mesh_now(mesh), err);
+    if (status < 0)
+        return status;
+    struct err lost;
+    if (dht_restore(mesh->dht, mesh_now(mesh), &lost) < 0)
+        log_warn("mesh", "contacts of an earlier life are lost why=\"%s\"", lost.text);
+    mesh_apply_revocations(mesh);
+    return 0;
 }
 
 static void start_timers(struct mesh *mesh)
@@ -356,12 +349,13 @@ int mesh_new(const struct mesh_config *config, struct mesh **ret_mesh, struct er
     mesh->address = config->advertise;
     snprintf(mesh->name, sizeof mesh->name, "%s", config->name);
     TAILQ_INIT(&mesh->outcalls);
+    TAILQ_INIT(&mesh->findings);
     struct rng rng = rng_system();
     map_init(&mesh->acquaintances, MESH_MAX_ACQUAINTANCES, rng_u64(&rng));
     start_timers(mesh);
     int status = make_links(mesh, err);
     if (status == 0)
-        status = listen_on_one(mesh, err);
+        status = mesh_listen(mesh, err);
     if (status == 0)
         status = make_dht(mesh, err);
     if (status < 0) {
@@ -392,19 +386,21 @@ void mesh_close(struct mesh *mesh)
     if (mesh->dht && dht_save(mesh->dht, NULL) < 0)
         log_warn("mesh", "the DHT's contacts were not saved");
     if (mesh->records)
-        records_flush(mesh->records);
+        records_close(mesh->records);
     if (mesh->links)
         links_close(mesh->links, SESSION_REASON_SHUTDOWN);
+    mesh_calls_close(mesh);
+    mesh_end_finds(mesh);
     if (mesh->timers)
         timers_close(mesh->timers);
-    udp_free(mesh->udp);
+    mesh_unlisten(mesh);
     uv_close((uv_handle_t *)&mesh->dht_timer, on_closed);
     uv_close((uv_handle_t *)&mesh->house_timer, on_closed);
 }
 
 bool mesh_closed(const struct mesh *mesh)
 {
-    return mesh->closing && mesh->open_handles == 0 && (!mesh->links || links_closed(mesh->links)) &&
+    return mesh->closing && mesh->open_handles == 0 && !mesh->keeping && (!mesh->links || links_closed(mesh->links)) &&
            (!mesh->timers || timers_closed(mesh->timers)) && (!mesh->records || records_clean(mesh->records));
 }
 
@@ -412,7 +408,6 @@ void mesh_free(struct mesh *mesh)
 {
     if (!mesh)
         return;
-    mesh_calls_free(mesh);
     dht_free(mesh->dht);
     records_free(mesh->records);
     datagram_free(mesh->datagram);
@@ -420,10 +415,6 @@ void mesh_free(struct mesh *mesh)
     timers_free(mesh->timers);
     links_free(mesh->links);
     admission_guard_free(mesh->guard);
-    size_t cursor = 0;
-    void *known;
-    while (map_next(&mesh->acquaintances, &cursor, NULL, &known))
-        free(known);
-    map_release(&mesh->acquaintances);
+    mesh_forget_all(mesh);
     free(mesh);
 }

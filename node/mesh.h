@@ -5,7 +5,8 @@
  * others when they are asked for, spreads revocations, answers newcomers. Knows nothing of objects or containers: what
  * concerns them is passed on through struct mesh_users.
  *
- * Everything happens on the loop's thread; callbacks never come from inside the call that asked for them.
+ * Everything happens on the loop's thread; callbacks never come from inside the call that asked for them, and those of
+ * mesh_find and mesh_call come exactly once.
  */
 #pragma once
 
@@ -56,13 +57,18 @@ struct mesh_config {
 
 /* Bind, restore what was known, and begin to join. */
 int mesh_new(const struct mesh_config *config, struct mesh **ret_mesh, struct err *err);
-/* Say good-bye and close all handles; run the loop until mesh_closed, then free. */
+/* Say good-bye and close all handles; run the loop until mesh_closed, then free. What is under way ends from inside
+ * this call: links go down, calls and finds end in ERR_CANCELLED. After it nothing is called back any more, not what is
+ * asked from now on either. */
 void mesh_close(struct mesh *mesh);
 bool mesh_closed(const struct mesh *mesh);
 void mesh_free(struct mesh *mesh);
 
-/* Connect to whoever is at `addr`, again and again until the node knows somebody; at most DHT seeds. */
+/* Connect to whoever is at `addr`, again and again, whenever there is no link at all. Of the first 32 that are named;
+ * the addresses of neighbours are kept by themselves, also for the next start. */
 void mesh_bootstrap(struct mesh *mesh, const struct addr *addr);
+/* Nothing better is to be waited for: a link is up, or nobody is known that could be dialled. */
+bool mesh_is_settled(const struct mesh *mesh);
 
 /* ---- who ---- */
 

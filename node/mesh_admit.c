@@ -84,8 +84,10 @@ void mesh_renew(struct mesh *mesh)
         return;
     }
     OWNED(buf_release) struct buf request = BUF(LIMIT_CONTROL_BYTES);
-    if (admission_renewal_request(identity, &request, &err) < 0)
+    if (admission_renewal_request(identity, &request, &err) < 0) {
+        log_warn("mesh", "the certificate cannot be renewed why=\"%s\"", err.text);
         return;
+    }
     struct renewing renewing = {.mesh = mesh, .request = &request};
     mesh_each_link(mesh, ask_to_renew, &renewing);
 }
@@ -123,6 +125,8 @@ void mesh_tell_revocations(struct mesh *mesh, struct link *link)
     }
 }
 
+/* A member has one record under a key: the last revocation that it heard of. Together they have most, links tell all.
+ */
 static void publish_revocation(struct mesh *mesh, const uint8_t *record, size_t len)
 {
     struct id key = dht_key(DHT_REVOCATION, identity_cluster(mesh->config.identity)->b, ID_BYTES);
@@ -146,6 +150,21 @@ static void cut_off(struct mesh *mesh, const struct id *node, const uint8_t *rec
     struct telling telling = {mesh, record, len};
     mesh_each_link(mesh, tell, &telling);
     publish_revocation(mesh, record, len);
+}
+
+void mesh_apply_revocations(struct mesh *mesh)
+{
+    struct identity *identity = mesh->config.identity;
+    for (size_t i = 0; i < identity_revocation_count(identity); i++) {
+        size_t len;
+        struct id node;
+        const uint8_t *record = identity_revocation_at(identity, i, &len);
+        if (identity_add_revocation(identity, record, len, &node, NULL) < 0) /* known: tells whose it is */
+            continue;
+        dht_forget(mesh->dht, &node, NULL);
+        if (i + 1 == identity_revocation_count(identity))
+            publish_revocation(mesh, record, len);
+    }
 }
 
 static int take_revocation(struct mesh *mesh, const uint8_t *record, size_t len, struct err *err)

@@ -3,6 +3,8 @@
 
 #include "node/mesh_internal.h"
 
+#define DIAL_AGAIN_MS 2000
+
 /* A call that is tried until its patience ends: sent when a link is up, and again if the link ends before the answer.
  */
 struct outcall {
@@ -22,13 +24,14 @@ struct outcall {
 
 static void outcall_free(struct outcall *outcall)
 {
-    TAILQ_REMOVE(&outcall->mesh->outcalls, outcall, entry);
     free(outcall->data);
     free(outcall);
 }
 
+/* The callback may cancel, call, and ask what it likes: the call is out of the list before. */
 static void finish(struct outcall *outcall, const struct err *err, const uint8_t *data, size_t len)
 {
+    TAILQ_REMOVE(&outcall->mesh->outcalls, outcall, entry);
     outcall->reply(outcall->ctx, err ? err->code : 0, err, data, len);
     outcall_free(outcall);
 }
@@ -37,19 +40,30 @@ static void on_reply(void *ctx, int status, const struct err *err, const uint8_t
 {
     struct outcall *outcall = ctx;
     outcall->sent = false;
-    if (status == ERR_CLOSED && mesh_now(outcall->mesh) < outcall->deadline_ms && !outcall->mesh->closing)
-        outcall->last = *err; /* the next tick dials again */
+    if (status == ERR_CLOSED && (mesh_now(outcall->mesh) < outcall->deadline_ms || outcall->mesh->closing))
+        outcall->last = *err; /* the next tick dials again, or mesh_calls_close ends it */
     else
         finish(outcall, status < 0 ? err : NULL, data, len_bytes);
 }
 
+/* Somebody waits: the back-off is short. */
+static void dial(struct mesh *mesh, const struct id *node)
+{
+    struct acquaintance *known = mesh_know(mesh, node);
+    uint64_t latest = mesh_now(mesh) + DIAL_AGAIN_MS;
+    if (known && known->dial_after_ms > latest)
+        known->dial_after_ms = latest;
+    mesh_connect(mesh, node, NULL);
+}
+
+/* Calls nobody back. */
 static void try_send(struct outcall *outcall)
 {
     struct mesh *mesh = outcall->mesh;
     uint64_t now = mesh_now(mesh);
     struct link *link = links_find(mesh->links, &outcall->node);
     if (!link) {
-        mesh_connect(mesh, &outcall->node, NULL);
+        dial(mesh, &outcall->node);
         return;
     }
     uint64_t left = outcall->deadline_ms > now ? outcall->deadline_ms - now : 1;
@@ -59,20 +73,17 @@ static void try_send(struct outcall *outcall)
         outcall->sent = false;
 }
 
-static void first_try(void *ctx)
-{
-    struct mesh *mesh = ctx;
-    mesh_calls_tick(mesh);
-}
-
 void mesh_call(struct mesh *mesh, const struct id *node, const char *method, const void *data, size_t len_bytes,
                uint64_t patience_ms, call_reply_cb reply, void *ctx)
 {
+    if (mesh->closing)
+        return;
     struct outcall *outcall = calloc(1, sizeof *outcall);
     uint8_t *copy = malloc(len_bytes ? len_bytes : 1);
     if (!outcall || !copy)
         abort(); /* the contract is one callback */
-    memcpy(copy, data, len_bytes);
+    if (len_bytes > 0)
+        memcpy(copy, data, len_bytes);
     *outcall = (struct outcall){.mesh = mesh,
                                 .node = *node,
                                 .data = copy,
@@ -85,7 +96,7 @@ void mesh_call(struct mesh *mesh, const struct id *node, const char *method, con
     if (known)
         known->dial_after_ms = 0; /* somebody waits: no back-off for the first try */
     TAILQ_INSERT_TAIL(&mesh->outcalls, outcall, entry);
-    timers_after(mesh->timers, 0, first_try, mesh);
+    try_send(outcall);
 }
 
 void mesh_call_cancel(struct mesh *mesh, const void *ctx)
@@ -95,6 +106,7 @@ void mesh_call_cancel(struct mesh *mesh, const void *ctx)
         next = TAILQ_NEXT(outcall, entry);
         if (outcall->ctx == ctx) {
             calls_cancel(mesh->calls, outcall);
+            TAILQ_REMOVE(&mesh->outcalls, outcall, entry);
             outcall_free(outcall);
         }
     }
@@ -104,11 +116,10 @@ void mesh_calls_tick(struct mesh *mesh)
 {
     uint64_t now = mesh_now(mesh);
     for (;;) {
-        struct outcall *outcall, *late = NULL;
-        TAILQ_FOREACH (outcall, &mesh->outcalls, entry) {
-            if (!outcall->sent && now >= outcall->deadline_ms)
-                late = outcall;
-        }
+        struct outcall *late;
+        TAILQ_FOREACH (late, &mesh->outcalls, entry)
+            if (!late->sent && now >= late->deadline_ms)
+                break;
         if (!late)
             break;
         char text[128];
@@ -117,27 +128,27 @@ void mesh_calls_tick(struct mesh *mesh)
                 mesh_describe(mesh, &late->node, text, sizeof text), late->last.code ? ": " : "", late->last.text);
         finish(late, &err, NULL, 0);
     }
-    struct outcall *outcall, *next;
-    for (outcall = TAILQ_FIRST(&mesh->outcalls); outcall; outcall = next) {
-        next = TAILQ_NEXT(outcall, entry);
+    struct outcall *outcall;
+    TAILQ_FOREACH (outcall, &mesh->outcalls, entry)
         if (!outcall->sent)
             try_send(outcall);
-    }
 }
 
 void mesh_calls_link_up(struct mesh *mesh, struct link *link)
 {
-    struct outcall *outcall, *next;
-    for (outcall = TAILQ_FIRST(&mesh->outcalls); outcall; outcall = next) {
-        next = TAILQ_NEXT(outcall, entry);
+    struct outcall *outcall;
+    TAILQ_FOREACH (outcall, &mesh->outcalls, entry)
         if (!outcall->sent && id_equal(&outcall->node, &link_peer(link)->id))
             try_send(outcall);
-    }
 }
 
-void mesh_calls_free(struct mesh *mesh)
+void mesh_calls_close(struct mesh *mesh)
 {
     struct outcall *outcall;
-    while ((outcall = TAILQ_FIRST(&mesh->outcalls)))
-        outcall_free(outcall);
+    struct err err;
+    err_set(&err, ERR_CANCELLED, "the node stops");
+    while ((outcall = TAILQ_FIRST(&mesh->outcalls))) {
+        calls_cancel(mesh->calls, outcall);
+        finish(outcall, &err, NULL, 0);
+    }
 }

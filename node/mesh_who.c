@@ -9,8 +9,8 @@
 #define HELLO_TIMEOUT_MS 5000
 #define FIND_TIMEOUT_MS 3000
 #define MIN_PREFIX 6
-static const char table[] = "mesh";
-static const char seed_prefix[] = "seed:";
+#define DIAL_BACKOFF_MS 1000
+#define DIAL_BACKOFF_MAX_MS 60000
 
 /* ---- acquaintances ---- */
 
@@ -19,11 +19,40 @@ struct acquaintance *mesh_know(const struct mesh *mesh, const struct id *id)
     return map_get(&mesh->acquaintances, id);
 }
 
+/* Make room: one that there is no link to and no question about is the least missed. */
+static void forget_one(struct mesh *mesh)
+{
+    size_t cursor = 0;
+    struct id id;
+    void *value;
+    while (map_next(&mesh->acquaintances, &cursor, &id, &value)) {
+        const struct acquaintance *known = value;
+        if (known->locating || links_find(mesh->links, &id))
+            continue;
+        free(map_remove(&mesh->acquaintances, &id));
+        return;
+    }
+}
+
+void mesh_forget_all(struct mesh *mesh)
+{
+    size_t cursor = 0;
+    void *value;
+    while (map_next(&mesh->acquaintances, &cursor, NULL, &value)) {
+        struct acquaintance *known = value;
+        free(known->locating);
+        free(known);
+    }
+    map_release(&mesh->acquaintances);
+}
+
 struct acquaintance *mesh_meet(struct mesh *mesh, const struct id *id)
 {
     struct acquaintance *known = mesh_know(mesh, id);
     if (known)
         return known;
+    if (mesh->acquaintances.count >= MESH_MAX_ACQUAINTANCES)
+        forget_one(mesh);
     known = calloc(1, sizeof *known);
     if (!known)
         return NULL;
@@ -66,12 +95,22 @@ const char *mesh_describe(const struct mesh *mesh, const struct id *node, char *
 
 /* ---- our own address, as the routing table shows it to a peer ---- */
 
+/* Is the address that others are told worth less than this one? A machine may move from network to network. */
+static bool is_better(const struct addr *old, const struct addr *fresh)
+{
+    if (!addr_is_usable(fresh) || addr_equal(old, fresh))
+        return false;
+    return !old->family || (addr_is_loopback(old) && !addr_is_loopback(fresh)) || !sock_is_local(old);
+}
+
 void mesh_learn_address(struct mesh *mesh, const struct link *link)
 {
     struct addr local;
-    if (mesh->address.family || sock_local_towards(link_addr(link), &local, NULL) < 0)
+    if (mesh->address_is_fixed || sock_local_towards(link_addr(link), &local, NULL) < 0)
         return;
-    local.port = links_port(mesh->links);
+    local.port = links_port(mesh->links, 0);
+    if (!is_better(&mesh->address, &local))
+        return;
     char text[ADDR_TEXT_SIZE];
     log_info("mesh", "others reach this node at addr=%s", addr_text(&local, text));
     mesh->address = local;
@@ -84,60 +123,9 @@ void mesh_learn_address(struct mesh *mesh, const struct link *link)
 static void put_hello(struct mesh *mesh, struct buf *buf)
 {
     wire_put_short(buf, mesh->name, strlen(mesh->name));
-    wire_put_u16(buf, links_port(mesh->links));
+    wire_put_u16(buf, links_port(mesh->links, 0));
     if (mesh->config.advertise.family)
         addr_put(buf, &mesh->config.advertise);
-}
-
-struct keeping {
-    struct mesh *mesh;
-    struct addr addr;
-    struct id id;
-};
-
-static void work_keep_seed(void *arg)
-{
-    struct keeping *keeping = arg;
-    char text[ADDR_TEXT_SIZE];
-    uint8_t key[sizeof seed_prefix - 1 + ID_BYTES];
-    memcpy(key, seed_prefix, sizeof seed_prefix - 1);
-    memcpy(key + sizeof seed_prefix - 1, keeping->id.b, ID_BYTES);
-    addr_text(&keeping->addr, text);
-    if (store_table_put(keeping->mesh->config.store, table, key, sizeof key, text, strlen(text), NULL) < 0)
-        log_warn("mesh", "the address of a neighbour was not kept");
-}
-
-/* So that a node that was killed finds the mesh again. */
-static void keep_seed(struct mesh *mesh, const struct acquaintance *known)
-{
-    struct keeping *keeping = malloc(sizeof *keeping);
-    if (!keeping)
-        return;
-    *keeping = (struct keeping){mesh, known->addr, known->id};
-    jobs_submit(&mesh->config.jobs, work_keep_seed, free, keeping);
-}
-
-static int load_seed(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
-{
-    char text[ADDR_TEXT_SIZE];
-    struct addr addr;
-    (void)key;
-    (void)key_len;
-    if (value_len >= sizeof text)
-        return 0;
-    memcpy(text, value, value_len);
-    text[value_len] = '\0';
-    if (addr_parse(text, 0, &addr))
-        mesh_bootstrap(ctx, &addr);
-    return 0;
-}
-
-void mesh_load_seeds(struct mesh *mesh)
-{
-    struct err err;
-    if (store_table_each(mesh->config.store, table, seed_prefix, sizeof seed_prefix - 1, NULL, 0, load_seed, mesh,
-                         &err) < 0)
-        log_warn("mesh", "cannot read the addresses of neighbours why=\"%s\"", err.text);
 }
 
 /* What a hello says is believed for the node that says it: its session proved who it is. */
@@ -163,10 +151,8 @@ static int take_hello(struct mesh *mesh, struct link *link, const uint8_t *data,
         memcpy(known->name, text, name_len + 1);
     if (!addr_is_usable(&addr))
         return 0;
-    bool fresh = !addr_equal(&known->addr, &addr);
     known->addr = addr;
-    if (fresh)
-        keep_seed(mesh, known);
+    mesh_keep_seed(mesh, &addr);
     struct dht_contact contact = dht_contact_of(link_peer(link)->public_key, &addr);
     dht_add_contact(mesh->dht, mesh_now(mesh), &contact);
     mesh_dht_changed(mesh);
@@ -226,29 +212,36 @@ struct locating {
 
 static void on_lease(void *ctx, const struct dht_found *found, size_t count)
 {
-    struct locating *locating = ctx;
+    OWNED(owned_free) struct locating *locating = ctx;
     struct acquaintance *known = mesh_know(locating->mesh, &locating->node);
     if (known)
-        known->asked = false;
+        known->locating = NULL;
     if (count > 0 && found[0].contact.addr.family)
         mesh_connect(locating->mesh, &locating->node, &found[0].contact.addr);
-    free(locating);
 }
 
 static void ask_for_address(struct mesh *mesh, struct acquaintance *known)
 {
-    struct locating *locating = known->asked ? NULL : malloc(sizeof *locating);
+    struct locating *locating = known->locating ? NULL : malloc(sizeof *locating);
     if (!locating)
         return;
     *locating = (struct locating){mesh, known->id};
     struct id key = dht_key(DHT_NODE, known->id.b, ID_BYTES);
     struct dht_get_options options = {.limit = 1, .want_lease = true, .timeout_ms = FIND_TIMEOUT_MS};
-    known->asked = true;
-    if (dht_get(mesh->dht, mesh_now(mesh), &key, &options, on_lease, locating, NULL, NULL) < 0) {
-        known->asked = false;
-        free(locating);
-    }
+    known->locating = locating;
+    if (dht_get(mesh->dht, mesh_now(mesh), &key, &options, on_lease, locating, NULL, NULL) < 0)
+        free(STEAL(known->locating));
     mesh_dht_changed(mesh);
+}
+
+void mesh_note_failure(struct mesh *mesh, struct acquaintance *known)
+{
+    struct rng rng = rng_system();
+    uint64_t pause = (uint64_t)DIAL_BACKOFF_MS << (known->failures < 6 ? known->failures : 6);
+    if (pause > DIAL_BACKOFF_MAX_MS)
+        pause = DIAL_BACKOFF_MAX_MS;
+    known->failures++;
+    known->dial_after_ms = mesh_now(mesh) + pause / 2 + rng_below(&rng, pause); /* jitter: no storm after a restart */
 }
 
 void mesh_connect(struct mesh *mesh, const struct id *node, const struct addr *addr)
@@ -262,11 +255,11 @@ void mesh_connect(struct mesh *mesh, const struct id *node, const struct addr *a
     if (addr && addr->family)
         known->addr = *addr;
     struct err err;
-    if (!known->addr.family)
-        ask_for_address(mesh, known);
-    else if (links_dial(mesh->links, &known->addr, node, &err) < 0)
+    if (known->addr.family && links_dial(mesh->links, &known->addr, node, &err) < 0) {
         log_debug("mesh", "cannot dial why=\"%s\"", err.text);
-    if (known->failures > 1)
+        mesh_note_failure(mesh, known);
+    }
+    if (!known->addr.family || known->failures > 1)
         ask_for_address(mesh, known); /* it may have moved */
 }
 
@@ -289,12 +282,15 @@ void mesh_publish_name(struct mesh *mesh)
 }
 
 struct finding {
+    TAILQ_ENTRY(finding)
+    entry;
     struct mesh *mesh;
     mesh_find_cb found;
     void *ctx;
     char text[ID_HEX_SIZE + NAME_MAX_BYTES];
     unsigned matches;
     struct id match;
+    uint64_t request; /* the DHT's; 0: none */
     struct err err;
 };
 
@@ -306,6 +302,7 @@ static void finish_find(struct finding *finding)
     if (finding->matches > 1)
         err_set(&finding->err, ERR_CONFLICT, "several nodes fit '%s': give more digits of the id", finding->text);
     bool ok = finding->err.code == 0;
+    TAILQ_REMOVE(&finding->mesh->findings, finding, entry);
     finding->found(finding->ctx, finding->err.code, ok ? NULL : &finding->err, ok ? &finding->match : NULL);
     free(finding);
 }
@@ -313,6 +310,16 @@ static void finish_find(struct finding *finding)
 static void finish_find_later(void *ctx)
 {
     finish_find(ctx);
+}
+
+void mesh_end_finds(struct mesh *mesh)
+{
+    struct finding *finding;
+    while ((finding = TAILQ_FIRST(&mesh->findings))) {
+        dht_cancel(mesh->dht, finding->request);
+        err_set(&finding->err, ERR_CANCELLED, "the node stops");
+        finish_find(finding);
+    }
 }
 
 static void note_match(struct finding *finding, const struct id *id)
@@ -342,6 +349,7 @@ static void match_acquaintances(struct finding *finding)
 static void on_name_found(void *ctx, const struct dht_found *found, size_t count)
 {
     struct finding *finding = ctx;
+    finding->request = 0;
     for (size_t i = 0; i < count; i++)
         note_match(finding, &found[i].record.member);
     finish_find(finding);
@@ -349,11 +357,14 @@ static void on_name_found(void *ctx, const struct dht_found *found, size_t count
 
 void mesh_find(struct mesh *mesh, const char *text, mesh_find_cb found, void *ctx)
 {
+    if (mesh->closing)
+        return;
     struct finding *finding = calloc(1, sizeof *finding);
     if (!finding)
         abort(); /* the contract is one callback; a few hundred bytes that cannot be had end the process */
     *finding = (struct finding){.mesh = mesh, .found = found, .ctx = ctx};
     snprintf(finding->text, sizeof finding->text, "%s", text);
+    TAILQ_INSERT_TAIL(&mesh->findings, finding, entry);
     match_acquaintances(finding);
     struct id id;
     if (finding->matches == 0 && id_parse_hex(text, &id))
@@ -361,7 +372,8 @@ void mesh_find(struct mesh *mesh, const char *text, mesh_find_cb found, void *ct
     if (finding->matches == 0 && name_is_valid(text)) {
         struct id key = name_key(text);
         struct dht_get_options options = {.want_lease = true, .timeout_ms = FIND_TIMEOUT_MS};
-        if (dht_get(mesh->dht, mesh_now(mesh), &key, &options, on_name_found, finding, NULL, &finding->err) == 0) {
+        if (dht_get(mesh->dht, mesh_now(mesh), &key, &options, on_name_found, finding, &finding->request,
+                    &finding->err) == 0) {
             mesh_dht_changed(mesh);
             return;
         }

@@ -10,6 +10,7 @@ static const char records_table[] = "dht-records";
 static const char blobs_table[] = "dht-blobs";
 #define RECORD_KEY_BYTES (2 * ID_BYTES)
 #define MAX_CHANGES 65536
+#define PAUSE_FLUSHES 20 /* after a failure: about 10 s */
 
 /* One write that the disk has not seen. */
 struct change {
@@ -32,6 +33,9 @@ struct records {
     struct dht_storage in_memory;
     struct batch waiting, writing;
     bool busy;
+    bool closing;
+    bool failing;   /* the last write failed: told once */
+    unsigned pause; /* calls of records_flush that do nothing yet */
     struct err job_err;
     int job_status;
 };
@@ -49,7 +53,7 @@ static void batch_clear(struct batch *batch)
 static void queue(struct records *records, bool blob, const void *key, size_t key_len, const void *value, size_t len)
 {
     struct batch *batch = &records->waiting;
-    if (batch->count >= MAX_CHANGES || key_len > RECORD_KEY_BYTES)
+    if (records->closing || batch->count >= MAX_CHANGES || key_len > RECORD_KEY_BYTES)
         return;
     if (batch->count == batch->cap) {
         size_t cap = batch->cap ? batch->cap * 2 : 64;
@@ -137,6 +141,8 @@ struct dht_storage records_storage(struct records *records)
 
 /* ---- the disk ---- */
 
+static void on_written(void *arg);
+
 static int write_table(struct records *records, const char *table, bool blobs)
 {
     size_t count = 0;
@@ -160,24 +166,74 @@ static void work_write(void *arg)
         records->job_status = write_table(records, blobs_table, true);
 }
 
-static void on_written(void *arg)
+/* What was not written comes before what has changed since, in one batch. */
+static void put_back(struct records *records)
 {
-    struct records *records = arg;
-    records->busy = false;
-    if (records->job_status < 0)
-        log_error("dht", "records were not written and will be missing after a restart count=%zu why=\"%s\"",
-                  records->writing.count, records->job_err.text);
-    batch_clear(&records->writing);
+    struct batch *writing = &records->writing, *waiting = &records->waiting;
+    size_t count = writing->count + waiting->count;
+    struct change *changes =
+        count <= MAX_CHANGES ? realloc(writing->changes, (count ? count : 1) * sizeof *changes) : NULL;
+    if (!changes) {
+        batch_clear(writing); /* lost to the disk only: see queue */
+        return;
+    }
+    if (waiting->count > 0)
+        memcpy(changes + writing->count, waiting->changes, waiting->count * sizeof *changes);
+    free(waiting->changes);
+    *waiting = (struct batch){.changes = changes, .count = count, .cap = count};
+    *writing = (struct batch){0};
 }
 
-void records_flush(struct records *records)
+static void on_failed(struct records *records)
 {
-    if (records->busy || records->waiting.count == 0)
-        return;
+    if (!records->failing)
+        log_error("dht", "records are not written and would be missing after a restart count=%zu why=\"%s\"",
+                  records->writing.count, records->job_err.text);
+    records->failing = true;
+    records->pause = PAUSE_FLUSHES;
+    if (records->closing)
+        batch_clear(&records->writing);
+    else
+        put_back(records);
+}
+
+static void begin_write(struct records *records)
+{
     records->writing = records->waiting;
     records->waiting = (struct batch){0};
     records->busy = true;
     jobs_submit(&records->jobs, work_write, on_written, records);
+}
+
+static void on_written(void *arg)
+{
+    struct records *records = arg;
+    records->busy = false;
+    if (records->job_status < 0) {
+        on_failed(records);
+    } else {
+        if (records->failing)
+            log_info("dht", "records are written again");
+        records->failing = false;
+        batch_clear(&records->writing);
+    }
+    if (records->closing && records->waiting.count > 0)
+        begin_write(records);
+}
+
+void records_flush(struct records *records)
+{
+    if (records->pause > 0)
+        records->pause--;
+    else if (!records->busy && records->waiting.count > 0)
+        begin_write(records);
+}
+
+void records_close(struct records *records)
+{
+    records->closing = true;
+    if (!records->busy && records->waiting.count > 0)
+        begin_write(records);
 }
 
 bool records_clean(const struct records *records)

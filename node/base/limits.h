@@ -40,7 +40,10 @@
 #define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
 #define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
 #define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
+#define LIMIT_STRANGERS 128                /* of the sessions, those that came and have not shown a certificate */
+#define LIMIT_GUEST_MS 15000               /* for one who asks to be let in; the asker itself waits for 10 s */
 #define LIMIT_CALL_REQUESTS 1024           /* from all peers, not answered yet; x ~64 B */
+#define LIMIT_CALL_REQUESTS_PER_LINK 256   /* of those, from one peer */
 
 /* ---- certificates ---- */
 #define LIMIT_CHAIN_CERTS 8

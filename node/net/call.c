@@ -5,7 +5,11 @@
 #include <sys/queue.h>
 
 #include "node/base/limits.h"
+#include "node/base/log.h"
 #include "node/base/wire.h"
+
+#define REQUEST_HEAD_BYTES 9 /* number u64, length of the method u8 */
+#define REPLY_HEAD_BYTES 9   /* number u64, status u8 */
 
 /* Sent by us, not answered yet. */
 struct pending {
@@ -22,7 +26,7 @@ struct call_request {
     TAILQ_ENTRY(call_request)
     entry;
     struct calls *owner;
-    struct link *link; /* NULL once the link is down */
+    struct link *link; /* borrowed until calls_link_down, then NULL */
     uint64_t number;
 };
 
@@ -88,12 +92,19 @@ int calls_send(struct calls *calls, struct link *link, const char *method, const
                                 .deadline_ms = clock_mono_ms(&calls->clock) + timeout_ms,
                                 .reply = reply,
                                 .ctx = ctx};
-    OWNED(buf_release) struct buf head = BUF(16 + CALL_METHOD_MAX);
-    wire_put_u64(&head, pending->number);
-    wire_put_u8(&head, (uint8_t)strlen(method));
-    buf_add(&head, method, strlen(method));
-    int status = head.failed ? err_set(err, ERR_INVALID, "'%s' is too long for a method", method)
-                             : link_send(link, CALL_REQUEST, head.data, head.len, data, len_bytes, err);
+    uint8_t head[REQUEST_HEAD_BYTES + CALL_METHOD_MAX];
+    size_t name_len = strlen(method);
+    int status;
+    if (name_len == 0 || name_len > CALL_METHOD_MAX) {
+        status = err_set(err, ERR_INVALID, "'%.64s' is no word for a method", method);
+    } else if (len_bytes > CALL_MAX_BYTES) {
+        status = err_set(err, ERR_LIMIT, "a call of %zu bytes is too long", len_bytes);
+    } else {
+        wire_store_u64(head, pending->number);
+        head[REQUEST_HEAD_BYTES - 1] = (uint8_t)name_len;
+        memcpy(head + REQUEST_HEAD_BYTES, method, name_len);
+        status = link_send(link, CALL_REQUEST, head, REQUEST_HEAD_BYTES + name_len, data, len_bytes, err);
+    }
     if (status < 0) {
         free(pending);
         return status;
@@ -114,6 +125,18 @@ void calls_cancel(struct calls *calls, const void *ctx)
     }
 }
 
+/* The error that a reply tells. Its text goes to logs and terminals of ours, and ERR_CLOSED means one thing here. */
+static void told_error(uint8_t status, const uint8_t *text, size_t len, struct err *ret_err)
+{
+    char clean[ERR_TEXT_SIZE];
+    int code = -(int)status;
+    if (strcmp(err_name(code), "unknown") == 0)
+        code = ERR_INTERNAL;
+    else if (code == ERR_CLOSED)
+        code = ERR_UNAVAILABLE;
+    err_set(ret_err, code, "%s", log_text(text, len, clean, sizeof clean));
+}
+
 /* A reply: number u64, status u8 (0 or the negated error code), then the answer or the error's text. */
 static int input_reply(struct calls *calls, struct link *link, struct wire *in, struct err *err)
 {
@@ -121,35 +144,75 @@ static int input_reply(struct calls *calls, struct link *link, struct wire *in, 
     uint8_t status = wire_get_u8(in);
     if (in->failed)
         return err_set(err, ERR_PROTOCOL, "a reply is cut short");
+    if (number == 0 || number >= calls->next_number)
+        return err_set(err, ERR_PROTOCOL, "a reply to nothing that was asked");
     struct pending *pending;
     TAILQ_FOREACH (pending, &calls->pending, entry)
         if (pending->number == number && pending->link == link)
             break;
     if (!pending)
         return 0; /* its deadline has passed */
+    struct err told;
     size_t len = wire_left(in);
     const uint8_t *data = wire_get_bytes(in, len);
-    if (status == 0) {
-        finish(calls, pending, NULL, data, len);
-        return 0;
-    }
-    struct err told;
-    err_set(&told, -(int)status, "%.*s", (int)(len < ERR_TEXT_SIZE ? len : ERR_TEXT_SIZE - 1), (const char *)data);
-    finish(calls, pending, &told, NULL, 0);
+    if (status != 0)
+        told_error(status, data, len, &told);
+    finish(calls, pending, status ? &told : NULL, status ? NULL : data, status ? 0 : len);
     return 0;
 }
 
 /* ---- their questions ---- */
 
+/* Who does not take its answers loses its link, so that it knows that none comes. */
+static void send_reply(const struct call_request *request, uint8_t status, const void *data, size_t len)
+{
+    uint8_t head[REPLY_HEAD_BYTES];
+    if (!request->link)
+        return;
+    wire_store_u64(head, request->number);
+    head[REPLY_HEAD_BYTES - 1] = status;
+    if (link_send(request->link, CALL_REPLY, head, sizeof head, data, len, NULL) < 0)
+        link_close(request->link, SESSION_REASON_OVERLOAD);
+}
+
+static void send_error(const struct call_request *request, const struct err *err)
+{
+    int code = err->code < 0 && err->code >= -UINT8_MAX ? err->code : ERR_INTERNAL;
+    send_reply(request, (uint8_t)-code, err->text, strlen(err->text));
+}
+
+static size_t requests_of(const struct calls *calls, const struct link *link)
+{
+    size_t count = 0;
+    const struct call_request *request;
+    TAILQ_FOREACH (request, &calls->requests, entry)
+        count += request->link == link;
+    return count;
+}
+
+static bool is_word(const uint8_t *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] > '~')
+            return false;
+    return len > 0 && len <= CALL_METHOD_MAX;
+}
+
+/* A request: number u64, length of the method u8, the method, then what is asked. */
 static int input_request(struct calls *calls, struct link *link, struct wire *in, struct err *err)
 {
     uint64_t number = wire_get_u64(in);
     size_t name_len = wire_get_u8(in);
     const uint8_t *name = wire_get_bytes(in, name_len);
-    if (in->failed || name_len == 0 || name_len > CALL_METHOD_MAX || memchr(name, '\0', name_len))
+    if (in->failed || !is_word(name, name_len))
         return err_set(err, ERR_PROTOCOL, "a request is malformed");
-    if (calls->request_count >= LIMIT_CALL_REQUESTS)
-        return err_set(err, ERR_LIMIT, "%d requests wait for answers", LIMIT_CALL_REQUESTS);
+    if (calls->request_count >= LIMIT_CALL_REQUESTS || requests_of(calls, link) >= LIMIT_CALL_REQUESTS_PER_LINK) {
+        struct call_request refused = {.owner = calls, .link = link, .number = number};
+        struct err busy;
+        err_set(&busy, ERR_BUSY, "too many requests wait for answers here");
+        send_error(&refused, &busy);
+        return 0;
+    }
     struct call_request *request = calloc(1, sizeof *request);
     if (!request)
         return err_set(err, ERR_NOMEM, "no memory for a request");
@@ -163,30 +226,29 @@ static int input_request(struct calls *calls, struct link *link, struct wire *in
     return 0;
 }
 
-static void answer(struct call_request *request, uint8_t status, const void *data, size_t len)
+static void forget(struct call_request *request)
 {
-    struct calls *calls = request->owner;
-    if (request->link) {
-        uint8_t head[9];
-        wire_store_u64(head, request->number);
-        head[8] = status;
-        link_send(request->link, CALL_REPLY, head, sizeof head, data, len,
-                  NULL); /* a failure ends the link: told there */
-    }
-    TAILQ_REMOVE(&calls->requests, request, entry);
-    calls->request_count--;
+    TAILQ_REMOVE(&request->owner->requests, request, entry);
+    request->owner->request_count--;
     free(request);
 }
 
 void call_reply(struct call_request *request, const void *data, size_t len_bytes)
 {
-    answer(request, 0, data, len_bytes);
+    struct err err;
+    if (len_bytes > CALL_MAX_BYTES) {
+        err_set(&err, ERR_LIMIT, "the answer of %zu bytes is too long", len_bytes);
+        send_error(request, &err);
+    } else {
+        send_reply(request, 0, data, len_bytes);
+    }
+    forget(request);
 }
 
 void call_refuse(struct call_request *request, const struct err *err)
 {
-    int code = err->code < 0 && err->code >= -255 ? err->code : ERR_INTERNAL;
-    answer(request, (uint8_t)-code, err->text, strlen(err->text));
+    send_error(request, err);
+    forget(request);
 }
 
 /* ---- events ---- */

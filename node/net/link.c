@@ -3,67 +3,12 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
-#include "node/base/limits.h"
-#include "node/base/log.h"
-#include "node/net/sock.h"
+#include "node/net/link_state.h"
 
-#define READ_BYTES (256u << 10)
-#define BACKLOG 128
 #define NOT_SENT_BYTES (256 << 10)
-#define LINGER_MS 2000 /* for the good-bye to leave before the connection is cut */
-
-/*
- * CONNECTING --connected--> HANDSHAKE --both known--> UP --close or error--> CLOSING --handle closed--> freed
- * (an accepted connection begins in HANDSHAKE; every state may go to CLOSING)
- */
-enum link_state { LINK_CONNECTING, LINK_HANDSHAKE, LINK_UP, LINK_CLOSING };
-
-struct link {
-    TAILQ_ENTRY(link)
-    entry;
-    struct links *owner;
-    enum link_state state;
-    uv_tcp_t tcp;
-    uv_timer_t timer;
-    uv_connect_t connect;
-    uv_write_t write;
-    size_t writing_bytes; /* handed to uv_write and not done yet */
-    unsigned open_handles;
-    struct session *session; /* owned */
-    bool dialled;
-    bool ending;         /* the session is over: close when what is queued has been written */
-    const char *end_why; /* static text; NULL: nothing special */
-    bool any_node;
-    struct id wanted; /* unless any_node: who was dialled */
-    struct addr addr;
-    uint64_t since_ms;
-    struct identity_peer peer;
-    uint8_t remote_static[CRYPTO_DH_BYTES];
-    uint8_t chain[LIMIT_CHAIN_BYTES];
-    size_t chain_len;
-    void *data;
-};
-
-TAILQ_HEAD(link_list, link);
-
-struct links {
-    struct links_config config;
-    uv_tcp_t listener;
-    bool listening;
-    bool closing;
-    unsigned open_handles; /* of the listener and of all links */
-    size_t count;
-    struct link_list list;
-    struct log_limit refused;
-    uint8_t read_buffer[READ_BYTES];
-};
-
-static uint64_t now_of(const struct links *links)
-{
-    return clock_mono_ms(&links->config.clock);
-}
+#define BINDING_BYTES 64 /* as session_binding says */
+#define LINGER_MS 2000   /* for the good-bye to leave before the connection is cut */
 
 /* ---- ending ---- */
 
@@ -79,13 +24,12 @@ static void on_handle_closed(uv_handle_t *handle)
     free(link);
 }
 
-/* Cut a link now. Safe to call again. */
-static void end(struct link *link, const char *why)
+void link_end(struct link *link, int code, const char *why)
 {
     if (link->state == LINK_CLOSING)
         return;
     bool was_up = link->state == LINK_UP;
-    bool dial_failed = !was_up && link->dialled;
+    bool dial_failed = !was_up && link->dialled && !link->duplicate;
     link->state = LINK_CLOSING;
     uv_close((uv_handle_t *)&link->tcp, on_handle_closed);
     uv_close((uv_handle_t *)&link->timer, on_handle_closed);
@@ -94,26 +38,31 @@ static void end(struct link *link, const char *why)
         config->on_down(config->ctx, link, why);
     } else if (dial_failed) {
         struct err err;
-        err_set(&err, ERR_CLOSED, "%s", why);
+        err_set(&err, code, "%s", why);
         config->on_dial_failed(config->ctx, &link->addr, link->any_node ? NULL : &link->wanted, &err);
     }
 }
 
-static void end_with_error(struct link *link, const struct err *err)
+void link_end_with_error(struct link *link, const struct err *err)
 {
     char text[ADDR_TEXT_SIZE];
     uint64_t skipped = 0;
     if (link->state != LINK_UP && !link->dialled &&
-        log_allowed(&link->owner->refused, now_of(link->owner), 1000, &skipped))
+        log_allowed(&link->owner->refused, link_now(link->owner), 1000, &skipped))
         log_info("net", "refused peer=%s why=\"%s\" more=%llu", addr_text(&link->addr, text), err->text,
                  (unsigned long long)skipped);
-    end(link, err->text);
+    link_end(link, err->code, err->text);
+}
+
+void link_end_with_status(struct link *link, int status)
+{
+    link_end(link, status == UV_ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE, uv_strerror(status));
 }
 
 static void on_linger_over(uv_timer_t *timer)
 {
     struct link *link = timer->data;
-    end(link, link->end_why ? link->end_why : "closed");
+    link_end(link, ERR_CLOSED, link->end_why ? link->end_why : "closed");
 }
 
 /* Cut a link from the loop, not from here: whoever sends is not to find it gone when the call returns. */
@@ -139,10 +88,10 @@ static void on_written(uv_write_t *request, int status)
     if (link->state == LINK_CLOSING)
         return;
     if (status < 0) {
-        end(link, uv_strerror(status));
+        link_end_with_status(link, status);
         return;
     }
-    session_sent(link->session, now_of(link->owner), done);
+    session_sent(link->session, link_now(link->owner), done);
     flush(link);
     if (link->state == LINK_UP && !link->ending)
         link->owner->config.on_writable(link->owner->config.ctx, link);
@@ -159,7 +108,7 @@ static void flush(struct link *link)
         uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)len);
         int sent = uv_try_write((uv_stream_t *)&link->tcp, &buf, 1);
         if (sent > 0) {
-            session_sent(link->session, now_of(link->owner), (size_t)sent);
+            session_sent(link->session, link_now(link->owner), (size_t)sent);
             continue;
         }
         if (sent < 0 && sent != UV_EAGAIN) {
@@ -179,27 +128,43 @@ static void flush(struct link *link)
 
 /* ---- timers ---- */
 
-static void on_timer(uv_timer_t *timer);
+/* A guest has come to ask one thing; who stays longer costs a place that a member could have. */
+static uint64_t guest_deadline(const struct link *link)
+{
+    return link->state == LINK_UP && link->peer.guest ? link->since_ms + LIMIT_GUEST_MS : UINT64_MAX;
+}
 
 static void arm(struct link *link)
 {
     if (link->state == LINK_CLOSING || link->ending)
         return;
     struct err err = {0};
-    uint64_t now = now_of(link->owner);
+    uint64_t now = link_now(link->owner);
     uint64_t wake = UINT64_MAX;
+    uint64_t deadline = guest_deadline(link);
     if (session_tick(link->session, now, &wake, &err) < 0) {
-        end_with_error(link, &err);
+        link_end_with_error(link, &err);
+        return;
+    }
+    if (now >= deadline) {
+        link_close(link, SESSION_REASON_OVERLOAD);
         return;
     }
     flush(link);
+    if (deadline < wake)
+        wake = deadline;
     if (!link->ending)
-        uv_timer_start(&link->timer, on_timer, wake > now ? wake - now : 1, 0);
+        link_wait(link, wake > now ? wake - now : 1);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
     arm(timer->data);
+}
+
+void link_wait(struct link *link, uint64_t delay_ms)
+{
+    uv_timer_start(&link->timer, on_timer, delay_ms, 0);
 }
 
 /* ---- the session's callbacks ---- */
@@ -216,7 +181,7 @@ static int verify_peer(void *ctx, const uint8_t remote_static[32], const void *p
     if (status < 0) {
         char text[ADDR_TEXT_SIZE];
         uint64_t skipped = 0;
-        if (log_allowed(&links->refused, now_of(links), 1000, &skipped))
+        if (log_allowed(&links->refused, link_now(links), 1000, &skipped))
             log_info("net", "not accepted peer=%s why=\"%s\" more=%llu", addr_text(&link->addr, text), why,
                      (unsigned long long)skipped);
         return status;
@@ -236,14 +201,25 @@ static int verify_peer(void *ctx, const uint8_t remote_static[32], const void *p
     return 0;
 }
 
-/* Of two links between the same nodes both ends must keep the same one. */
+/* Of two links between the same nodes both ends must keep the same one. Nobody dials a node that it has a link to, so
+ * either both were begun in the same moment, and something decides that both ends know, or the other end has lost the
+ * old one: it was restarted, or the network was cut. */
 static bool replaces(const struct link *fresh, const struct link *old)
 {
-    if (fresh->dialled == old->dialled)
+    if (link_now(fresh->owner) > old->since_ms + LIMIT_HANDSHAKE_MS)
         return true;
     const struct id *self = identity_id(fresh->owner->config.identity);
     bool self_smaller = id_compare(self, &fresh->peer.id) < 0;
-    return fresh->dialled == self_smaller;
+    if (fresh->dialled != old->dialled)
+        return fresh->dialled == self_smaller;
+    return memcmp(session_binding(fresh->session), session_binding(old->session), BINDING_BYTES) < 0;
+}
+
+static void close_duplicate(struct link *link)
+{
+    link->duplicate = true;
+    link->end_why = "another link to the same node is kept";
+    link_close(link, SESSION_REASON_DUPLICATE);
 }
 
 static void on_session_open(void *ctx, const struct id *peer)
@@ -253,13 +229,13 @@ static void on_session_open(void *ctx, const struct id *peer)
     (void)peer;
     struct link *old = link->peer.guest ? NULL : links_find(links, &link->peer.id);
     if (old && !replaces(link, old)) {
-        link_close(link, SESSION_REASON_DUPLICATE);
+        close_duplicate(link);
         return;
     }
     if (old)
-        link_close(old, SESSION_REASON_DUPLICATE);
+        close_duplicate(old);
     link->state = LINK_UP;
-    link->since_ms = now_of(links);
+    link->since_ms = link_now(links);
     links->config.on_up(links->config.ctx, link);
 }
 
@@ -277,7 +253,31 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
 {
     (void)suggested;
     struct link *link = handle->data;
-    *ret_buf = uv_buf_init((char *)link->owner->read_buffer, READ_BYTES);
+    *ret_buf = uv_buf_init((char *)link->owner->read_buffer, LINK_READ_BYTES);
+}
+
+static const char *reason_text(enum session_reason reason)
+{
+    static const char *const texts[] = {
+        [SESSION_REASON_NONE] = "closed by the peer",
+        [SESSION_REASON_DONE] = "closed by the peer",
+        [SESSION_REASON_SHUTDOWN] = "the peer stops",
+        [SESSION_REASON_DUPLICATE] = "the peer keeps another link to this node",
+        [SESSION_REASON_REVOKED] = "the peer says that this node's certificate is no longer good",
+        [SESSION_REASON_OVERLOAD] = "the peer has too many links",
+    };
+    return texts[reason];
+}
+
+static void on_stream_end(struct link *link, int status)
+{
+    struct err err = {0};
+    if (session_input_end(link->session, &err) == 0)
+        link_end(link, ERR_CLOSED, link->end_why ? link->end_why : "closed");
+    else if (status == UV_EOF)
+        link_end(link, ERR_CLOSED, err.text);
+    else
+        link_end(link, ERR_CLOSED, uv_strerror(status));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
@@ -287,28 +287,28 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
     if (count == 0 || link->state == LINK_CLOSING)
         return;
     if (count < 0) {
-        session_input_end(link->session, &err);
-        end(link, count == UV_EOF && err.code == 0 ? "closed by the peer"
-                  : err.code                       ? err.text
-                                                   : uv_strerror((int)count));
+        on_stream_end(link, (int)count);
         return;
     }
-    if (session_input(link->session, now_of(link->owner), (uint8_t *)buf->base, (size_t)count, &err) < 0) {
+    if (session_input(link->session, link_now(link->owner), (uint8_t *)buf->base, (size_t)count, &err) < 0) {
         flush(link);
-        end_with_error(link, &err);
+        link_end_with_error(link, &err);
         return;
     }
     if (link->ending)
         return;
-    if (session_state(link->session) == SESSION_CLOSED)
+    if (session_state(link->session) == SESSION_CLOSED) {
+        link->duplicate |= session_close_reason(link->session) == SESSION_REASON_DUPLICATE;
+        link->end_why = reason_text(session_close_reason(link->session));
         link_close(link, SESSION_REASON_DONE);
-    else
+    } else {
         arm(link);
+    }
 }
 
 /* ---- beginnings ---- */
 
-static struct link *link_make(struct links *links, const struct addr *addr, bool dialled)
+struct link *link_make(struct links *links, const struct addr *addr, bool dialled)
 {
     struct link *link = calloc(1, sizeof *link);
     if (!link)
@@ -327,7 +327,7 @@ static struct link *link_make(struct links *links, const struct addr *addr, bool
     return link;
 }
 
-static int begin_session(struct link *link, struct err *err)
+int link_begin_session(struct link *link, struct err *err)
 {
     struct links *links = link->owner;
     OWNED(buf_release) struct buf payload = BUF(LIMIT_CHAIN_BYTES);
@@ -347,7 +347,7 @@ static int begin_session(struct link *link, struct err *err)
         .on_message = on_session_message,
         .ctx = link,
     };
-    status = session_new(&config, now_of(links), &link->session, err);
+    status = session_new(&config, link_now(links), &link->session, err);
     crypto_wipe(secret, sizeof secret);
     return status;
 }
@@ -361,210 +361,16 @@ static void limit_kernel_queue(struct link *link)
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
 }
 
-static void start_reading(struct link *link)
+void link_start(struct link *link)
 {
     link->state = LINK_HANDSHAKE;
     uv_tcp_nodelay(&link->tcp, 1);
     limit_kernel_queue(link);
     int status = uv_read_start((uv_stream_t *)&link->tcp, on_alloc, on_read);
     if (status < 0)
-        end(link, uv_strerror(status));
+        link_end_with_status(link, status);
     else
         arm(link);
-}
-
-static size_t strangers_of_block(const struct links *links, const struct addr *addr)
-{
-    size_t count = 0;
-    const struct link *link;
-    TAILQ_FOREACH (link, &links->list, entry)
-        count += link->state == LINK_HANDSHAKE && addr_block(&link->addr) == addr_block(addr);
-    return count;
-}
-
-static void on_connection(uv_stream_t *server, int status)
-{
-    struct links *links = server->data;
-    if (status < 0 || links->closing)
-        return;
-    struct addr unknown = {0};
-    struct link *link = link_make(links, &unknown, false);
-    if (!link)
-        return;
-    struct err err = {0};
-    struct sockaddr_storage sock;
-    int len = sizeof sock;
-    if (uv_accept(server, (uv_stream_t *)&link->tcp) < 0 ||
-        uv_tcp_getpeername(&link->tcp, (struct sockaddr *)&sock, &len) < 0) {
-        end(link, "accept failed");
-        return;
-    }
-    link->addr = sock_to_addr((struct sockaddr *)&sock);
-    if (links->count > LIMIT_SESSIONS || strangers_of_block(links, &link->addr) >= LIMIT_SESSIONS_PER_BLOCK)
-        end(link, "too many connections");
-    else if (begin_session(link, &err) < 0)
-        end_with_error(link, &err);
-    else
-        start_reading(link);
-}
-
-static void on_connected(uv_connect_t *request, int status)
-{
-    struct link *link = request->data;
-    if (link->state == LINK_CLOSING)
-        return;
-    if (status < 0)
-        end(link, uv_strerror(status));
-    else
-        start_reading(link);
-}
-
-int links_dial(struct links *links, const struct addr *addr, const struct id *node, struct err *err)
-{
-    if (links->closing)
-        return err_set(err, ERR_CANCELLED, "the node stops");
-    if (node && (links_find(links, node) || links_dialling(links, node)))
-        return 0;
-    if (links->count >= LIMIT_SESSIONS)
-        return err_set(err, ERR_LIMIT, "%d links are open; none is left for another", LIMIT_SESSIONS);
-    struct link *link = link_make(links, addr, true);
-    if (!link)
-        return err_set(err, ERR_NOMEM, "no memory for a link");
-    if (node) {
-        link->any_node = false;
-        link->wanted = *node;
-    }
-    struct sockaddr_storage sock;
-    sock_from_addr(addr, &sock);
-    int status = begin_session(link, err);
-    if (status == 0 && uv_tcp_connect(&link->connect, &link->tcp, (struct sockaddr *)&sock, on_connected) < 0)
-        status = err_set(err, ERR_IO, "cannot connect");
-    if (status < 0) {
-        link->dialled = false; /* the caller is told here, not by on_dial_failed */
-        end(link, "dial failed");
-        return status;
-    }
-    /* The session's deadline also bounds the connect. */
-    uv_timer_start(&link->timer, on_timer, LIMIT_HANDSHAKE_MS, 0);
-    return 0;
-}
-
-/* ---- the set of links ---- */
-
-int links_new(const struct links_config *config, struct links **ret_links, struct err *err)
-{
-    struct links *links = calloc(1, sizeof *links);
-    if (!links)
-        return err_set(err, ERR_NOMEM, "no memory for links");
-    links->config = *config;
-    TAILQ_INIT(&links->list);
-    *ret_links = links;
-    return 0;
-}
-
-static void on_listener_closed(uv_handle_t *handle)
-{
-    struct links *links = handle->data;
-    links->open_handles--;
-}
-
-int links_listen(struct links *links, const struct addr *listen, struct err *err)
-{
-    struct sockaddr_storage sock;
-    char text[ADDR_TEXT_SIZE];
-    sock_from_addr(listen, &sock);
-    uv_tcp_init(links->config.loop, &links->listener);
-    links->listener.data = links;
-    links->open_handles++;
-    int status = uv_tcp_bind(&links->listener, (struct sockaddr *)&sock, 0);
-    if (status == 0)
-        status = uv_listen((uv_stream_t *)&links->listener, BACKLOG, on_connection);
-    if (status < 0) {
-        uv_close((uv_handle_t *)&links->listener, on_listener_closed);
-        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on TCP %s: %s",
-                       addr_text(listen, text), uv_strerror(status));
-    }
-    links->listening = true;
-    return 0;
-}
-
-uint16_t links_port(const struct links *links)
-{
-    struct sockaddr_storage sock;
-    int len = sizeof sock;
-    if (!links->listening || uv_tcp_getsockname(&links->listener, (struct sockaddr *)&sock, &len) < 0)
-        return 0;
-    return sock_to_addr((struct sockaddr *)&sock).port;
-}
-
-void links_close(struct links *links, enum session_reason reason)
-{
-    if (links->closing)
-        return;
-    links->closing = true;
-    if (links->listening)
-        uv_close((uv_handle_t *)&links->listener, on_listener_closed);
-    struct link *link, *next;
-    for (link = TAILQ_FIRST(&links->list); link; link = next) {
-        next = TAILQ_NEXT(link, entry);
-        link_close(link, reason);
-        end(link, "the node stops");
-    }
-}
-
-bool links_closed(const struct links *links)
-{
-    return links->closing && links->open_handles == 0;
-}
-
-void links_free(struct links *links)
-{
-    free(links);
-}
-
-struct link *links_find(struct links *links, const struct id *node)
-{
-    struct link *link;
-    TAILQ_FOREACH (link, &links->list, entry)
-        if (link->state == LINK_UP && !link->ending && !link->peer.guest && id_equal(&link->peer.id, node))
-            return link;
-    return NULL;
-}
-
-bool links_dialling(const struct links *links, const struct id *node)
-{
-    const struct link *link;
-    TAILQ_FOREACH (link, &links->list, entry)
-        if (link->dialled && !link->any_node && id_equal(&link->wanted, node) &&
-            (link->state == LINK_CONNECTING || link->state == LINK_HANDSHAKE))
-            return true;
-    return false;
-}
-
-void links_each(struct links *links, links_each_cb each, void *ctx)
-{
-    struct link *link, *next;
-    for (link = TAILQ_FIRST(&links->list); link; link = next) {
-        next = TAILQ_NEXT(link, entry);
-        if (link->state == LINK_UP && !link->ending)
-            each(ctx, link);
-    }
-}
-
-size_t links_count(const struct links *links)
-{
-    size_t count = 0;
-    const struct link *link;
-    TAILQ_FOREACH (link, &links->list, entry)
-        count += link->state == LINK_UP && !link->peer.guest;
-    return count;
-}
-
-void links_cut(struct links *links, const struct id *node, enum session_reason reason)
-{
-    struct link *link = links_find(links, node);
-    if (link)
-        link_close(link, reason);
 }
 
 /* ---- one link ---- */

@@ -4,10 +4,13 @@
  * Owns the listening socket, the connections, their sessions (transfer.h) and timers. Judges peers by their
  * certificates (identity.h). Does not know what messages mean. Everything happens on the loop's thread.
  *
- * 1. At most one link to a node is up: of two, the one stays that the node with the smaller id dialled.
- * 2. A link is up from on_up to on_down, which come in pairs; a struct link is not used after on_down.
- * 3. Deadlines run from accept; a stranger costs one connection slot for LIMIT_HANDSHAKE_MS at most, and strangers of
- *    one address block have LIMIT_SESSIONS_PER_BLOCK slots together.
+ * 1. At most one link to a node is up and not closing. Of two that were begun in the same moment both ends keep the one
+ *    that the node with the smaller id dialled; a later one replaces an earlier one, which its dialler must have lost.
+ * 2. A link is up from on_up to on_down, which come in pairs; a struct link is not used after on_down. on_down and
+ *    on_dial_failed come from the loop or from links_close, never from inside another call here.
+ * 3. Deadlines run from accept; a stranger costs one connection slot for LIMIT_HANDSHAKE_MS at most, a guest for
+ *    LIMIT_GUEST_MS. All of them together have LIMIT_STRANGERS slots, those of one address block
+ *    LIMIT_SESSIONS_PER_BLOCK.
  */
 #pragma once
 
@@ -25,6 +28,8 @@
 struct links;
 struct link;
 
+#define LINKS_MAX_LISTEN 8
+
 struct links_config {
     uv_loop_t *loop;           /* borrowed */
     struct identity *identity; /* borrowed */
@@ -37,21 +42,28 @@ struct links_config {
                       struct err *err);
     /* Bytes have left and there is room for more. */
     void (*on_writable)(void *ctx, struct link *link);
-    /* A dial has failed before the link was up. `node` is NULL where any node was welcome. */
+    /* A dial has failed before the link was up. `node` is NULL where any node was welcome. ERR_UNAVAILABLE: nobody
+     * answers there; ERR_TIMEOUT; ERR_AUTH: another node than was wanted, or none of the cluster; ERR_CONFLICT: this
+     * node itself; ERR_CLOSED, ERR_PROTOCOL: what answers does not like us, or is no node. */
     void (*on_dial_failed)(void *ctx, const struct addr *addr, const struct id *node, const struct err *err);
     void *ctx; /* borrowed */
 };
 
 int links_new(const struct links_config *config, struct links **ret_links, struct err *err);
-/* Accept connections on `listen`. With port 0 the system chooses one: see links_port. */
+/* Accept connections on `listen` too, one of LINKS_MAX_LISTEN. With port 0 the system chooses one: see links_port.
+ * ERR_BUSY: the port is taken. */
 int links_listen(struct links *links, const struct addr *listen, struct err *err);
-uint16_t links_port(const struct links *links);
+/* Listen on the first `count` of them only. */
+void links_unlisten(struct links *links, size_t count);
+/* The port of the address that was the index-th to be listened on; 0 if there is none. */
+uint16_t links_port(const struct links *links, size_t index);
 /* Say good-bye on every link and close all handles; run the loop until links_closed, then free. */
 void links_close(struct links *links, enum session_reason reason);
 bool links_closed(const struct links *links);
 void links_free(struct links *links);
 
-/* Connect to a node, unless a link to `node` is up or on its way. `node` may be NULL: whoever answers there. */
+/* Connect to a node, unless a link to `node` is up or on its way. `node` may be NULL: whoever answers there, unless
+ * that address is being dialled already. */
 int links_dial(struct links *links, const struct addr *addr, const struct id *node, struct err *err);
 /* Is a dial to this node under way? */
 bool links_dialling(const struct links *links, const struct id *node);
@@ -61,7 +73,10 @@ struct link *links_find(struct links *links, const struct id *node);
 typedef void (*links_each_cb)(void *ctx, struct link *link);
 /* All that are up, guests included. The callback may close the link that it is given. */
 void links_each(struct links *links, links_each_cb each, void *ctx);
+/* To members, up and not closing. */
 size_t links_count(const struct links *links);
+/* Dials under way. */
+size_t links_dials(const struct links *links);
 /* End the link to a node, if there is one. */
 void links_cut(struct links *links, const struct id *node, enum session_reason reason);
 

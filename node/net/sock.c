@@ -56,9 +56,22 @@ static bool split_host(const char *text, char *host, size_t host_size, char *por
     return true;
 }
 
-int sock_resolve(const char *text, uint16_t default_port, struct addr *ret_addr, struct err *err)
+static size_t collect(const struct addrinfo *found, struct addr *ret_addrs)
 {
-    if (addr_parse(text, default_port, ret_addr))
+    size_t count = 0;
+    for (; found && count < SOCK_MAX_ADDRS; found = found->ai_next) {
+        struct addr addr = sock_to_addr(found->ai_addr);
+        if (addr.family && (count == 0 || !addr_equal(&addr, &ret_addrs[count - 1])))
+            ret_addrs[count++] = addr;
+    }
+    return count;
+}
+
+int sock_resolve(const char *text, uint16_t default_port, struct addr ret_addrs[SOCK_MAX_ADDRS], size_t *ret_count,
+                 struct err *err)
+{
+    *ret_count = 1;
+    if (addr_parse(text, default_port, ret_addrs))
         return 0;
     char host[NI_MAXHOST];
     char port[8];
@@ -71,9 +84,9 @@ int sock_resolve(const char *text, uint16_t default_port, struct addr *ret_addr,
     int status = getaddrinfo(host, port, &hints, &found);
     if (status != 0)
         return err_set(err, ERR_NOTFOUND, "cannot resolve '%s': %s", host, gai_strerror(status));
-    *ret_addr = sock_to_addr(found->ai_addr);
+    *ret_count = collect(found, ret_addrs);
     freeaddrinfo(found);
-    return 0;
+    return *ret_count > 0 ? 0 : err_set(err, ERR_NOTFOUND, "'%s' has no address", host);
 }
 
 int sock_local_towards(const struct addr *remote, struct addr *ret_local, struct err *err)
@@ -87,4 +100,14 @@ int sock_local_towards(const struct addr *remote, struct addr *ret_local, struct
         return err_errno(err, errno, "cannot find the address towards a peer");
     *ret_local = sock_to_addr((struct sockaddr *)&sock);
     return 0;
+}
+
+bool sock_is_local(const struct addr *addr)
+{
+    struct sockaddr_storage sock;
+    struct addr any_port = *addr;
+    any_port.port = 0;
+    sock_from_addr(&any_port, &sock);
+    OWNED(owned_fd) int fd = socket(sock.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    return fd >= 0 && bind(fd, (struct sockaddr *)&sock, sizeof sock) == 0;
 }

@@ -40,6 +40,15 @@ static void on_close(uv_handle_t *handle)
     free(handle->data);
 }
 
+/* A system may be set up to give IPv6 sockets IPv6 only. */
+static void accept_both_families(uv_udp_t *handle)
+{
+    uv_os_fd_t fd;
+    int no = 0;
+    if (uv_fileno((uv_handle_t *)handle, &fd) == 0)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+}
+
 int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, void *ctx, struct udp **ret_udp,
             struct err *err)
 {
@@ -48,13 +57,15 @@ int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, 
         return err_set(err, ERR_NOMEM, "no memory for a UDP socket");
     udp->receive = receive;
     udp->ctx = ctx;
-    udp->families_mixed = listen->family == 6;
+    udp->families_mixed = listen->family == 6 && addr_is_any(listen);
     udp->handle.data = udp;
-    int status = uv_udp_init(loop, &udp->handle);
+    int status = uv_udp_init_ex(loop, &udp->handle, listen->family == 6 ? AF_INET6 : AF_INET);
     if (status < 0) {
-        free(udp);
+        free(udp); /* libuv has not kept the handle */
         return err_set(err, ERR_IO, "cannot make a UDP socket: %s", uv_strerror(status));
     }
+    if (udp->families_mixed)
+        accept_both_families(&udp->handle);
     struct sockaddr_storage sock;
     sock_from_addr(listen, &sock);
     status = uv_udp_bind(&udp->handle, (struct sockaddr *)&sock, 0);
@@ -63,7 +74,8 @@ int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, 
     if (status < 0) {
         char text[ADDR_TEXT_SIZE];
         udp_free(udp);
-        return err_set(err, ERR_IO, "cannot listen on UDP %s: %s", addr_text(listen, text), uv_strerror(status));
+        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on UDP %s: %s",
+                       addr_text(listen, text), uv_strerror(status));
     }
     *ret_udp = udp;
     return 0;

@@ -14,7 +14,8 @@ struct udp;
 
 typedef void (*udp_receive_cb)(void *ctx, const struct addr *from, const uint8_t *data, size_t len_bytes);
 
-/* Bind to `listen` (an IPv6 any-address listens for IPv4 too). Callbacks come on the loop. */
+/* Bind to `listen` (an IPv6 any-address listens for IPv4 too). Callbacks come on the loop. ERR_BUSY: the port is taken.
+ */
 int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, void *ctx, struct udp **ret_udp,
             struct err *err);
 /* Close; memory goes when the loop has run the close callback. */
