@@ -11,6 +11,8 @@
 #define PROVIDERS_ASKED 16
 #define UPLOAD_STEP_MS 20  /* how often an exhausted upload limit is looked at again */
 #define UPLOAD_BURST_MS 50 /* of sending at the limit may gather while nobody sends */
+#define SOON_MS 1          /* the exchange looks at its deadlines at most so often */
+#define FRUITLESS_MAX 2    /* rounds of asking neighbours and the DHT, 2 s each, until an object is nobody's */
 
 struct content_fetch {
     TAILQ_ENTRY(content_fetch)
@@ -22,11 +24,24 @@ struct content_fetch {
     struct exchange_fetch *fetch;                                /* NULL until it has begun */
     struct id wanted[PROVIDERS_ASKED * (CONTENT_MAX_HINTS + 1)]; /* nodes to ask as soon as a link is up */
     size_t wanted_count;
-    unsigned asking; /* DHT reads under way */
-    bool cancelled;  /* freed when the last DHT read is over */
+    unsigned asking;    /* DHT reads under way */
+    unsigned fruitless; /* times that nobody was left to ask and the DHT had named nobody */
+    bool begun;         /* somebody has given, or told, something of the object */
+    bool cancelled;     /* freed when the last DHT read is over */
 };
 
 TAILQ_HEAD(fetch_list, content_fetch);
+
+struct asking_why {
+    TAILQ_ENTRY(asking_why)
+    entry;
+    struct content *content;
+    uint64_t request; /* the DHT's */
+    content_why_cb done;
+    void *ctx;
+};
+
+TAILQ_HEAD(why_list, asking_why);
 
 struct content {
     struct store *store; /* borrowed */
@@ -35,6 +50,7 @@ struct content {
     struct mesh *mesh;         /* borrowed */
     struct exchange *exchange; /* owned */
     struct fetch_list fetches;
+    struct why_list whys;
     uv_timer_t timer;
     uv_timer_t upload_timer;
     uint64_t upload_bytes_per_s; /* 0: no limit */
@@ -70,11 +86,13 @@ static void on_timer(uv_timer_t *timer)
     rearm(timer->data);
 }
 
-/* Look at the deadlines anew as soon as the callbacks under way are over. */
+/* Look at the deadlines anew as soon as the callbacks under way are over. What is due is not put off, or messages that
+ * come quickly would put it off for good. */
 static void soon(struct content *content)
 {
-    if (!content->closing)
-        uv_timer_start(&content->timer, on_timer, 1, 0);
+    uv_handle_t *timer = (uv_handle_t *)&content->timer;
+    if (!content->closing && (!uv_is_active(timer) || uv_timer_get_due_in(&content->timer) > SOON_MS))
+        uv_timer_start(&content->timer, on_timer, SOON_MS, 0);
 }
 
 /* ---- links ---- */
@@ -294,6 +312,7 @@ static void let_go(struct content_fetch *fetch)
 static void on_progress(void *ctx, const struct exchange_progress *progress)
 {
     struct content_fetch *fetch = ctx;
+    fetch->begun |= progress->total_bytes > 0 || progress->peers > 0;
     if (fetch->wish.on_progress)
         fetch->wish.on_progress(fetch->wish.ctx, progress);
 }
@@ -354,11 +373,48 @@ static void seek_providers(struct content_fetch *fetch)
         want_node(fetch, &fetch->origin, NULL);
 }
 
+/* Can somebody still come who has it? */
+static bool may_be_found(const struct content_fetch *fetch)
+{
+    const struct content *content = fetch->owner;
+    return fetch->begun || fetch->wish.origin || fetch->wanted_count > 0 || !mesh_is_settled(content->mesh) ||
+           store_object_stat(content->store, &fetch->wish.digest, NULL, NULL) != 0;
+}
+
+static void count_link(void *ctx, struct link *link)
+{
+    (void)link;
+    ++*(unsigned *)ctx;
+}
+
+static void end_fruitless(struct content_fetch *fetch)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    unsigned neighbours = 0;
+    struct err err;
+    struct exchange_stats stats = {0};
+    mesh_each_link(fetch->owner->mesh, count_link, &neighbours);
+    err_set(&err, ERR_UNAVAILABLE, "no node that can be reached has object '%s': %u neighbour%s and the DHT were asked",
+            digest_text(&fetch->wish.digest, digest), neighbours, neighbours == 1 ? "" : "s");
+    exchange_fetch_cancel(fetch->fetch);
+    fetch->wish.on_done(fetch->wish.ctx, err.code, &err, &stats);
+    let_go(fetch);
+}
+
+/* Nobody is left to ask: all who are linked have said no, or were no good. */
 static void on_want_peers(void *ctx, const struct id *object)
 {
     struct content_fetch *fetch = ctx;
     (void)object;
-    if (fetch->asking == 0)
+    if (fetch->asking > 0 || !fetch->fetch)
+        return;
+    if (may_be_found(fetch))
+        fetch->fruitless = 0;
+    else
+        fetch->fruitless++;
+    if (fetch->fruitless > FRUITLESS_MAX)
+        end_fruitless(fetch);
+    else
         seek_providers(fetch);
 }
 
@@ -417,12 +473,6 @@ bool content_peer_cost(const struct content *content, const struct id *node, str
     return neighbour != NULL;
 }
 
-struct asking_why {
-    struct content *content;
-    content_why_cb done;
-    void *ctx;
-};
-
 /* Seconds that a MiB is expected to take, as measured: what the choice is made by. */
 static double measured_cost(const struct exchange_cost *cost)
 {
@@ -448,7 +498,7 @@ static json_t *candidate(const struct content *content, const struct dht_found *
 
 static void on_why(void *ctx, const struct dht_found *found, size_t count)
 {
-    struct asking_why *why = ctx;
+    OWNED(owned_free) struct asking_why *why = ctx;
     json_t *candidates = json_array();
     double best = 1e9;
     json_t *chosen = NULL;
@@ -466,8 +516,8 @@ static void on_why(void *ctx, const struct dht_found *found, size_t count)
         json_object_set_new(chosen, "reason",
                             json_string("least measured cost of a MiB: round trip, goodput, failures"));
     }
+    TAILQ_REMOVE(&why->content->whys, why, entry);
     why->done(why->ctx, json_pack("{s:o}", "candidates", candidates));
-    free(why);
 }
 
 void content_why(struct content *content, const struct id *digest, content_why_cb done, void *ctx)
@@ -477,8 +527,9 @@ void content_why(struct content *content, const struct id *digest, content_why_c
     struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = DHT_BY_SCORE, .want_lease = true};
     if (!why)
         abort(); /* the contract is one callback */
-    *why = (struct asking_why){content, done, ctx};
-    if (dht_get(mesh_dht(content->mesh), now_of(content), &key, &options, on_why, why, NULL, NULL) < 0)
+    *why = (struct asking_why){.content = content, .done = done, .ctx = ctx};
+    TAILQ_INSERT_TAIL(&content->whys, why, entry);
+    if (dht_get(mesh_dht(content->mesh), now_of(content), &key, &options, on_why, why, &why->request, NULL) < 0)
         on_why(why, NULL, 0);
     mesh_dht_changed(content->mesh);
 }
@@ -493,6 +544,7 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
         return err_set(err, ERR_NOMEM, "no memory for content");
     *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
     TAILQ_INIT(&content->fetches);
+    TAILQ_INIT(&content->whys);
     struct exchange_config config = {.store = store,
                                      .jobs = jobs,
                                      .rng = rng_system(),
@@ -521,6 +573,11 @@ void content_close(struct content *content)
     if (content->closing)
         return;
     content->closing = true;
+    struct asking_why *why;
+    while ((why = TAILQ_FIRST(&content->whys))) {
+        dht_cancel(mesh_dht(content->mesh), why->request);
+        on_why(why, NULL, 0);
+    }
     uv_close((uv_handle_t *)&content->timer, NULL);
     uv_close((uv_handle_t *)&content->upload_timer, NULL);
 }

@@ -23,7 +23,7 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
                 struct content **ret_content, struct err *err);
 /* The mesh is made after the content, because its callbacks lead here. */
 void content_set_mesh(struct content *content, struct mesh *mesh);
-/* Stop timers; the loop then runs their close callbacks. */
+/* Stop timers and answer what content_why owes; the loop then runs the close callbacks. */
 void content_close(struct content *content);
 void content_free(struct content *content);
 
@@ -60,16 +60,18 @@ struct content_wish {
 };
 #define CONTENT_MAX_HINTS 4
 
-/* on_done comes once, never from inside, unless content_fetch_cancel comes first. An object that is here already is
- * done at once. What is borrowed in `wish` need not outlive the call. */
+/* on_done comes once, never from inside, unless content_fetch_cancel or content_free comes first. An object that is
+ * here already is done at once. When all neighbours have said no, the DHT names nobody and no origin is known, the end
+ * comes after a few seconds (ERR_UNAVAILABLE), else after EXCHANGE_GIVE_UP_MS without progress, in which links may come
+ * back. What is borrowed in `wish` need not outlive the call. */
 int content_fetch(struct content *content, const struct content_wish *wish, struct content_fetch **ret_fetch,
                   struct err *err);
 void content_fetch_cancel(struct content_fetch *fetch);
 
 /* ---- why ---- */
 
-/* Who could give the object, with claims and measurements, as docs/api.md says for "why". The callback comes once;
- * `reply` is the callback's to decref. */
+/* Who could give the object, with claims and measurements, as docs/api.md says for "why". The callback comes once,
+ * from inside when the DHT cannot be asked; `reply` is the callback's to decref. */
 typedef void (*content_why_cb)(void *ctx, json_t *reply);
 void content_why(struct content *content, const struct id *digest, content_why_cb done, void *ctx);
 /* Measured cost of a neighbour; false if none. */
