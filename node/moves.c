@@ -22,12 +22,9 @@ static void on_reply(void *ctx, int status, const struct err *err, const uint8_t
     struct asking *asking = ctx;
     struct err malformed;
     OWNED(owned_json) json_t *json = NULL;
-    if (status == 0) {
-        json = json_loadb((const char *)data, len_bytes, JSON_REJECT_DUPLICATES, NULL);
-        if (!json_is_object(json)) {
-            status = err_set(&malformed, ERR_PROTOCOL, "the answer is no JSON object");
-            err = &malformed;
-        }
+    if (status == 0 && api_json_parse(data, len_bytes, &json, NULL) < 0) {
+        status = err_set(&malformed, ERR_PROTOCOL, "the answer is no JSON object");
+        err = &malformed;
     }
     asking->reply(asking->ctx, status, status < 0 ? err : NULL, status < 0 ? NULL : json);
     free(asking);
@@ -37,6 +34,10 @@ static void call_node(void *ctx, const struct id *node_id, const char *method, j
                       migrate_reply_cb reply, void *reply_ctx)
 {
     struct node *node = ctx;
+    if (node->closed) { /* nobody is called back any more: what waits goes on from the journal at the next start */
+        json_decref(body);
+        return;
+    }
     OWNED(owned_free) char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     struct asking *asking = malloc(sizeof *asking);
     json_decref(body);
@@ -68,9 +69,9 @@ void moves_request(struct node *node, struct link *link, const char *method, con
                    struct call_request *request)
 {
     struct migrate_answer answer = {.reply = reply_json, .refuse = refuse_json, .ctx = request};
-    OWNED(owned_json) json_t *body = json_loadb((const char *)data, len_bytes, JSON_REJECT_DUPLICATES, NULL);
+    OWNED(owned_json) json_t *body = NULL;
     struct err err;
-    if (!json_is_object(body)) {
+    if (api_json_parse(data, len_bytes, &body, NULL) < 0) {
         err_set(&err, ERR_PROTOCOL, "the request is no JSON object");
         call_refuse(request, &err);
     } else if (strncmp(method, "migrate.", 8) == 0) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "node/base/file.h"
 #include "node/base/log.h"
@@ -14,6 +15,9 @@
 #define POLL_TICKS 2       /* look at containers */
 #define MAINTAIN_TICKS 600 /* the store's upkeep */
 #define STOP_PATIENCE_MS 30000
+#define LOCK_STEP_MS 50
+#define LOCK_SHORT_MS 500 /* a node that runs may be about to end */
+#define LOCK_LONG_MS 3000
 
 /* ---- what the mesh calls ---- */
 
@@ -77,6 +81,34 @@ static char *find_exec_helper(void)
     return NULL;
 }
 
+/* Does a running node hold the store? Not so if what the lock names has ended, or is ending. */
+static bool is_held_by_node(const char *dir)
+{
+    OWNED(buf_release) struct buf pid = BUF(32), state = BUF(4096);
+    OWNED(owned_free) char *lock = file_path("%s/lock", dir);
+    if (!lock || file_read(lock, &pid, NULL) < 0)
+        return false;
+    OWNED(owned_free) char *path = file_path("/proc/%ld/stat", strtol(buf_str(&pid) ? buf_str(&pid) : "", NULL, 10));
+    if (!path || file_read(path, &state, NULL) < 0)
+        return false;
+    const char *text = buf_str(&state);
+    return text && strstr(text, "(cmig-node)") && !strstr(text, ") Z") && !strstr(text, ") X");
+}
+
+/* A node that was killed may hold its store for a moment more: the kernel takes it apart, or a child of it has not come
+ * to its exec. */
+static int open_store_patiently(struct node *node, const struct store_options *options, struct err *err)
+{
+    uint64_t begun_ms = clock_mono_ms(&node->clock);
+    for (;;) {
+        int status = store_open(options, &node->store, err);
+        uint64_t waited_ms = clock_mono_ms(&node->clock) - begun_ms;
+        if (status != ERR_BUSY || waited_ms >= (is_held_by_node(options->dir) ? LOCK_SHORT_MS : LOCK_LONG_MS))
+            return status;
+        usleep(LOCK_STEP_MS * 1000);
+    }
+}
+
 static int open_store(struct node *node, struct err *err)
 {
     OWNED(owned_free) char *dir = file_path("%s/store", node->config->dir);
@@ -87,7 +119,7 @@ static int open_store(struct node *node, struct err *err)
                                     .quota_bytes = node->config->quota_bytes,
                                     .floor_bytes = floor_of(node->config),
                                     .clock = node->clock};
-    int status = store_open(&options, &node->store, err);
+    int status = open_store_patiently(node, &options, err);
     if (status == 0)
         status = file_remove_tree(node->scratch, err);
     return status < 0 ? status : file_make_dirs(node->scratch, 0700, err);
@@ -246,6 +278,7 @@ static void close_everything(struct node *node)
     if (node->closed)
         return;
     node->closed = true;
+    node->closed_ms = clock_mono_ms(&node->clock);
     api_server_free(node->api);
     node->api = NULL;
     if (node->mesh)

@@ -42,7 +42,8 @@ struct node {
     uv_timer_t house_timer; /* containers that ended, the store's upkeep, and the end */
     uint64_t house_ticks;
     bool house_busy; /* a job of it is under way */
-    bool closed;
+    bool closed;     /* nothing is begun any more; the loop ends when its jobs have */
+    uint64_t closed_ms;
     uint64_t stop_deadline_ms;
 };
 

@@ -13,6 +13,8 @@
 
 #define TOKEN_ENV "CMIG_TOKEN"
 #define TOKEN_MAX_BYTES 4096
+#define JOBS_PATIENCE_MS 4000 /* for jobs that are under way when the node has closed */
+#define LOOK_MS 250
 
 /* ---- before ---- */
 
@@ -58,11 +60,27 @@ static void on_signal(uv_signal_t *handle, int number)
     node_stop(node);
 }
 
+/* A job may be long: a container that is given an hour to stop, a resolver without an answer. All that is on disk bears
+ * being left at any moment. */
+static void on_look(uv_timer_t *timer)
+{
+    const struct node *node = timer->data;
+    if (!node->closed || clock_mono_ms(&node->clock) < node->closed_ms + JOBS_PATIENCE_MS)
+        return;
+    log_warn("node", "stopped in the middle of jobs=%zu", work_pending(node->work));
+    _exit(EXIT_SUCCESS);
+}
+
 void process_run(struct node *node)
 {
     static const int numbers[] = {SIGINT, SIGTERM};
     uv_signal_t signals[sizeof numbers / sizeof *numbers];
+    uv_timer_t look;
     uv_loop_t *loop = node->loop;
+    uv_timer_init(loop, &look);
+    look.data = node;
+    uv_timer_start(&look, on_look, LOOK_MS, LOOK_MS);
+    uv_unref((uv_handle_t *)&look);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         uv_signal_init(loop, &signals[i]);
         signals[i].data = node;
@@ -72,6 +90,7 @@ void process_run(struct node *node)
     uv_run(loop, UV_RUN_DEFAULT);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         uv_close((uv_handle_t *)&signals[i], NULL);
+    uv_close((uv_handle_t *)&look, NULL);
     uv_run(loop, UV_RUN_DEFAULT);
 }
 

@@ -8,7 +8,8 @@
 /* Before libuv is used and any file is made: umask, limits, ignored signals, the size of the thread pool, the log. */
 void process_prepare(const struct config *config);
 
-/* Run the loop until the node has ended. SIGINT and SIGTERM stop it, a second one ends the process at once. */
+/* Run the loop until the node has ended. SIGINT and SIGTERM stop it, a second one ends the process at once. Jobs that
+ * are under way some seconds after the node has closed are left as they are, and the process ends. */
 void process_run(struct node *node);
 
 /* Does standard error lead to the journal, as `stream` ($JOURNAL_STREAM, "device:inode", may be NULL) says? */
