@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/base/log.h"
 #include "node/base/scope.h"
 #include "node/migrate/state.h"
 
@@ -63,10 +64,11 @@ static int row_parse(const uint8_t *key, size_t key_len, const void *value, size
     const char *state = NULL, *container = NULL, *peer = NULL;
     json_int_t epoch = 0;
     struct journal_row row = {0};
-    if (key_len != ROW_KEY_BYTES || !json ||
+    if (key_len != ROW_KEY_BYTES || (key[0] != JOURNAL_SOURCE && key[0] != JOURNAL_TARGET) || !json ||
         json_unpack(json, "{s:s, s:s, s:s, s:I}", "state", &state, "container", &container, "peer", &peer, "epoch",
                     &epoch) < 0 ||
-        !state_parse(state, &row.state) || !guid_parse(container, &row.container) || !id_parse_hex(peer, &row.peer))
+        !state_parse(state, &row.state) || !guid_parse(container, &row.container) || !id_parse_hex(peer, &row.peer) ||
+        epoch < 0)
         return err_set(err, ERR_CORRUPT, "a row of the migration journal is malformed");
     row.side = (enum journal_side)key[0];
     memcpy(row.id.b, key + 1, GUID_BYTES);
@@ -101,10 +103,12 @@ static int add_row(const void *key, size_t key_len, const void *value, size_t va
     if (!rows)
         return err_set(all->err, ERR_NOMEM, "no memory for the journal");
     all->rows = rows;
-    int status = row_parse(key, key_len, value, value_len, &rows[all->count], all->err);
-    if (status == 0)
+    struct err err;
+    if (row_parse(key, key_len, value, value_len, &rows[all->count], &err) == 0)
         all->count++;
-    return status;
+    else
+        log_error("migrate", "%s", err.text);
+    return 0;
 }
 
 int journal_all(struct store *store, struct journal_row **ret_rows, size_t *ret_count, struct err *err)

@@ -154,6 +154,17 @@ static int object_from_json(json_t *json, struct migrate_object *ret_object, str
     return 0;
 }
 
+/* A volume that the container does not mount could be anybody's at the destination. */
+static bool is_mounted(const struct runtime_container *container, const char *volume)
+{
+    for (size_t i = 0; i < container->spec.volume_count; i++) {
+        char name[GUID_TEXT_SIZE];
+        if (strcmp(guid_text(&container->spec.volumes[i].guid, name), volume) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int check_whole(const struct manifest *manifest, struct err *err)
 {
     if (!manifest_find(manifest, MIGRATE_CHECKPOINT, NULL) || !manifest_find(manifest, MIGRATE_WRITABLE, NULL))
@@ -166,6 +177,9 @@ static int check_whole(const struct manifest *manifest, struct err *err)
     }
     for (size_t i = 0; i < manifest->count; i++) {
         const struct migrate_object *object = &manifest->objects[i];
+        if (object->role == MIGRATE_VOLUME && !is_mounted(manifest->container, object->name))
+            return err_set(err, ERR_INVALID, "the manifest brings volume '%s', which the container does not mount",
+                           object->name);
         if (object->role != MIGRATE_IMAGE && manifest_find(manifest, object->role, object->name) != object)
             return err_set(err, ERR_INVALID, "the manifest names a %s twice", role_names[object->role]);
     }

@@ -10,6 +10,8 @@
 
 #define KEPT_VERSIONS 2
 
+OWNED_DEFINE(owned_container, struct runtime_container, runtime_container_free)
+
 int migrate_new(const struct migrate_config *config, struct migrate **ret_migrate, struct err *err)
 {
     struct migrate *migrate = calloc(1, sizeof *migrate);
@@ -84,6 +86,59 @@ char *migrate_work_dir(const struct migrate *migrate, enum journal_side side, co
 {
     char text[GUID_TEXT_SIZE];
     return file_path("%s/%s-%c", migrate->dir, guid_text(id, text), (char)side);
+}
+
+int migrate_forget(struct migrate *migrate, enum journal_side side, const struct guid *id, struct err *err)
+{
+    OWNED(owned_free) char *work = migrate_work_dir(migrate, side, id);
+    int status = work ? file_remove_tree(work, err) : err_set(err, ERR_NOMEM, "no memory for a path");
+    return status < 0 ? status : journal_remove(migrate->config.store, side, id, err);
+}
+
+/* ---- removal by force ---- */
+
+static bool is_migrating(const struct runtime_container *container)
+{
+    return container->state == RUNTIME_INCOMING || container->state == RUNTIME_OUTGOING;
+}
+
+int migrate_give_up(struct migrate *migrate, const char *name, struct err *err)
+{
+    OWNED(owned_container) struct runtime_container *container = NULL;
+    int status = runtime_get(migrate->config.runtime, name, &container, err);
+    if (status < 0 || !is_migrating(container))
+        return status;
+    if (source_is_busy(migrate, &container->id) || !target_give_up(migrate, &container->id))
+        return err_set(err, ERR_CONFLICT, "container '%s' is migrating: wait for the end of that, or interrupt it",
+                       name);
+    return 0;
+}
+
+/* A decision stays until the destination has heard it, or it would believe the contrary. */
+static int remove_row(struct migrate *migrate, const struct journal_row *row, struct err *err)
+{
+    OWNED(owned_free) char *work = migrate_work_dir(migrate, row->side, &row->id);
+    if (row->side != JOURNAL_SOURCE || row->state != JOURNAL_COMMITTED)
+        return migrate_forget(migrate, row->side, &row->id, err);
+    return work ? file_remove_tree(work, err) : err_set(err, ERR_NOMEM, "no memory for a path");
+}
+
+int migrate_remove(struct migrate *migrate, const char *name, struct err *err)
+{
+    OWNED(owned_container) struct runtime_container *container = NULL;
+    OWNED(owned_free) struct journal_row *rows = NULL;
+    size_t count = 0;
+    int status = runtime_get(migrate->config.runtime, name, &container, err);
+    if (status < 0 || !is_migrating(container))
+        return status;
+    log_warn("migrate", "removed by force: its memory and volumes are gone from this node container=%s", name);
+    status = runtime_discard(migrate->config.runtime, &container->id, true, err);
+    if (status == 0)
+        status = journal_all(migrate->config.store, &rows, &count, err);
+    for (size_t i = 0; status == 0 && i < count; i++)
+        if (memcmp(&rows[i].container, &container->id, sizeof container->id) == 0)
+            status = remove_row(migrate, &rows[i], err);
+    return status < 0 ? status : 1;
 }
 
 /* ---- snapshots as caches ---- */

@@ -142,6 +142,16 @@ void migrate_cancel(struct migrate *migrate, const struct guid *id);
 /* Nobody watches any more; the migration goes on. */
 void migrate_unwatch(struct migrate *migrate, const struct guid *id);
 
+/* ---- removal by force ---- */
+
+/* Whether an INCOMING or OUTGOING container may be removed by force; others always may. ERR_CONFLICT while its
+ * migration can come to an end by itself. What waits here for a source that is silent is given up with this call: it
+ * will not run here any more. On the loop; migrate_remove comes next. */
+int migrate_give_up(struct migrate *migrate, const char *container, struct err *err);
+/* Remove an INCOMING or OUTGOING container with its last checkpoint and its volumes. If its hand-over was committed the
+ * destination is still told so. 1 if it was one of these, 0 if not: then nothing was done. For jobs. */
+int migrate_remove(struct migrate *migrate, const char *container, struct err *err);
+
 /* ---- requests of other nodes ---- */
 
 /* A call whose method begins with "migrate.". `peer` and `public_key` were proven by the session. */

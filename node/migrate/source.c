@@ -1,77 +1,38 @@
+#include "node/migrate/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "node/base/file.h"
 #include "node/base/log.h"
-#include "node/base/scope.h"
 #include "node/image/image.h"
 #include "node/migrate/bundle.h"
-#include "node/migrate/state.h"
 
 OWNED_DEFINE(owned_json, json_t, json_decref)
 OWNED_DEFINE(owned_container, struct runtime_container, runtime_container_free)
 
-#define CALL_PATIENCE_MS 10000     /* the other side may be cut off for this long before the commit */
+#define ADMIT_TRIES 20 /* it may be tidying up an earlier attempt */
+#define ADMIT_RETRY_MS 250
 #define COPY_WAIT_MS 2000          /* one long poll */
 #define PREPARE_PATIENCE_MS 120000 /* for the destination to restore; it reports meanwhile */
-#define COMMIT_RETRY_MS 1000
-
-/*
- *  ADMIT -> SNAPSHOT -> OFFER -> COPY -> STOP -> DIFFERENCE -> RESTORE -> COMMIT -> ANNOUNCE -> FINISH -> (done)
- *    |          |         |        |       |         |            |        |
- *    +----------+---------+--------+       +---------+------------+--------+
- *             ABANDON                               RETURN -> ABANDON
- *  (nothing has stopped: tell the destination)   (restore here from the own checkpoint first)
- *
- * Each step starts one thing and ends in `advance` or `fail`. From ANNOUNCE on nothing fails: it is tried again.
- */
-enum step { ADMIT, SNAPSHOT, OFFER, COPY, STOP, DIFFERENCE, RESTORE, COMMIT, ANNOUNCE, FINISH, DONE, RETURN, ABANDON };
+#define RESERVE_BYTES (1 << 20)
 
 static const char *const phase_names[] = {"admit",  "copy",   "copy",   "copy", "stop",   "difference", "restore",
                                           "commit", "commit", "commit", "done", "return", "return"};
 
-struct source {
-    TAILQ_ENTRY(source)
-    entry;
-    struct migrate *owner;
-    struct guid id;
-    struct id target;
-    struct runtime_container *container; /* owned: as it was at the start */
-    struct migrate_watch watch;
-    enum step step;
-    bool cancelled;
-    struct err err; /* why it failed */
-
-    struct manifest manifest; /* of the step: first the running copy, then the final one */
-    struct store_version version;
-    char *work;    /* owned: directory with the dumps */
-    uint64_t seen; /* of the destination's reports */
-    uint64_t wait_until_ms;
-
-    /* for the job under way */
-    void (*work_fn)(struct source *source);
-    int job_status;
-    struct err job_err;
-
-    /* for the report */
-    uint64_t started_ms, stopped_ms, running_ms, phase_ms;
-    json_t *phases; /* owned */
-    json_t *costs;  /* owned: the destination's account, or NULL */
-    unsigned attempts;
-};
-
-static void run(struct source *source, enum step step);
-
 /* ---- reporting ---- */
 
-static uint64_t now_of(const struct source *source)
+uint64_t source_now(const struct source *source)
 {
     return clock_mono_ms(&source->owner->config.clock);
 }
 
 static void note_phase(struct source *source)
 {
-    uint64_t now = now_of(source);
+    uint64_t now = source_now(source);
     const char *name = phase_names[source->step];
     json_t *last = json_array_get(source->phases, json_array_size(source->phases) - 1);
     json_int_t ms = (json_int_t)(now - source->phase_ms);
@@ -91,16 +52,15 @@ static void tell_phase(struct source *source, uint64_t done, uint64_t total, uin
 static json_t *make_report(struct source *source)
 {
     char id[GUID_TEXT_SIZE], from[ID_HEX_SIZE], to[ID_HEX_SIZE];
-    uint64_t now = now_of(source);
+    uint64_t now = source_now(source);
     json_int_t downtime = source->stopped_ms == 0 ? 0
                           : source->running_ms    ? (json_int_t)(source->running_ms - source->stopped_ms)
                                                   : (json_int_t)(now - source->stopped_ms);
     json_t *report =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:O, s:i}", "migration", guid_text(&source->id, id), "container",
-                  source->container->spec.name, "from", id_hex(&source->owner->config.self, from), "to",
-                  id_hex(&source->target, to), "state", source->err.code ? "failed" : "complete", "total_ms",
-                  (json_int_t)(now - source->started_ms), "downtime_ms", downtime, "phases", source->phases, "attempts",
-                  (int)source->attempts);
+                  source->name, "from", id_hex(&source->owner->config.self, from), "to", id_hex(&source->target, to),
+                  "state", source->err.code ? "failed" : "complete", "total_ms", (json_int_t)(now - source->started_ms),
+                  "downtime_ms", downtime, "phases", source->phases, "attempts", (int)source->attempts);
     static const char *const costs[] = {"bytes", "bytes_by_peer", "local_bytes"};
     for (size_t i = 0; report && i < 3; i++) {
         json_t *value = json_object_get(source->costs, costs[i]);
@@ -109,27 +69,35 @@ static json_t *make_report(struct source *source)
     return report;
 }
 
+void source_note_costs(struct source *source, const json_t *reply)
+{
+    json_t *costs = json_object_get(reply, "costs");
+    if (!json_is_object(costs))
+        return;
+    json_decref(source->costs);
+    source->costs = json_incref(costs);
+}
+
 static void source_free(struct source *source)
 {
     TAILQ_REMOVE(&source->owner->sources, source, entry);
     manifest_release(&source->manifest);
-    runtime_container_free(source->container);
     json_decref(source->phases);
     json_decref(source->costs);
     free(source->work);
     free(source);
 }
 
-static void finish(struct source *source)
+void source_close(struct source *source)
 {
     OWNED(owned_json) json_t *report = make_report(source);
     char id[GUID_TEXT_SIZE];
     if (source->err.code)
-        log_warn("migrate", "failed id=%s container=%s why=\"%s\"", guid_text(&source->id, id),
-                 source->container->spec.name, source->err.text);
+        log_warn("migrate", "failed id=%s container=%s why=\"%s\"", guid_text(&source->id, id), source->name,
+                 source->err.text);
     else
-        log_info("migrate", "complete id=%s container=%s downtime_ms=%lld", guid_text(&source->id, id),
-                 source->container->spec.name, (long long)json_integer_value(json_object_get(report, "downtime_ms")));
+        log_info("migrate", "complete id=%s container=%s downtime_ms=%lld", guid_text(&source->id, id), source->name,
+                 (long long)json_integer_value(json_object_get(report, "downtime_ms")));
     if (source->watch.on_done)
         source->watch.on_done(source->watch.ctx, source->err.code ? &source->err : NULL, report);
     source_free(source);
@@ -137,27 +105,33 @@ static void finish(struct source *source)
 
 /* ---- moving between steps ---- */
 
-static bool before_stop(enum step step)
+static bool before_stop(enum source_step step)
 {
     return step < STOP;
 }
 
-static void fail(struct source *source, const struct err *err)
+void source_fail(struct source *source, const struct err *err)
 {
     if (!source->err.code)
         source->err = *err;
-    run(source, before_stop(source->step) ? ABANDON : RETURN);
+    source_run(source, before_stop(source->step) ? ABANDON : RETURN);
 }
 
-static void advance(struct source *source)
+static bool is_given_up(const struct source *source, struct err *ret_err)
 {
-    if ((source->cancelled || source->owner->stopping) && source->step < COMMIT) {
-        struct err err;
-        err_set(&err, ERR_CANCELLED, source->cancelled ? "the migration was cancelled" : "the node stops");
-        fail(source, &err);
-        return;
-    }
-    run(source, (enum step)(source->step + 1));
+    if (!source->cancelled && !source->owner->stopping)
+        return false;
+    err_set(ret_err, ERR_CANCELLED, source->cancelled ? "the migration was cancelled" : "the node stops");
+    return true;
+}
+
+void source_advance(struct source *source)
+{
+    struct err err;
+    if (source->step < COMMIT && is_given_up(source, &err))
+        source_fail(source, &err);
+    else
+        source_run(source, (enum source_step)(source->step + 1));
 }
 
 static void on_work(void *arg)
@@ -172,26 +146,31 @@ static void on_work_done(void *arg)
 {
     struct source *source = arg;
     source->owner->jobs_running--;
-    if (source->job_status < 0 && source->step < ANNOUNCE)
-        fail(source, &source->job_err);
-    else
-        advance(source);
+    source->done_fn(source);
 }
 
-static void start_job(struct source *source, void (*work)(struct source *source))
+void source_start_job(struct source *source, void (*work)(struct source *source), void (*done)(struct source *source))
 {
     source->work_fn = work;
+    source->done_fn = done;
     source->owner->jobs_running++;
     jobs_submit(&source->owner->config.jobs, on_work, on_work_done, source);
 }
 
-static void call_target(struct source *source, const char *method, json_t *body, uint64_t patience_ms,
-                        migrate_reply_cb reply)
+static void on_copied(struct source *source)
+{
+    if (source->job_status < 0)
+        source_fail(source, &source->job_err);
+    else
+        source_advance(source);
+}
+
+void source_call(struct source *source, const char *method, json_t *body, migrate_reply_cb reply)
 {
     char id[GUID_TEXT_SIZE];
     json_object_set_new(body, "id", json_string(guid_text(&source->id, id)));
     const struct migrate_ops *ops = &source->owner->config.ops;
-    ops->call(ops->ctx, &source->target, method, body, patience_ms, reply, source);
+    ops->call(ops->ctx, &source->target, method, body, SOURCE_PATIENCE_MS, reply, source);
 }
 
 /* Every error of the other side names it. */
@@ -201,7 +180,7 @@ static void fail_at_target(struct source *source, const struct err *err)
     char name[128];
     struct err named = *err;
     err_wrap(&named, "destination %s", ops->node_name(ops->ctx, &source->target, name, sizeof name));
-    fail(source, &named);
+    source_fail(source, &named);
 }
 
 static void on_simple_reply(void *ctx, int status, const struct err *err, const json_t *reply)
@@ -211,27 +190,53 @@ static void on_simple_reply(void *ctx, int status, const struct err *err, const 
     if (status < 0)
         fail_at_target(source, err);
     else
-        advance(source);
+        source_advance(source);
 }
 
 /* ---- admit ---- */
 
-static uint64_t bytes_needed(struct source *source)
+static json_t *make_request(struct source *source, struct err *err)
 {
-    return bundle_memory_of(source->container->pid);
+    struct runtime *runtime = source->owner->config.runtime;
+    OWNED(owned_container) struct runtime_container *container = NULL;
+    OWNED(owned_json) json_t *abilities = NULL;
+    char id[GUID_TEXT_SIZE];
+    int status = runtime_abilities(runtime, &abilities, err);
+    if (status == 0)
+        status = runtime_get(runtime, guid_text(&source->container, id), &container, err);
+    if (status < 0)
+        return NULL;
+    return json_pack("{s:o, s:O, s:I}", "container", runtime_container_to_json(container), "abilities", abilities,
+                     "memory_bytes", (json_int_t)bundle_memory_of(container->pid));
+}
+
+static void step_admit(struct source *source);
+
+static void admit_again(void *ctx)
+{
+    step_admit(ctx);
+}
+
+static void on_admitted(void *ctx, int status, const struct err *err, const json_t *reply)
+{
+    struct source *source = ctx;
+    const struct migrate_ops *ops = &source->owner->config.ops;
+    if (status == ERR_BUSY && source->attempts < ADMIT_TRIES && !source->cancelled && !source->owner->stopping)
+        ops->after(ops->ctx, ADMIT_RETRY_MS, admit_again, source);
+    else
+        on_simple_reply(source, status, err, reply);
 }
 
 static void step_admit(struct source *source)
 {
-    OWNED(owned_json) json_t *abilities = NULL;
     struct err err;
-    if (runtime_abilities(source->owner->config.runtime, &abilities, &err) < 0) {
-        fail(source, &err);
-        return;
-    }
-    json_t *body = json_pack("{s:o, s:O, s:I}", "container", runtime_container_to_json(source->container), "abilities",
-                             abilities, "memory_bytes", (json_int_t)bytes_needed(source));
-    call_target(source, "migrate.admit", body, CALL_PATIENCE_MS, on_simple_reply);
+    err_set(&err, ERR_NOMEM, "no memory for a request");
+    json_t *body = make_request(source, &err);
+    source->attempts++;
+    if (body)
+        source_call(source, "migrate.admit", body, on_admitted);
+    else
+        source_fail(source, &err);
 }
 
 /* ---- copies of everything ---- */
@@ -243,7 +248,7 @@ static int add_image_objects(struct source *source, struct err *err)
     OWNED(owned_free) struct id *ids = NULL;
     char name[DIGEST_TEXT_SIZE];
     size_t count = 0;
-    int status = image_get(store, digest_text(&source->container->spec.manifest, name), &image, err);
+    int status = image_get(store, digest_text(&source->manifest.container->spec.manifest, name), &image, err);
     if (status == 0)
         status = image_objects(image, &ids, &count, err);
     for (size_t i = 0; status == 0 && i < count; i++) {
@@ -273,9 +278,10 @@ static int pack_one_tree(struct source *source, const char *path, enum migrate_r
 static int pack_volumes(struct source *source, struct err *err)
 {
     struct runtime *runtime = source->owner->config.runtime;
+    const struct runtime_spec *spec = &source->manifest.container->spec;
     int status = 0;
-    for (size_t i = 0; status == 0 && i < source->container->spec.volume_count; i++) {
-        const struct runtime_volume *volume = &source->container->spec.volumes[i];
+    for (size_t i = 0; status == 0 && i < spec->volume_count; i++) {
+        const struct runtime_volume *volume = &spec->volumes[i];
         char name[GUID_TEXT_SIZE];
         OWNED(owned_free) char *path = NULL;
         if (manifest_find(&source->manifest, MIGRATE_VOLUME, guid_text(&volume->guid, name)))
@@ -286,68 +292,112 @@ static int pack_volumes(struct source *source, struct err *err)
     }
     OWNED(owned_free) char *writable = NULL;
     if (status == 0)
-        status = runtime_writable_path(runtime, &source->container->id, &writable, err);
+        status = runtime_writable_path(runtime, &source->container, &writable, err);
     return status < 0 ? status : pack_one_tree(source, writable, MIGRATE_WRITABLE, "", err);
 }
 
-/* A manifest of the container as it is now: dumped first, so that with the final one nothing runs any more while the
- * volumes are read. */
-static int snapshot(struct source *source, bool final, struct err *err)
+char *source_final_images(const struct source *source)
+{
+    return file_path("%s/final", source->work);
+}
+
+char *source_reserve_path(const struct source *source)
+{
+    return file_path("%s/reserve", source->work);
+}
+
+/* Begin the manifest of a snapshot, and give the snapshot its version. */
+static int begin_manifest(struct source *source, bool final, struct err *err)
 {
     struct migrate *owner = source->owner;
+    char id[GUID_TEXT_SIZE];
     manifest_release(&source->manifest);
     source->manifest = (struct manifest){.id = source->id,
                                          .source = owner->config.self,
                                          .target = source->target,
                                          .final = final,
                                          .issued_ms = clock_wall_ms(&owner->config.clock)};
-    OWNED(owned_free) char *images = file_path("%s/%s", source->work, final ? "final" : "first");
-    if (!images)
-        return err_set(err, ERR_NOMEM, "no memory for a path");
-    int status = file_make_dirs(source->work, 0700, err);
-    if (status == 0)
-        status = runtime_checkpoint(owner->config.runtime, &source->container->id, images, !final, NULL, err);
-    char id[GUID_TEXT_SIZE];
-    if (status == 0)
-        status =
-            runtime_get(owner->config.runtime, guid_text(&source->container->id, id), &source->manifest.container, err);
-    if (status == 0)
-        status = runtime_next_version(owner->config.runtime, &source->container->id, &source->version.epoch,
+    int status = runtime_next_version(owner->config.runtime, &source->container, &source->version.epoch,
                                       &source->version.counter, err);
     if (status == 0)
-        status = add_image_objects(source, err);
-    if (status == 0)
-        status = bundle_pack_checkpoint(owner->config.store, images, &source->manifest, err);
-    if (status == 0)
-        status = pack_volumes(source, err);
-    if (status == 0)
-        status = migrate_keep_all(owner, &source->manifest, source->version, err);
-    if (!final)
-        file_remove_tree(images, NULL);
+        status =
+            runtime_get(owner->config.runtime, guid_text(&source->container, id), &source->manifest.container, err);
     return status;
 }
 
-static int write_journal(struct source *source, enum journal_state state, struct err *err)
+/* What the manifest lists. The container was dumped before, so that with the final one nothing runs any more while the
+ * volumes are read. */
+static int pack_everything(struct source *source, const char *images, struct err *err)
+{
+    int status = add_image_objects(source, err);
+    if (status == 0)
+        status = bundle_pack_checkpoint(source->owner->config.store, images, &source->manifest, err);
+    if (status == 0)
+        status = pack_volumes(source, err);
+    return status;
+}
+
+int source_journal(struct source *source, enum journal_state state, struct err *err)
 {
     struct journal_row row = {.side = JOURNAL_SOURCE,
                               .state = state,
                               .id = source->id,
-                              .container = source->container->id,
+                              .container = source->container,
                               .peer = source->target,
-                              .epoch = source->container->epoch + 1};
+                              .epoch = source->epoch};
     return journal_write(source->owner->config.store, &row, err);
+}
+
+/* What an earlier migration of this container has left because it could not tidy up. It is over, for the container
+ * runs here; were it to go on after a restart, it would take back or give away what is this one's. */
+static int forget_earlier(struct source *source, struct err *err)
+{
+    struct migrate *owner = source->owner;
+    OWNED(owned_free) struct journal_row *rows = NULL;
+    size_t count = 0;
+    int status = journal_all(owner->config.store, &rows, &count, err);
+    for (size_t i = 0; status == 0 && i < count; i++)
+        if (rows[i].side == JOURNAL_SOURCE && memcmp(&rows[i].container, &source->container, sizeof(struct guid)) == 0)
+            status = migrate_forget(owner, JOURNAL_SOURCE, &rows[i].id, err);
+    return status;
+}
+
+static int reserve_disk(struct source *source, struct err *err)
+{
+    OWNED(owned_free) char *path = source_reserve_path(source);
+    OWNED(owned_fd) int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    int os_error = fd < 0 ? errno : posix_fallocate(fd, 0, RESERVE_BYTES);
+    return os_error ? err_errno(err, os_error, "cannot set disk aside in '%s'", source->work) : 0;
 }
 
 static void work_snapshot(struct source *source)
 {
-    source->job_status = write_journal(source, JOURNAL_COPYING, &source->job_err);
-    if (source->job_status == 0)
-        source->job_status = snapshot(source, false, &source->job_err);
+    struct runtime *runtime = source->owner->config.runtime;
+    struct err *err = &source->job_err;
+    OWNED(owned_free) char *images = file_path("%s/first", source->work);
+    int status = images ? forget_earlier(source, err) : err_set(err, ERR_NOMEM, "no memory for a path");
+    if (status == 0)
+        status = source_journal(source, JOURNAL_COPYING, err);
+    if (status == 0)
+        status = file_make_dirs(source->work, 0700, err);
+    if (status == 0)
+        status = begin_manifest(source, false, err);
+    if (status == 0)
+        status = runtime_checkpoint(runtime, &source->container, images, true, NULL, err);
+    if (status == 0)
+        status = pack_everything(source, images, err);
+    if (images)
+        file_remove_tree(images, NULL);
+    if (status == 0)
+        status = migrate_keep_all(source->owner, &source->manifest, source->version, err);
+    if (status == 0)
+        status = reserve_disk(source, err);
+    source->job_status = status;
 }
 
 static void step_snapshot(struct source *source)
 {
-    start_job(source, work_snapshot);
+    source_start_job(source, work_snapshot, on_copied);
 }
 
 static void send_manifest(struct source *source, const char *method)
@@ -357,10 +407,10 @@ static void send_manifest(struct source *source, const char *method)
     if (!body) {
         struct err err;
         err_set(&err, ERR_NOMEM, "no memory for the manifest");
-        fail(source, &err);
+        source_fail(source, &err);
         return;
     }
-    call_target(source, method, body, CALL_PATIENCE_MS, on_simple_reply);
+    source_call(source, method, body, on_simple_reply);
 }
 
 static void step_offer(struct source *source)
@@ -372,15 +422,6 @@ static void step_offer(struct source *source)
 
 static void poll_target(struct source *source);
 
-static void note_costs(struct source *source, const json_t *reply)
-{
-    json_t *costs = json_object_get(reply, "costs");
-    if (!json_is_object(costs))
-        return;
-    json_decref(source->costs);
-    source->costs = json_incref(costs);
-}
-
 static void on_poll(void *ctx, int status, const struct err *err, const json_t *reply)
 {
     struct source *source = ctx;
@@ -390,7 +431,7 @@ static void on_poll(void *ctx, int status, const struct err *err, const json_t *
     }
     const char *state = json_string_value(json_object_get(reply, "state"));
     source->seen = (uint64_t)json_integer_value(json_object_get(reply, "seen"));
-    note_costs(source, reply);
+    source_note_costs(source, reply);
     tell_phase(source, (uint64_t)json_integer_value(json_object_get(reply, "done_bytes")),
                (uint64_t)json_integer_value(json_object_get(reply, "total_bytes")),
                (uint64_t)json_integer_value(json_object_get(reply, "rate")));
@@ -401,17 +442,16 @@ static void on_poll(void *ctx, int status, const struct err *err, const json_t *
         const char *message = json_string_value(json_object_get(reply, "message"));
         int number = code ? err_code_of_name(code) : 0;
         err_set(&failure, number ? number : ERR_INTERNAL, "%s", message ? message : "failed without saying why");
-    } else if (source->cancelled || source->owner->stopping) {
-        err_set(&failure, ERR_CANCELLED, source->cancelled ? "the migration was cancelled" : "the node stops");
-        fail(source, &failure);
+    } else if (is_given_up(source, &failure)) {
+        source_fail(source, &failure);
         return;
-    } else if (source->step == RESTORE && now_of(source) > source->wait_until_ms) {
+    } else if (source->step == RESTORE && source_now(source) > source->wait_until_ms) {
         err_set(&failure, ERR_TIMEOUT, "did not restore within %d s", PREPARE_PATIENCE_MS / 1000);
     }
     if (failure.code)
         fail_at_target(source, &failure);
     else if (strcmp(state, wanted) == 0)
-        advance(source);
+        source_advance(source);
     else
         poll_target(source);
 }
@@ -419,184 +459,48 @@ static void on_poll(void *ctx, int status, const struct err *err, const json_t *
 static void poll_target(struct source *source)
 {
     json_t *body = json_pack("{s:I, s:i}", "seen", (json_int_t)source->seen, "wait_ms", COPY_WAIT_MS);
-    call_target(source, "migrate.wait", body, CALL_PATIENCE_MS, on_poll);
+    source_call(source, "migrate.wait", body, on_poll);
 }
 
-/* ---- stop and hand over ---- */
+/* ---- stop ---- */
 
 static void work_stop(struct source *source)
 {
-    source->job_status = write_journal(source, JOURNAL_STOPPED, &source->job_err);
-    if (source->job_status == 0)
-        source->job_status = snapshot(source, true, &source->job_err);
+    struct err *err = &source->job_err;
+    OWNED(owned_free) char *images = source_final_images(source);
+    int status =
+        images ? source_journal(source, JOURNAL_STOPPED, err) : err_set(err, ERR_NOMEM, "no memory for a path");
+    if (status == 0)
+        status = begin_manifest(source, true, err);
+    source->stopped_ms = source_now(source);
+    if (status == 0)
+        status = runtime_checkpoint(source->owner->config.runtime, &source->container, images, false, NULL, err);
+    if (status == 0)
+        status = pack_everything(source, images, err);
+    source->job_status = status;
 }
 
 static void step_stop(struct source *source)
 {
-    source->stopped_ms = now_of(source);
-    start_job(source, work_stop);
+    source_start_job(source, work_stop, on_copied);
 }
 
 static void step_difference(struct source *source)
 {
-    source->wait_until_ms = now_of(source) + PREPARE_PATIENCE_MS;
+    source->wait_until_ms = source_now(source) + PREPARE_PATIENCE_MS;
     send_manifest(source, "migrate.restore");
 }
 
-static void work_commit(struct source *source)
-{
-    source->job_status = write_journal(source, JOURNAL_COMMITTED, &source->job_err);
-}
+/* ---- the machine ---- */
 
-static void step_commit(struct source *source)
-{
-    start_job(source, work_commit);
-}
-
-static void announce_again(void *ctx)
-{
-    run(ctx, ANNOUNCE);
-}
-
-static void on_announced(void *ctx, int status, const struct err *err, const json_t *reply)
-{
-    struct source *source = ctx;
-    (void)reply;
-    if (status == 0) {
-        source->running_ms = now_of(source);
-        note_costs(source, reply);
-        advance(source);
-        return;
-    }
-    log_warn("migrate", "the destination has not confirmed the commit, trying again why=\"%s\"", err->text);
-    if (source->owner->stopping) {
-        err_set(&source->err, ERR_CANCELLED, "the node stops; the container is handed over when it starts again");
-        finish(source);
-        return;
-    }
-    const struct migrate_ops *ops = &source->owner->config.ops;
-    ops->after(ops->ctx, COMMIT_RETRY_MS, announce_again, source);
-}
-
-static void step_announce(struct source *source)
-{
-    source->attempts++;
-    call_target(source, "migrate.commit", json_pack("{s:I}", "epoch", (json_int_t)(source->container->epoch + 1)),
-                CALL_PATIENCE_MS, on_announced);
-}
-
-/* The container is somewhere else now; its snapshots stay as caches. A failure here is repeated by the recovery. */
-static void work_finish(struct source *source)
-{
-    struct err *err = &source->job_err;
-    int status = runtime_discard(source->owner->config.runtime, &source->container->id, true, err);
-    if (status == 0)
-        status = file_remove_tree(source->work, err);
-    if (status == 0)
-        status = journal_remove(source->owner->config.store, JOURNAL_SOURCE, &source->id, err);
-    if (status < 0)
-        log_error("migrate", "cannot tidy up after a migration, will be repeated at the next start why=\"%s\"",
-                  err->text);
-}
-
-static void on_told(void *ctx, int status, const struct err *err, const json_t *reply)
-{
-    (void)ctx;
-    (void)reply;
-    if (status < 0)
-        log_debug("migrate", "the destination did not hear the end why=\"%s\"", err->text);
-}
-
-/* Tell the destination how it ended without waiting for an answer: whoever has not heard it asks. */
-static void tell_end(struct source *source, const char *method)
-{
-    char id[GUID_TEXT_SIZE];
-    const struct migrate_ops *ops = &source->owner->config.ops;
-    json_t *body = json_pack("{s:s, s:s}", "id", guid_text(&source->id, id), "why", source->err.text);
-    ops->call(ops->ctx, &source->target, method, body, CALL_PATIENCE_MS, on_told, NULL);
-}
-
-static void step_finish(struct source *source)
-{
-    tell_end(source, "migrate.done");
-    start_job(source, work_finish);
-}
-
-/* ---- failing ---- */
-
-/* Run the container here again, from the last dump. A commit that failed to be written may all the same have reached
- * the disk: the journal is set back first, and if that fails nothing runs. */
-static void work_return(struct source *source)
-{
-    struct runtime *runtime = source->owner->config.runtime;
-    struct err *err = &source->job_err;
-    OWNED(owned_container) struct runtime_container *now = NULL;
-    OWNED(owned_free) char *images = file_path("%s/final", source->work);
-    char id[GUID_TEXT_SIZE];
-    int status = images ? write_journal(source, JOURNAL_STOPPED, err) : err_set(err, ERR_NOMEM, "no memory for a path");
-    if (status == 0)
-        status = runtime_get(runtime, guid_text(&source->container->id, id), &now, err);
-    if (status == 0 && now->state == RUNTIME_OUTGOING)
-        status = runtime_restore(runtime, &now->id, images, err);
-    if (status == 0 && now->state == RUNTIME_OUTGOING)
-        status = runtime_resume(runtime, &now->id, now->epoch, err);
-    source->job_status = status;
-}
-
-static void on_return_done(void *arg)
-{
-    struct source *source = arg;
-    source->owner->jobs_running--;
-    source->running_ms = now_of(source);
-    if (source->job_status < 0) {
-        log_error("migrate", "cannot run the container here again why=\"%s\" dump=%s/final", source->job_err.text,
-                  source->work);
-        err_wrap(&source->err,
-                 "and the container could not be run here again (%s); its last checkpoint is kept in "
-                 "'%s/final' and tried again when the node starts; the migration failed because",
-                 source->job_err.text, source->work);
-        finish(source);
-        return;
-    }
-    run(source, ABANDON);
-}
-
-static void step_return(struct source *source)
-{
-    source->work_fn = work_return;
-    source->owner->jobs_running++;
-    jobs_submit(&source->owner->config.jobs, on_work, on_return_done, source);
-}
-
-static void work_abandon(struct source *source)
-{
-    file_remove_tree(source->work, NULL);
-    source->job_status = journal_remove(source->owner->config.store, JOURNAL_SOURCE, &source->id, &source->job_err);
-}
-
-static void on_abandoned(void *arg)
-{
-    struct source *source = arg;
-    source->owner->jobs_running--;
-    finish(source);
-}
-
-static void step_abandon(struct source *source)
-{
-    tell_end(source, "migrate.abort");
-    source->work_fn = work_abandon;
-    source->owner->jobs_running++;
-    jobs_submit(&source->owner->config.jobs, on_work, on_abandoned, source);
-}
-
-static void run(struct source *source, enum step step)
+void source_run(struct source *source, enum source_step step)
 {
     static void (*const steps[])(struct source * source) = {
-        [ADMIT] = step_admit,    [SNAPSHOT] = step_snapshot, [OFFER] = step_offer,
-        [COPY] = poll_target,    [STOP] = step_stop,         [DIFFERENCE] = step_difference,
-        [RESTORE] = poll_target, [COMMIT] = step_commit,     [ANNOUNCE] = step_announce,
-        [FINISH] = step_finish,  [RETURN] = step_return,     [ABANDON] = step_abandon,
-        [DONE] = finish,
+        [ADMIT] = step_admit,           [SNAPSHOT] = step_snapshot,   [OFFER] = step_offer,
+        [COPY] = poll_target,           [STOP] = step_stop,           [DIFFERENCE] = step_difference,
+        [RESTORE] = poll_target,        [COMMIT] = source_end_commit, [ANNOUNCE] = source_end_announce,
+        [FINISH] = source_end_finish,   [DONE] = source_close,        [RETURN] = source_end_return,
+        [ABANDON] = source_end_abandon,
     };
     note_phase(source);
     source->step = step;
@@ -607,8 +511,8 @@ static void run(struct source *source, enum step step)
 
 /* ---- beginning ---- */
 
-static struct source *source_new(struct migrate *migrate, const struct guid *id, const struct id *target,
-                                 struct runtime_container *container)
+struct source *source_new(struct migrate *migrate, const struct guid *id, const struct id *target,
+                          const struct guid *container, const char *name, uint64_t epoch)
 {
     struct source *source = calloc(1, sizeof *source);
     if (!source)
@@ -616,6 +520,9 @@ static struct source *source_new(struct migrate *migrate, const struct guid *id,
     source->owner = migrate;
     source->id = *id;
     source->target = *target;
+    source->container = *container;
+    source->epoch = epoch;
+    snprintf(source->name, sizeof source->name, "%s", name);
     source->work = migrate_work_dir(migrate, JOURNAL_SOURCE, id);
     source->phases = json_array();
     if (!source->work || !source->phases) {
@@ -624,13 +531,12 @@ static struct source *source_new(struct migrate *migrate, const struct guid *id,
         free(source);
         return NULL;
     }
-    source->container = container;
     source->started_ms = source->phase_ms = clock_mono_ms(&migrate->config.clock);
     TAILQ_INSERT_TAIL(&migrate->sources, source, entry);
     return source;
 }
 
-static struct source *find_source(struct migrate *migrate, const struct guid *id)
+struct source *source_find(struct migrate *migrate, const struct guid *id)
 {
     struct source *source;
     TAILQ_FOREACH (source, &migrate->sources, entry)
@@ -639,10 +545,18 @@ static struct source *find_source(struct migrate *migrate, const struct guid *id
     return NULL;
 }
 
+struct source *source_of_container(struct migrate *migrate, const struct guid *container)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &migrate->sources, entry)
+        if (memcmp(&source->container, container, sizeof *container) == 0)
+            return source;
+    return NULL;
+}
+
 static void begin(void *ctx)
 {
     struct source *source = ctx;
-    source->step = ADMIT;
     tell_phase(source, 0, 0, 0);
     step_admit(source);
 }
@@ -658,18 +572,16 @@ int migrate_start(struct migrate *migrate, const char *name, const struct id *ta
         return status;
     if (id_equal(target, &migrate->config.self))
         return err_set(err, ERR_CONFLICT, "container '%s' is on that node already", name);
-    struct source *source;
-    TAILQ_FOREACH (source, &migrate->sources, entry)
-        if (memcmp(&source->container->id, &container->id, sizeof container->id) == 0)
-            return err_set(err, ERR_CONFLICT, "container '%s' is being migrated already", name);
+    if (source_of_container(migrate, &container->id))
+        return err_set(err, ERR_CONFLICT, "container '%s' is being migrated already", name);
     if (container->state != RUNTIME_RUNNING)
         return err_set(err, ERR_CONFLICT, "container '%s' does not run: only running containers can be migrated", name);
     struct guid id;
     crypto_random(&id, sizeof id);
-    source = source_new(migrate, &id, target, container);
+    struct source *source =
+        source_new(migrate, &id, target, &container->id, container->spec.name, container->epoch + 1);
     if (!source)
         return err_set(err, ERR_NOMEM, "no memory for a migration");
-    container = NULL;
     source->watch = *watch;
     *ret_id = id;
     migrate->config.ops.after(migrate->config.ops.ctx, 0, begin, source);
@@ -678,77 +590,16 @@ int migrate_start(struct migrate *migrate, const char *name, const struct id *ta
 
 void migrate_cancel(struct migrate *migrate, const struct guid *id)
 {
-    struct source *source = find_source(migrate, id);
+    struct source *source = source_find(migrate, id);
     if (source)
         source->cancelled = true;
 }
 
 void migrate_unwatch(struct migrate *migrate, const struct guid *id)
 {
-    struct source *source = find_source(migrate, id);
+    struct source *source = source_find(migrate, id);
     if (source)
         source->watch = (struct migrate_watch){0};
-}
-
-/* ---- after a restart, and what destinations ask after theirs ---- */
-
-static void recover_committed(void *ctx)
-{
-    struct source *source = ctx;
-    source->step = ANNOUNCE;
-    step_announce(source);
-}
-
-static void recover_stopped(void *ctx)
-{
-    struct source *source = ctx;
-    source->step = RETURN;
-    err_set(&source->err, ERR_CANCELLED, "the node was restarted in the middle of the migration");
-    step_return(source);
-}
-
-int source_recover(struct migrate *migrate, const struct journal_row *row, struct err *err)
-{
-    OWNED(owned_container) struct runtime_container *container = NULL;
-    char id[GUID_TEXT_SIZE];
-    int status = runtime_get(migrate->config.runtime, guid_text(&row->container, id), &container, err);
-    if (status == ERR_NOTFOUND) /* all but the last entry was tidied up */
-        return journal_remove(migrate->config.store, JOURNAL_SOURCE, &row->id, err);
-    if (status < 0)
-        return status;
-    struct source *source = source_new(migrate, &row->id, &row->peer, container);
-    if (!source)
-        return err_set(err, ERR_NOMEM, "no memory for a migration");
-    container = NULL;
-    const struct migrate_ops *ops = &migrate->config.ops;
-    ops->after(ops->ctx, 0, row->state == JOURNAL_COMMITTED ? recover_committed : recover_stopped, source);
-    return 0;
-}
-
-void source_answer_verdict(struct migrate *migrate, const struct id *peer, const json_t *body,
-                           const struct migrate_answer *answer)
-{
-    struct guid id;
-    struct journal_row row;
-    struct err err;
-    const char *text = json_string_value(json_object_get(body, "id"));
-    if (!text || !guid_parse(text, &id)) {
-        migrate_refuse(answer, ERR_INVALID, "the question names no migration");
-        return;
-    }
-    const char *verdict = "aborted";
-    int found = journal_read(migrate->config.store, JOURNAL_SOURCE, &id, &row, &err);
-    if (found < 0) {
-        answer->refuse(answer->ctx, &err);
-        return;
-    }
-    if (found && id_equal(&row.peer, peer)) {
-        const struct source *source = find_source(migrate, &id);
-        bool failing = source && (source->step == RETURN || source->step == ABANDON);
-        verdict = row.state == JOURNAL_COMMITTED ? "committed" : failing ? "aborted" : "pending";
-    }
-    answer->reply(answer->ctx,
-                  json_pack("{s:s, s:I}", "verdict", verdict, "epoch", (json_int_t)(found ? row.epoch : 0)));
 }
 
 void source_free_all(struct migrate *migrate)

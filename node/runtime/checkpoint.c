@@ -100,8 +100,14 @@ static int dump(struct runtime *runtime, struct runtime_entry *entry, const char
     guid_text(&entry->container->id, id);
     if (mkdir(images_dir, 0700) < 0)
         return err_errno(err, errno, "cannot make '%s'", images_dir);
-    int status = runtime->driver->ops->checkpoint(runtime->driver, id, entry->bundle.bundle, images_dir, leave_running,
-                                                  ret_frozen_ms, err);
+    return runtime->driver->ops->checkpoint(runtime->driver, id, entry->bundle.bundle, images_dir, leave_running,
+                                            ret_frozen_ms, err);
+}
+
+static int dump_and_go_on(struct runtime *runtime, struct runtime_entry *entry, const char *images_dir,
+                          uint64_t *ret_frozen_ms, struct err *err)
+{
+    int status = dump(runtime, entry, images_dir, true, ret_frozen_ms, err);
     if (status == 0)
         status = close_images(images_dir, err);
     if (status < 0)
@@ -109,7 +115,33 @@ static int dump(struct runtime *runtime, struct runtime_entry *entry, const char
     return status;
 }
 
-/* The last one: the container ends with it. */
+/* CRIU writes the inventory last, and ends the tasks after it. */
+static bool is_whole(const char *images_dir)
+{
+    OWNED(owned_free) char *inventory = file_path("%s/inventory.img", images_dir);
+    return inventory && file_exists(inventory);
+}
+
+static bool has_ended(struct runtime *runtime, struct runtime_entry *entry)
+{
+    struct driver_state real;
+    char id[GUID_TEXT_SIZE];
+    return runtime->driver->ops->inspect(runtime->driver, guid_text(&entry->container->id, id), &real, NULL) == 0 &&
+           real.pid == 0;
+}
+
+/* It runs: so it is said in memory even if the record cannot be written, or it would be taken for one that has ended
+ * with a dump. The record is put right by the next runtime_open. */
+static void set_running_again(struct runtime *runtime, struct runtime_entry *entry)
+{
+    if (set_state(runtime, entry, RUNTIME_RUNNING, NULL) == 0)
+        return;
+    runtime_lock(runtime);
+    entry->container->state = RUNTIME_RUNNING;
+    runtime_unlock(runtime);
+}
+
+/* The last one: the container ends with it. Once it has ended the images are all that is left of it. */
 static int dump_and_end(struct runtime *runtime, struct runtime_entry *entry, const char *images_dir,
                         uint64_t *ret_frozen_ms, struct err *err)
 {
@@ -118,12 +150,14 @@ static int dump_and_end(struct runtime *runtime, struct runtime_entry *entry, co
     if (status < 0)
         return status;
     status = dump(runtime, entry, images_dir, false, ret_frozen_ms, err);
-    if (status < 0) {
-        set_state(runtime, entry, RUNTIME_RUNNING, NULL); /* runtime_poll sees if it does not */
+    if (status < 0 && !(is_whole(images_dir) && has_ended(runtime, entry))) {
+        file_remove_tree(images_dir, NULL); /* first: the disk may be full */
+        set_running_again(runtime, entry);  /* runtime_poll sees if it does not */
         return status;
     }
     runtime_poll_wait(runtime, entry, 1000, &exit_code);
     runtime_table_set_pid(runtime, entry, 0);
+    close_images(images_dir, NULL); /* the directory is closed in any case */
     return 0;
 }
 
@@ -140,7 +174,7 @@ int runtime_checkpoint(struct runtime *runtime, const struct guid *id, const cha
     if (entry->container->state != RUNTIME_RUNNING)
         status = err_set(err, ERR_CONFLICT, "container '%s' is not running", entry->container->spec.name);
     else if (leave_running)
-        status = dump(runtime, entry, images_dir, true, &frozen_ms, err);
+        status = dump_and_go_on(runtime, entry, images_dir, &frozen_ms, err);
     else
         status = dump_and_end(runtime, entry, images_dir, &frozen_ms, err);
     if (status < 0)
@@ -194,14 +228,19 @@ static int restore(struct runtime *runtime, struct runtime_entry *entry, const c
     struct driver *driver = runtime->driver;
     char id[GUID_TEXT_SIZE];
     guid_text(&entry->container->id, id);
+    struct driver_state state;
     int status = refuse_others(entry->container, err);
+    if (status == 0)
+        status = driver->ops->inspect(driver, id, &state, err);
+    if (status == 0 && (state.status == DRIVER_RUNNING || state.status == DRIVER_FROZEN))
+        return err_set(err, ERR_BUSY, "the tasks of container '%s' run: nothing is to be restored",
+                       entry->container->spec.name);
     if (status == 0)
         status = kill_tasks(runtime, entry, err);
     if (status == 0)
         status = runtime_stage_mount(runtime, entry, err);
     if (status < 0)
         return status;
-    struct driver_state state;
     status = driver->ops->restore(driver, id, entry->bundle.bundle, images_dir, err);
     if (status == 0)
         status = driver->ops->inspect(driver, id, &state, err);

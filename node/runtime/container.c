@@ -104,7 +104,8 @@ static int refuse_migrating(const struct runtime_container *container, struct er
 {
     if (container->state != RUNTIME_INCOMING && container->state != RUNTIME_OUTGOING)
         return 0;
-    return err_set(err, ERR_CONFLICT, "container '%s' is migrating", container->spec.name);
+    return err_set(err, ERR_CONFLICT, "container '%s' is migrating: if that came to a halt, 'cmig rm -f' gives it up",
+                   container->spec.name);
 }
 
 /* Ask, wait, insist. A signal that fails because it has ended meanwhile is no failure. */

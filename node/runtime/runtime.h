@@ -182,7 +182,8 @@ int runtime_incoming(struct runtime *runtime, const struct runtime_container *co
 
 /* Restore from images_dir (a dump of a container with this id, from here or elsewhere) and leave every task stopped;
  * volumes and writable part must already be what they were at the dump. The state stays INCOMING or OUTGOING. What an
- * earlier restore has left is killed first. On failure nothing runs and the error has what CRIU's log names as errors.
+ * earlier restore has left is killed first; ERR_BUSY if tasks run, because a dump has not ended them or a resume came
+ * before. On other failures nothing runs and the error has what CRIU's log names as errors.
  * The configuration comes from the record and this node's policy alone, but the memory, the credentials and the open
  * files of the tasks are what the images say, restored as root: they must come from who was allowed to run it. */
 int runtime_restore(struct runtime *runtime, const struct guid *id, const char *images_dir, struct err *err);
