@@ -216,7 +216,7 @@ static int failed(const struct exchange *x, CURLcode result)
         return x->code;
     switch (result) {
     case CURLE_COULDNT_CONNECT:
-        if (access(socket, F_OK) == 0 && access(socket, W_OK) < 0)
+        if (access(socket, W_OK) < 0 && errno == EACCES)
             return err_set(x->err, ERR_DENIED, "no right to use '%s': run as root or as a member of its group", socket);
         return err_set(x->err, ERR_UNAVAILABLE,
                        "no cmig-node answers at %s: start it with 'cmig-node start', or give --socket", socket);

@@ -95,7 +95,7 @@ void api_request_resume(struct api_request *req);
 
 /* Takes the reference to `reply`; NULL (out of memory while it was built) answers with an error. */
 void api_reply_json(struct api_request *req, unsigned status, json_t *reply);
-/* {"error": {...}} with the HTTP status and the general remedy of err->code. */
+/* {"error": {...}} with the HTTP status and the remedy that err->code has at this route. */
 void api_reply_error(struct api_request *req, const struct err *err);
 void api_reply_error_remedy(struct api_request *req, const struct err *err, const char *remedy);
 /* length bytes of a file from offset; takes the descriptor, also when the client has gone. */

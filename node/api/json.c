@@ -182,7 +182,7 @@ double api_json_real(const json_t *object, const char *field)
     X(ERR_IO, 500, "see the daemon's log, and the kernel's for disk errors")                                           \
     X(ERR_CORRUPT, 500, "run 'cmig-node fsck' to find and drop damaged content")                                       \
     X(ERR_PROTOCOL, 502, "see that all nodes run the same version: 'cmig status'")                                     \
-    X(ERR_INVALID, 400, "correct the request")                                                                         \
+    X(ERR_INVALID, 400, "")                                                                                            \
     X(ERR_DENIED, 403, "ask somebody with the right to do it")                                                         \
     X(ERR_AUTH, 401, "get a new invitation with 'cmig-node invite' on a member")                                       \
     X(ERR_NOTFOUND, 404, "see what there is: 'cmig ls', 'cmig image ls', 'cmig ps -a', 'cmig peers'")                  \
@@ -195,11 +195,30 @@ double api_json_real(const json_t *object, const char *field)
     X(ERR_UNAVAILABLE, 503, "see 'cmig peers' and try again when more of them are connected")                          \
     X(ERR_CANCELLED, 409, "")                                                                                          \
     X(ERR_UNSUPPORTED, 501, "")                                                                                        \
-    X(ERR_CONFLICT, 409, "look at its present state with 'cmig ps -a' or 'cmig ls'")                                   \
+    X(ERR_CONFLICT, 409, "")                                                                                           \
     X(ERR_INTERNAL, 500, "report this with the daemon's log: it is a bug")
 
-const char *api_error_remedy(int code)
+/* Where the route says more about what is meant than the code: the first that its path begins with. */
+static const struct {
+    const char *path;
+    int code;
+    const char *remedy;
+} by_route[] = {
+    {"/v1/containers/{name}/migrate", ERR_NOTFOUND, "'cmig ps' on its node lists containers, 'cmig peers' nodes"},
+    {"/v1/containers/", ERR_NOTFOUND, "'cmig ps -a' lists the containers of this node"},
+    {"/v1/containers", ERR_NOTFOUND, "'cmig image ls' lists the images of this node"},
+    {"/v1/images", ERR_NOTFOUND, "'cmig image ls' lists the images of this node"},
+    {"/v1/images", ERR_CORRUPT, "get the archive again: it is damaged or was cut short"},
+    {"/v1/objects", ERR_NOTFOUND, "'cmig ls' lists the objects of this node, 'cmig get' brings those of others"},
+    {"/v1/revocations", ERR_NOTFOUND, "give the whole id of a node that is not connected"},
+};
+
+const char *api_error_remedy(int code, const char *path)
 {
+    for (size_t i = 0; path && i < sizeof by_route / sizeof *by_route; i++) {
+        if (by_route[i].code == code && strncmp(path, by_route[i].path, strlen(by_route[i].path)) == 0)
+            return by_route[i].remedy;
+    }
     switch (code) {
 #define X(name, status, remedy)                                                                                        \
     case name:                                                                                                         \
@@ -240,7 +259,7 @@ static json_t *message_of(const struct err *err)
 static json_t *error_fields(const struct err *err, const char *remedy)
 {
     return json_pack("{s:s, s:o, s:s}", "code", err_name(err->code), "message", message_of(err), "remedy",
-                     remedy ? remedy : api_error_remedy(err->code));
+                     remedy ? remedy : api_error_remedy(err->code, NULL));
 }
 
 json_t *api_json_error(const struct err *err, const char *remedy)
@@ -248,10 +267,10 @@ json_t *api_json_error(const struct err *err, const char *remedy)
     return json_pack("{s:o}", "error", error_fields(err, remedy));
 }
 
-json_t *api_json_error_event(const struct err *err)
+json_t *api_json_error_event(const struct err *err, const char *remedy)
 {
     OWNED(owned_json) json_t *event = json_pack("{s:s}", "event", API_EVENT_ERROR);
-    OWNED(owned_json) json_t *fields = error_fields(err, NULL);
+    OWNED(owned_json) json_t *fields = error_fields(err, remedy);
     if (!event || !fields || json_object_update_missing(event, fields) < 0)
         return NULL;
     return STEAL(event);

@@ -43,8 +43,9 @@ double api_json_real(const json_t *object, const char *field);
 /* {"error": {"code", "message", "remedy"}}; remedy NULL takes the general one for the code. NULL when out of memory. */
 json_t *api_json_error(const struct err *err, const char *remedy);
 /* {"event": "error", "code", "message", "remedy"}: the last line of a stream that fails. NULL when out of memory. */
-json_t *api_json_error_event(const struct err *err);
-/* What a user can do about an error of this code, as a clause; "" if there is nothing general to say. Static. */
-const char *api_error_remedy(int code);
+json_t *api_json_error_event(const struct err *err, const char *remedy);
+/* What a user can do about an error of this code at a route (its path in the table, or NULL), as a clause; "" if there
+ * is nothing to add to the message. Static. */
+const char *api_error_remedy(int code, const char *path);
 /* The HTTP status (RFC 9110) of an error code. */
 unsigned api_error_status(int code);

@@ -89,9 +89,14 @@ void api_reply_error_remedy(struct api_request *req, const struct err *err, cons
     api_reply_json(req, api_error_status(err->code), api_json_error(err, remedy));
 }
 
+static const char *remedy_of(const struct api_request *req, const struct err *err)
+{
+    return api_error_remedy(err->code, req->target.route ? req->target.route->path : NULL);
+}
+
 void api_reply_error(struct api_request *req, const struct err *err)
 {
-    api_reply_error_remedy(req, err, NULL);
+    api_reply_error_remedy(req, err, remedy_of(req, err));
 }
 
 void api_reply_fd(struct api_request *req, const char *content_type, int fd, uint64_t offset, uint64_t length)
@@ -218,7 +223,7 @@ void api_stream_end(struct api_request *req)
 
 void api_stream_error(struct api_request *req, const struct err *err)
 {
-    OWNED(owned_json) json_t *event = api_json_error_event(err);
+    OWNED(owned_json) json_t *event = api_json_error_event(err, remedy_of(req, err));
     OWNED(owned_free) char *line = event ? json_dumps(event, JSON_COMPACT) : NULL;
     if (!req->closed && (!line || buf_addf(&req->queue, "%s\n", line) < 0))
         req->cut = true;

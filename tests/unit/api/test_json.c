@@ -146,7 +146,7 @@ static void test_json__makes_errors_of_any_text(void **state)
     assert_string_equal(api_json_text(error, "code"), "not-found");
     assert_string_equal(api_json_text(error, "message"), "no object '?'");
     assert_int_equal(api_json_has(error, "code message remedy", &err), 0);
-    OWNED(owned_json) json_t *event = api_json_error_event(&err);
+    OWNED(owned_json) json_t *event = api_json_error_event(&err, NULL);
     assert_string_equal(api_json_text(event, "event"), "error");
 }
 
