@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,7 @@ struct import {
     enum image_format format;
     int spool; /* owned; -1: none */
     struct image_list list;
+    atomic_bool closed;   /* the client left while a job was under way */
     struct piece *pieces; /* owned: the objects of the images */
     size_t piece_count;
 };
@@ -95,10 +97,17 @@ static json_t *imported_to_json(const struct image_list *list)
     return image;
 }
 
+static bool import_is_cancelled(void *ctx)
+{
+    const struct import *import = ctx;
+    return atomic_load(&import->closed);
+}
+
 static json_t *import_work(struct node *node, void *arg, struct err *err)
 {
     struct import *import = arg;
-    const struct image_import_options options = {import->format, import->name, node->scratch};
+    const struct image_import_options options = {import->format, import->name, node->scratch, import_is_cancelled,
+                                                 import};
     int status = import->path ? image_import(node->store, import->path, &options, &import->list, err)
                               : image_import_fd(node->store, import->spool, &options, &import->list, err);
     if (status == 0 && import->list.count == 0)
@@ -136,6 +145,18 @@ static void import_end(void *arg)
 {
     import_publish(arg);
     import_free(arg);
+}
+
+static void import_cancel(void *ctx)
+{
+    struct import *import = ctx;
+    atomic_store(&import->closed, true);
+}
+
+static void on_import_closed(void *ctx, struct api_request *req)
+{
+    (void)req;
+    import_cancel(ctx);
 }
 
 static int spool_write(void *ctx, const void *data, size_t len_bytes, struct err *err)
@@ -181,7 +202,8 @@ static int import_options(const struct api_request *req, struct import *import, 
 
 void handlers_image_import(void *ctx, struct api_request *req)
 {
-    static const struct upload_sink sink = {spool_write, spool_finish, import_publish, import_free};
+    static const struct upload_sink sink = {spool_write, spool_finish, import_publish, import_free, import_cancel};
+    static const struct api_request_ops ops = {.on_closed = on_import_closed};
     struct node *node = ctx;
     struct err err;
     struct import *import = calloc(1, sizeof *import);
@@ -194,6 +216,7 @@ void handlers_image_import(void *ctx, struct api_request *req)
         api_reply_error(req, &err);
         import_free(import);
     } else if (import->path) {
+        api_request_watch(req, &ops, import);
         handlers_answer(node, req, 201, import_work, import, import_end);
     } else {
         upload_begin(req, node->jobs, &sink, import, 201);
@@ -240,7 +263,8 @@ static json_t *remove_work(struct node *node, void *arg, struct err *err)
     struct user_search search = {.image = image};
     runtime_each(node->runtime, look_for_user, &search);
     if (*search.user && !removal->force) {
-        err_set(err, ERR_CONFLICT, "image '%s' is used by container '%s'", image->name, search.user);
+        err_set(err, ERR_CONFLICT, "image '%s' is used by container '%s': remove that first, or force it", image->name,
+                search.user);
         return NULL;
     }
     if (image_remove(node->store, image->name, err) < 0)

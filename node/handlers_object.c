@@ -74,7 +74,8 @@ static bool find_kind(const char *name, enum store_kind *ret_kind)
 
 void handlers_object_put(void *ctx, struct api_request *req)
 {
-    static const struct upload_sink sink = {put_write, put_finish, put_done, put_free};
+    static const struct upload_sink sink = {
+        .write = put_write, .finish = put_finish, .done = put_done, .free = put_free};
     struct node *node = ctx;
     enum store_kind kind;
     if (!find_kind(api_request_query(req, "kind"), &kind)) {
@@ -204,8 +205,7 @@ static void on_get_opened(void *arg)
         download_begin(get->req, get->node->loop, get->node->jobs, &source, get, (int64_t)get->size_bytes);
         return;
     }
-    api_reply_error_remedy(get->req, &get->err,
-                           get->err.code == ERR_NOTFOUND ? "fetch it first: 'cmig get' does so by itself" : NULL);
+    api_reply_error(get->req, &get->err);
     get_free(get);
 }
 
@@ -244,7 +244,8 @@ static int check_images(struct store *store, const struct id *digest, struct err
         status = image_objects(list.images[i], &ids, &count, err);
         for (size_t j = 0; status == 0 && j < count; j++)
             if (id_equal(&ids[j], digest))
-                status = err_set(err, ERR_CONFLICT, "the object is part of image '%s'", list.images[i]->name);
+                status = err_set(err, ERR_CONFLICT, "the object is part of image '%s': remove that, or force it",
+                                 list.images[i]->name);
     }
     return status;
 }
@@ -255,7 +256,7 @@ static int check_unused(struct store *store, const struct id *digest, struct err
     if (pinned < 0)
         return pinned;
     if (pinned)
-        return err_set(err, ERR_CONFLICT, "the object is pinned");
+        return err_set(err, ERR_CONFLICT, "the object is pinned: unpin it first, or force it");
     return check_images(store, digest, err);
 }
 
@@ -394,6 +395,11 @@ static json_t *pin_work(struct node *node, void *arg, struct err *err)
 {
     const struct pin *pin = arg;
     char digest[DIGEST_TEXT_SIZE];
+    int here = pin->pinned ? store_object_stat(node->store, &pin->digest, NULL, err) : 1;
+    if (here == 0) /* the store would pin it in advance, but nobody means that who mistypes a digest */
+        err_set(err, ERR_NOTFOUND, "object '%s' is not on this node", digest_text(&pin->digest, digest));
+    if (here <= 0)
+        return NULL;
     int status = pin->pinned ? store_pin(node->store, &pin->digest, PIN_OWNER, err)
                              : store_unpin(node->store, &pin->digest, PIN_OWNER, err);
     return status < 0 ? NULL

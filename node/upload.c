@@ -125,6 +125,8 @@ static void on_closed(void *ctx, struct api_request *req)
     (void)req;
     struct upload *upload = ctx;
     upload->stop = ERR_CLOSED;
+    if (upload->sink.cancel)
+        upload->sink.cancel(upload->ctx);
     advance(upload);
 }
 

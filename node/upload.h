@@ -11,7 +11,7 @@
 
 #define UPLOAD_BLOCK_BYTES (512u << 10)
 
-/* What takes the bytes. One function at a time; `ctx` belongs to the upload until `free`. */
+/* What takes the bytes. One function at a time, but for cancel; `ctx` belongs to the upload until `free`. */
 struct upload_sink {
     /* In jobs. The first failure ends the upload and is the answer. */
     int (*write)(void *ctx, const void *data, size_t len_bytes, struct err *err);
@@ -21,6 +21,8 @@ struct upload_sink {
     void (*done)(void *ctx);
     /* In a job, at the end of all, also without a finish. */
     void (*free)(void *ctx);
+    /* On the loop, perhaps beside a job: the client has left, so nobody wants the rest; optional. */
+    void (*cancel)(void *ctx);
 };
 
 /* Receive the body of `req` and answer it with `status`. From the handler of a route with a streamed body. Takes ctx.

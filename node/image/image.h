@@ -81,6 +81,9 @@ struct image_import_options {
     enum image_format format;
     const char *name;        /* repository[:tag], instead of the one inside; needed for a rootfs; may be NULL */
     const char *scratch_dir; /* an existing directory for the import's temporary files */
+    /* Asked again and again on the importing thread, may be NULL; true ends the import with ERR_CANCELLED. */
+    bool (*is_cancelled)(void *ctx);
+    void *ctx;
 };
 
 /* Import from a file or directory and register under its name or names. All images of the source are imported; with

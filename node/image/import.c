@@ -17,6 +17,7 @@ OWNED_DEFINE(owned_sha256, struct crypto_sha256, crypto_sha256_free)
 /* ---- one layer: file -> digest of the file -> decompression -> digest of the tar -> store ---- */
 
 struct pipe {
+    const struct image_import *import; /* borrowed */
     struct image_source_feed feed;
     struct crypto_sha256 *packed; /* owned */
     struct crypto_sha256 *plain;  /* owned */
@@ -31,20 +32,31 @@ static void pipe_release(struct pipe *pipe)
     store_ingest_free(pipe->ingest);
 }
 
-static int pipe_open(struct pipe *pipe, struct store *store, int fd, struct err *err)
+static int pipe_open(struct pipe *pipe, const struct image_import *import, int fd, struct err *err)
 {
+    pipe->import = import;
     pipe->feed = (struct image_source_feed){.fd = fd};
     int status = crypto_sha256_new(&pipe->packed, err);
     if (status == 0)
         status = crypto_sha256_new(&pipe->plain, err);
     if (status == 0)
-        status = store_ingest_new(store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &pipe->ingest, err);
+        status = store_ingest_new(import->store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &pipe->ingest, err);
     return status;
+}
+
+static int check_cancel(const struct image_import *import, struct err *err)
+{
+    const struct image_import_options *options = import->options;
+    bool cancelled = options->is_cancelled && options->is_cancelled(options->ctx);
+    return cancelled ? err_set(err, ERR_CANCELLED, "the import was cancelled") : 0;
 }
 
 static ssize_t pipe_read(void *ctx, void *ret_data, size_t room_bytes, struct err *err)
 {
     struct pipe *pipe = ctx;
+    int status = check_cancel(pipe->import, err);
+    if (status < 0)
+        return status;
     ssize_t got = image_source_feed(&pipe->feed, ret_data, room_bytes, err);
     if (got > 0)
         crypto_sha256_add(pipe->packed, ret_data, (size_t)got);
@@ -75,11 +87,11 @@ static int pipe_check(struct pipe *pipe, const struct image_blob *blob, const st
 }
 
 /* diff_id NULL: whatever comes. */
-static int ingest_layer(struct store *store, int fd, const struct image_blob *blob, const struct id *diff_id,
-                        struct store_object_info *ret_info, struct err *err)
+static int ingest_layer(const struct image_import *import, int fd, const struct image_blob *blob,
+                        const struct id *diff_id, struct store_object_info *ret_info, struct err *err)
 {
     OWNED(pipe_release) struct pipe pipe = {0};
-    int status = pipe_open(&pipe, store, fd, err);
+    int status = pipe_open(&pipe, import, fd, err);
     if (status == 0)
         status = store_archive_expand(pipe_read, &pipe, pipe_write, &pipe, LIMIT_OBJECT_BYTES, err);
     if (status == 0)
@@ -102,7 +114,7 @@ static int import_layer(struct image_import *import, const struct image_blob *bl
                        (unsigned long long)size, (unsigned long long)blob->size_bytes);
     status = store_object_stat(import->store, &layer->diff_id, &info, err);
     if (status == 0)
-        status = ingest_layer(import->store, fd, blob, &layer->diff_id, &info, err);
+        status = ingest_layer(import, fd, blob, &layer->diff_id, &info, err);
     if (status < 0)
         return err_wrap(err, "layer '%.100s'", blob->path);
     layer->size_bytes = info.size_bytes;
@@ -128,7 +140,9 @@ static int give_name(struct image_import *import, const struct buf *config, cons
     char complete[NAME_MAX_BYTES + 1];
     OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_image) struct image *image = NULL;
-    int status = image_name_complete(name, complete, err);
+    int status = check_cancel(import, err);
+    if (status == 0)
+        status = image_name_complete(name, complete, err);
     if (status == 0)
         status = image_config_parse(config->data, config->len, &image, err);
     if (status < 0)
@@ -159,7 +173,7 @@ int image_import_one(struct image_import *import, const struct buf *config, cons
         return err_set(err, ERR_INVALID, "the image's manifest has %zu layers and its config %zu", layer_count,
                        image->layer_count);
     if (!import->name && name_count == 0)
-        return err_set(err, ERR_INVALID, "the image has no name; give it one");
+        return err_set(err, ERR_INVALID, "the image has no name; give it one with --name");
     for (size_t i = 0; status == 0 && i < layer_count; i++)
         status = import_layer(import, &layers[i], &image->layers[i], err);
     if (import->name)
@@ -196,10 +210,10 @@ static int import_rootfs(struct image_import *import, struct err *err)
     OWNED(buf_release) struct buf config = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_image) struct image *image = NULL;
     if (!import->name)
-        return err_set(err, ERR_INVALID, "a root file system has no name; give it one");
+        return err_set(err, ERR_INVALID, "a root file system has no name; give it one with --name");
     int status = store_archive_scan(image_source_feed, &feed, go_on, NULL, err);
     if (status == 0)
-        status = ingest_layer(import->store, import->source.file_fd, &blob, NULL, &info, err);
+        status = ingest_layer(import, import->source.file_fd, &blob, NULL, &info, err);
     if (status == 0)
         status = make_config(&info.digest, &config, err);
     if (status == 0)
@@ -228,7 +242,7 @@ int image_import_fd(struct store *store, int fd, const struct image_import_optio
                     struct image_list *ret_list, struct err *err)
 {
     char complete[NAME_MAX_BYTES + 1];
-    struct image_import import = {.store = store};
+    struct image_import import = {.store = store, .options = options};
     if (options->name) {
         int status = image_name_complete(options->name, complete, err);
         if (status < 0)

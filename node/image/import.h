@@ -8,10 +8,11 @@
 #include "node/image/source.h"
 
 struct image_import {
-    struct store *store;        /* borrowed */
-    struct image_source source; /* owned */
-    const char *name;           /* complete; instead of what the source says; NULL: as the source says */
-    struct image_list list;     /* owned; what was imported so far */
+    struct store *store;                        /* borrowed */
+    struct image_source source;                 /* owned */
+    const struct image_import_options *options; /* borrowed */
+    const char *name;       /* complete; instead of what the source says; NULL: as the source says */
+    struct image_list list; /* owned; what was imported so far */
 };
 
 /* A file of the source that a document names. */

@@ -25,7 +25,8 @@ int image_source_open_file(const struct image_source *source, const char *path, 
     OWNED(owned_fd) int fd = (int)syscall(SYS_openat2, source->dir_fd, path, &how, sizeof how);
     log_text(path, strlen(path), text, sizeof text);
     if (fd < 0)
-        return err_errno(err, errno, "the image has no '%s'", text);
+        return errno == ENOENT ? err_set(err, ERR_INVALID, "the image has no '%s'", text)
+                               : err_errno(err, errno, "cannot open '%s' of the image", text);
     if (fstat(fd, &st) < 0)
         return err_errno(err, errno, "cannot look at '%s'", text);
     if (!S_ISREG(st.st_mode))
