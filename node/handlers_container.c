@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,32 +19,68 @@ OWNED_DEFINE(owned_container, struct runtime_container, runtime_container_free)
 
 /* ---- run ---- */
 
-static json_t *run_work(struct node *node, void *arg, struct err *err)
+struct run {
+    struct runtime_spec spec;
+    bool has_ids;       /* the user names them: root as well, whomever the image names */
+    atomic_bool closed; /* the client left while the job was under way */
+};
+
+static int fill(struct node *node, struct run *run, struct err *err)
 {
-    struct runtime_spec *spec = arg;
-    OWNED(owned_container) struct runtime_container *container = NULL;
-    if (runtime_fill(node->runtime, spec, err) < 0 || runtime_run(node->runtime, spec, &container, err) < 0)
-        return NULL;
-    return spec_container_to_json(container);
+    uint32_t uid = run->spec.uid, gid = run->spec.gid;
+    int status = runtime_fill(node->runtime, &run->spec, err);
+    if (run->has_ids) {
+        run->spec.uid = uid;
+        run->spec.gid = gid;
+    }
+    if (status == 0 && atomic_load(&run->closed))
+        status = err_set(err, ERR_CANCELLED, "the client went away");
+    return status;
 }
 
-static void free_spec(void *arg)
+static json_t *run_work(struct node *node, void *arg, struct err *err)
 {
-    runtime_spec_release(arg);
-    free(arg);
+    struct run *run = arg;
+    OWNED(owned_container) struct runtime_container *container = NULL;
+    if (fill(node, run, err) < 0 || runtime_run(node->runtime, &run->spec, &container, err) < 0)
+        return NULL;
+    if (!atomic_load(&run->closed))
+        return spec_container_to_json(container);
+    /* Nobody was told of it, so nobody misses it. */
+    if (runtime_stop(node->runtime, container->spec.name, 0, err) == 0 &&
+        runtime_remove(node->runtime, container->spec.name, err) == 0)
+        err_set(err, ERR_CANCELLED, "the client went away");
+    return NULL;
+}
+
+static void on_run_closed(void *ctx, struct api_request *req)
+{
+    (void)req;
+    struct run *run = ctx;
+    atomic_store(&run->closed, true);
+}
+
+static void free_run(void *arg)
+{
+    struct run *run = arg;
+    runtime_spec_release(&run->spec);
+    free(run);
 }
 
 void handlers_container_run(void *node, struct api_request *req)
 {
+    static const struct api_request_ops ops = {.on_closed = on_run_closed};
     struct err err;
-    struct runtime_spec *spec = calloc(1, sizeof *spec);
-    if (!spec) {
+    struct run *run = calloc(1, sizeof *run);
+    if (!run) {
         handlers_refuse(req, ERR_NOMEM, "no memory for a container");
-    } else if (spec_from_request(api_request_body(req), spec, &err) < 0) {
+    } else if (spec_from_request(api_request_body(req), &run->spec, &err) < 0) {
         api_reply_error(req, &err);
-        free(spec);
+        free(run);
     } else {
-        handlers_answer(node, req, 201, run_work, spec, free_spec);
+        run->has_ids = json_is_string(json_object_get(api_request_body(req), "as"));
+        api_request_watch(req, &ops, run);
+        handlers_answer(node, req, 201, run_work, run, free_run);
     }
 }
 
@@ -122,18 +159,25 @@ void handlers_container_stop(void *node, struct api_request *req)
 static json_t *remove_work(struct node *node, void *arg, struct err *err)
 {
     const struct order *order = arg;
-    if (order->force && runtime_stop(node->runtime, order->name, 0, err) < 0)
+    int removed = order->force ? migrate_remove(node->migrate, order->name, err) : 0;
+    if (removed > 0)
+        return json_pack("{s:s, s:s}", "name", order->name, "warning",
+                         "it was between two nodes: what was left of it here is gone, with its volumes");
+    if (removed < 0 || (order->force && runtime_stop(node->runtime, order->name, 0, err) < 0))
         return NULL;
     if (runtime_remove(node->runtime, order->name, err) < 0)
         return NULL;
     return json_pack("{s:s}", "name", order->name);
 }
 
-void handlers_container_remove(void *node, struct api_request *req)
+void handlers_container_remove(void *ctx, struct api_request *req)
 {
+    struct node *node = ctx;
     struct order order = {0};
     struct err err;
     if (handlers_query_flag(req, "force", &order.force, &err) < 0)
+        api_reply_error(req, &err);
+    else if (order.force && migrate_give_up(node->migrate, api_request_param(req, "name"), &err) == ERR_CONFLICT)
         api_reply_error(req, &err);
     else
         carry_out(node, req, remove_work, &order);

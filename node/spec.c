@@ -140,7 +140,7 @@ static int add_ids(const json_t *body, json_t *spec, struct err *err)
         good = take_number(&at, &gid);
     }
     if (!good || *at)
-        return err_set(err, ERR_INVALID, "the field 'as' is not UID or UID:GID in decimal digits");
+        return err_set(err, ERR_INVALID, "'%.32s' is not UID or UID:GID, in at most six decimal digits each", as);
     json_object_set_new(spec, "uid", json_integer(uid));
     json_object_set_new(spec, "gid", json_integer(gid));
     return 0;
