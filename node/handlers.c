@@ -1,5 +1,7 @@
 #include "node/handlers.h"
 
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -215,6 +217,30 @@ void handlers_peer_list(void *ctx, struct api_request *req)
 
 /* ---- who may come in, and who must go ---- */
 
+static bool is_link_local(const struct addr *addr) /* RFC 4291: fe80::/10, which say nothing without an interface */
+{
+    return addr->family == 6 && addr->ip[0] == 0xfe && (addr->ip[1] & 0xc0) == 0x80;
+}
+
+/* An address of one of this machine's networks, IPv4 if there is one. */
+static struct addr address_of_interfaces(void)
+{
+    struct addr best = {.family = 4, .ip = {127, 0, 0, 1}};
+    struct ifaddrs *list = NULL;
+    if (getifaddrs(&list) < 0)
+        return best;
+    for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
+        struct addr addr = at->ifa_addr ? sock_to_addr(at->ifa_addr) : (struct addr){0};
+        if (addr.family == 0 || is_link_local(&addr) || (at->ifa_flags & IFF_LOOPBACK) || !(at->ifa_flags & IFF_UP))
+            continue;
+        best = addr;
+        if (addr.family == 4)
+            break;
+    }
+    freeifaddrs(list);
+    return best;
+}
+
 /* Where a newcomer finds this node: as the operator says, as others see it, or as this machine's routes suggest. */
 static struct addr address_for_newcomers(const struct node *node)
 {
@@ -225,8 +251,8 @@ static struct addr address_for_newcomers(const struct node *node)
     struct addr somewhere = {.family = 4, .port = ADDR_DEFAULT_PORT, .ip = {192, 0, 2, 1}}; /* RFC 5737 */
     if (!addr_is_any(&listen))
         return listen;
-    if (sock_local_towards(&somewhere, &address, NULL) < 0)
-        address = (struct addr){.family = 4, .ip = {127, 0, 0, 1}};
+    if (sock_local_towards(&somewhere, &address, NULL) < 0) /* no route to the world: a mesh on its own */
+        address = address_of_interfaces();
     address.port = listen.port;
     return address;
 }
@@ -294,7 +320,9 @@ static void answer_revocation(struct node *node, struct api_request *req, const 
 {
     char hex[ID_HEX_SIZE];
     struct err err;
-    if (mesh_revoke(node->mesh, id, &err) < 0)
+    if (id_equal(id, mesh_self(node->mesh)))
+        handlers_refuse(req, ERR_CONFLICT, "this is the node itself: it can be expelled by another only");
+    else if (mesh_revoke(node->mesh, id, &err) < 0)
         api_reply_error(req, &err);
     else
         api_reply_json(req, 200, json_pack("{s:s}", "node", id_hex(id, hex)));

@@ -161,7 +161,7 @@ static int run_init(const struct config *config, const struct flags *flags, stru
     printf("cluster %s\nnode    %s\n", id_hex(identity_cluster(identity), cluster),
            id_hex(identity_id(identity), node));
     fprintf(stderr,
-            "This node is the first of a new cluster, whose root key is in '%s': keep a copy of it in a safe place.\n"
+            "This node is the first of a new cluster, whose root key is '%s/root.key': keep a copy in a safe place.\n"
             "Run it with 'cmig-node start', then let others in with 'cmig-node invite'.\n",
             config->dir);
     return 0;
@@ -264,10 +264,11 @@ static int run_start(const struct config *config, const struct flags *flags, str
     (void)flags;
     OWNED(owned_identity) struct identity *identity = NULL;
     process_prepare(config);
-    int status = identity_open(config->dir, &identity, err);
+    /* A mistyped directory is not made. */
+    int status = file_exists(config->dir) ? identity_open(config->dir, &identity, err) : 0;
     if (status < 0)
         return status;
-    if (!identity_is_member(identity))
+    if (!identity || !identity_is_member(identity))
         return err_set(
             err, ERR_CONFLICT,
             "the node in '%s' belongs to no cluster: 'cmig-node init' makes a new one, 'cmig-node join PEER' "
@@ -468,8 +469,31 @@ static int print_version(void)
     return EXIT_DONE;
 }
 
+static bool takes_value(const char *flag)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        for (const struct option *option = commands[i].options; option->name; option++)
+            if (strcmp(option->name, flag + 2) == 0)
+                return option->unit != NULL;
+    return !strchr(flag, '='); /* as all keys of the file do */
+}
+
+/* `cmig-node --dir DIR start` is `cmig-node start --dir DIR`. */
+static void command_first(int argc, char **argv)
+{
+    int at = 1;
+    while (at < argc && strncmp(argv[at], "--", 2) == 0)
+        at += takes_value(argv[at]) ? 2 : 1;
+    if (at >= argc || !find_command(argv[at]))
+        return;
+    char *name = argv[at];
+    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof *argv);
+    argv[1] = name;
+}
+
 int main(int argc, char **argv)
 {
+    command_first(argc, argv);
     const char *name = argc > 1 ? argv[1] : "";
     bool wants_help = strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
     if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0)
@@ -487,7 +511,11 @@ int main(int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    if (!command)
-        return misuse(NULL, "there is no such command");
+    if (!command) {
+        struct err err;
+        const char *word = wants_help ? argv[2] : name;
+        err_set(&err, ERR_INVALID, *word == '-' ? "'%s' is given, but no command" : "there is no command '%s'", word);
+        return misuse(NULL, err.text);
+    }
     return run_command(command, argc - 1, argv + 1);
 }
