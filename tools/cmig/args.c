@@ -2,11 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "node/base/file.h"
+#include "node/base/id.h"
 #include "tools/cmig/cmig.h"
 
 const struct flag common_flags[FLAGS_MAX] = {
-    {"socket", 0, "PATH", "the daemon's socket (else $" API_SOCKET_ENV ", else " API_DEFAULT_SOCKET ")"},
+    {"socket", 0, "PATH", "the daemon's socket; else $" API_SOCKET_ENV ", the user's own, " API_DEFAULT_SOCKET},
     {"json", 0, NULL, "print the daemon's JSON, errors too"},
     {"full", 0, NULL, "whole ids and digests in tables"},
     {"help", 'h', NULL, "flags and examples of the command"},
@@ -92,13 +95,39 @@ static int check_operands(struct cmig *cmig, struct err *err)
     if (cmig->operand_count < command->min)
         return args_misuse(cmig, err, "something is missing: cmig %s %s", command->name, command->operands);
     if (command->max >= 0 && cmig->operand_count > command->max)
-        return args_misuse(cmig, err, "'%s' is too much: cmig %s %s", cmig->operands[command->max], command->name,
-                           command->operands);
+        return args_misuse(cmig, err, "'%s' is too much: cmig %s%s%s", cmig->operands[command->max], command->name,
+                           *command->operands ? " " : "", command->operands);
     for (int i = 0; i < (command->words ? 1 : cmig->operand_count); i++) {
         if (*cmig->operands[i] == '\0')
             return args_misuse(cmig, err, "an operand is empty: cmig %s %s", command->name, command->operands);
     }
     return 0;
+}
+
+/* Where an ordinary user's own daemon listens (socket in cmig.conf(5)), if there is a socket. */
+static char *find_own_socket(void)
+{
+    const char *const places[][2] = {{getenv("XDG_RUNTIME_DIR"), "cmig/node.sock"},
+                                     {getenv("XDG_STATE_HOME"), "cmig/node.sock"},
+                                     {getenv("HOME"), ".local/state/cmig/node.sock"}};
+    for (size_t i = 0; geteuid() != 0 && i < sizeof places / sizeof places[0]; i++) {
+        char *path = places[i][0] && places[i][0][0] == '/' ? file_path("%s/%s", places[i][0], places[i][1]) : NULL;
+        if (path && access(path, F_OK) == 0)
+            return path;
+        free(path);
+    }
+    return NULL;
+}
+
+static const char *find_socket(struct cmig *cmig)
+{
+    const char *given = args_flag(cmig, "socket"), *from_environment = getenv(API_SOCKET_ENV);
+    if (given)
+        return given;
+    if (from_environment && *from_environment)
+        return from_environment;
+    cmig->own_socket = find_own_socket();
+    return cmig->own_socket ? cmig->own_socket : API_DEFAULT_SOCKET;
 }
 
 int args_read(struct cmig *cmig, int argc, char **argv, struct err *err)
@@ -112,10 +141,7 @@ int args_read(struct cmig *cmig, int argc, char **argv, struct err *err)
     cmig->full = args_flag(cmig, "full") != NULL;
     if (code < 0)
         return code;
-    const char *from_environment = getenv(API_SOCKET_ENV);
-    cmig->socket = args_flag(cmig, "socket");
-    if (!cmig->socket)
-        cmig->socket = from_environment && *from_environment ? from_environment : API_DEFAULT_SOCKET;
+    cmig->socket = find_socket(cmig);
     return check_operands(cmig, err);
 }
 
@@ -123,6 +149,7 @@ void args_release(struct cmig *cmig)
 {
     free(cmig->operands);
     free(cmig->given);
+    free(cmig->own_socket);
 }
 
 const char *args_next(const struct cmig *cmig, const char *name, size_t *cursor)
@@ -142,6 +169,15 @@ const char *args_flag(const struct cmig *cmig, const char *name)
     while ((value = args_next(cmig, name, &cursor)))
         last = value;
     return last;
+}
+
+int args_check_digest(struct cmig *cmig, const char *text, struct err *err)
+{
+    struct id digest;
+    if (!digest_parse(text, &digest))
+        return args_misuse(cmig, err, "'%s' is no digest: it is sha256: and 64 digits from 0 to f, as 'cmig ls' shows",
+                           text);
+    return 0;
 }
 
 int args_number(struct cmig *cmig, const char *name, uint64_t fallback, uint64_t max, uint64_t *ret_number,

@@ -63,6 +63,7 @@ struct cmig {
     struct given *given; /* owned */
     size_t given_count;
     const char *socket; /* borrowed */
+    char *own_socket;   /* owned: what `socket` is if it was found, not given */
     bool json, full;
     bool misused;              /* the error is one of usage */
     bool shown;                /* what was printed says already that it failed */
@@ -80,6 +81,8 @@ void args_release(struct cmig *cmig);
 const char *args_flag(const struct cmig *cmig, const char *name);
 /* Each value of a flag in turn: start with *cursor = 0; NULL at the end. */
 const char *args_next(const struct cmig *cmig, const char *name, size_t *cursor);
+/* ERR_INVALID unless the text is a digest. */
+int args_check_digest(struct cmig *cmig, const char *text, struct err *err);
 /* A flag's value as a whole number of at most max; fallback if it was not given. */
 int args_number(struct cmig *cmig, const char *name, uint64_t fallback, uint64_t max, uint64_t *ret_number,
                 struct err *err);
@@ -93,7 +96,7 @@ void show_json(const json_t *value);
 /* "412 B", "1.5 KiB", "20.0 MiB" */
 #define SHOW_SIZE 32
 const char *show_bytes(uint64_t bytes, char text[SHOW_SIZE]);
-/* "31 ms", "4.2 s", "3:07", "2 d 4 h" */
+/* "31 ms", "4.2 s", "3:07 min", "2 d 4 h" */
 const char *show_ms(uint64_t ms, char text[SHOW_SIZE]);
 
 /* A table with aligned columns on standard output. Cells are copied, with what a terminal could take for commands made
@@ -129,27 +132,34 @@ void progress_end(struct progress *progress);
 
 /* ---- download.c ---- */
 
-/* Where a download goes: a file that appears under its name only when it is whole, or standard output. */
+/* Where a download goes: a file that appears under its name only when it is whole, or what is there to be written to:
+ * standard output, a device, a pipe. */
 struct download {
     struct cmig *cmig;
-    const char *what;           /* for the progress line */
-    const char *path;           /* NULL: standard output */
+    const char *path;           /* borrowed; NULL: standard output */
     char *part;                 /* owned */
     int fd;                     /* owned unless it is standard output */
     struct crypto_sha256 *hash; /* owned */
     uint64_t bytes;
+    bool published;
     struct progress progress;
 };
 
-/* Download the answer of a call to `path` (NULL or "-": standard output). If digest is not NULL, "sha256:..." that the
- * bytes must have. */
-int download_run(struct cmig *cmig, const struct api_call *call, const char *path, const char *digest, struct err *err);
+/* Open what the flag --output names, before anything is asked of the daemon; without it standard output, unless that is
+ * a terminal or wanted for JSON. download_close is due also after a failure. */
+int download_open(struct cmig *cmig, struct download *ret_down, struct err *err);
+/* Download the answer of a call. If digest is not NULL, "sha256:..." that the bytes must have. After a failure it may
+ * be called again if `part` is not NULL: what has come is forgotten then. */
+int download_run(struct download *down, const struct api_call *call, const char *digest, struct err *err);
+/* Removes a file that was not completed. */
+void download_close(struct download *down);
 
 /* ---- commands ---- */
 
 int node_status(struct cmig *cmig, struct err *err);
 int node_peers(struct cmig *cmig, struct err *err);
 int node_volumes(struct cmig *cmig, struct err *err);
+int node_log_level(struct cmig *cmig, struct err *err);
 int object_put(struct cmig *cmig, struct err *err);
 int object_get(struct cmig *cmig, struct err *err);
 int object_ls(struct cmig *cmig, struct err *err);

@@ -5,11 +5,12 @@
 
 #include "node/base/file.h"
 #include "node/base/id.h"
+#include "node/base/log.h"
 #include "tools/cmig/cmig.h"
 
 /* ---- run ---- */
 
-/* "GUID:PATH", "GUID:PATH:ro" or "GUID:PATH:rw" */
+/* "GUID:PATH", "GUID:PATH:ro" or "GUID:PATH:rw"; paths with a colon are for the API. */
 static int add_volume(struct cmig *cmig, json_t *volumes, const char *text, struct err *err)
 {
     struct guid guid;
@@ -22,6 +23,8 @@ static int add_volume(struct cmig *cmig, json_t *volumes, const char *text, stru
     size_t len = strlen(path);
     bool has_mode = len > 3 && (strcmp(path + len - 3, ":ro") == 0 || strcmp(path + len - 3, ":rw") == 0);
     const char *mode = has_mode ? path + len - 2 : "rw";
+    if (memchr(path, ':', has_mode ? len - 3 : len))
+        return args_misuse(cmig, err, "'%s' is no volume: behind GUID:/PATH stands :ro, :rw or nothing", text);
     json_t *volume =
         json_pack("{s:s, s:s%, s:s}", "guid", guid_part, "path", path, has_mode ? len - 3 : len, "mode", mode);
     if (json_array_append_new(volumes, volume) < 0)
@@ -138,14 +141,17 @@ int container_ps(struct cmig *cmig, struct err *err)
     {
         if (!args_flag(cmig, "all") && strcmp(api_json_text(container, "state"), "running") != 0)
             continue;
-        char id[64];
-        snprintf(id, sizeof id, "%.*s", cmig->full ? 63 : 13,
-                 api_json_text(container, "id")); /* two groups of a GUID */
-        table_add(table, id);
+        char id[GUID_TEXT_SIZE];
+        uint64_t pid = api_json_number(container, "pid");
+        snprintf(id, sizeof id, "%.*s", cmig->full ? GUID_TEXT_SIZE : 13, api_json_text(container, "id"));
+        table_add(table, id); /* or its first two groups: as many digits are enough for commands */
         table_add(table, api_json_text(container, "name"));
         table_add(table, api_json_text(container, "image"));
         add_state(table, container);
-        table_add_number(table, api_json_number(container, "pid"));
+        if (pid)
+            table_add_number(table, pid);
+        else
+            table_add(table, "-");
         table_add(table, api_json_text(container, "user"));
         table_add_number(table, api_json_number(container, "epoch"));
         table_add(table, api_json_text(container, "created"));
@@ -161,6 +167,48 @@ static int write_bytes(void *ctx, const void *data, size_t len, uint64_t total_b
     return file_write_all(STDOUT_FILENO, data, len, "standard output", err);
 }
 
+/* With --json: {"line": "..."} for each line. A longer one becomes several; bytes that are not UTF-8 are escaped. */
+#define LOG_LINE_SIZE 16384
+
+struct lines {
+    char text[LOG_LINE_SIZE];
+    size_t len;
+};
+
+static void print_line(struct lines *lines)
+{
+    char safe[4 * LOG_LINE_SIZE + 1];
+    OWNED(owned_json) json_t *line = json_pack("{s:s%}", "line", lines->text, lines->len);
+    if (!line)
+        line = json_pack("{s:s}", "line", log_text(lines->text, lines->len, safe, sizeof safe));
+    show_json(line);
+    lines->len = 0;
+}
+
+static int write_lines(void *ctx, const void *data, size_t len, uint64_t total_bytes, struct err *err)
+{
+    (void)total_bytes;
+    struct lines *lines = ctx;
+    for (const char *at = data; len > 0; at++, len--) {
+        if (*at != '\n')
+            lines->text[lines->len++] = *at;
+        if (*at == '\n' || lines->len == sizeof lines->text)
+            print_line(lines);
+    }
+    return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "cannot write to standard output");
+}
+
+static int print_logs(struct cmig *cmig, const struct api_call *call, struct err *err)
+{
+    struct lines lines = {.len = 0};
+    if (!cmig->json)
+        return api_client_download(cmig->client, call, write_bytes, NULL, err);
+    int code = api_client_download(cmig->client, call, write_lines, &lines, err);
+    if (lines.len > 0)
+        print_line(&lines);
+    return code;
+}
+
 int container_logs(struct cmig *cmig, struct err *err)
 {
     char query[64], tail_text[32] = "";
@@ -174,7 +222,7 @@ int container_logs(struct cmig *cmig, struct err *err)
     snprintf(query, sizeof query, "follow=%d%s", follow, tail_text);
     struct api_call call = {
         .route = API_ROUTE_container_logs, .name = cmig->operands[0], .query = query, .endless = follow};
-    return api_client_download(cmig->client, &call, write_bytes, NULL, err);
+    return print_logs(cmig, &call, err);
 }
 
 int container_stop(struct cmig *cmig, struct err *err)
@@ -199,18 +247,30 @@ int container_stop(struct cmig *cmig, struct err *err)
     return 0;
 }
 
+static bool looks_like_digest(const char *text)
+{
+    return strncmp(text, "sha256:", 7) == 0; /* no name has a colon */
+}
+
 int container_rm(struct cmig *cmig, struct err *err)
 {
     for (int i = 0; i < cmig->operand_count; i++) {
-        struct id digest;
+        int code = looks_like_digest(cmig->operands[i]) ? args_check_digest(cmig, cmig->operands[i], err) : 0;
+        if (code < 0)
+            return code;
+    }
+    for (int i = 0; i < cmig->operand_count; i++) {
         OWNED(owned_json) json_t *reply = NULL;
-        struct api_call call = {.route = digest_parse(cmig->operands[i], &digest) ? API_ROUTE_object_remove
-                                                                                  : API_ROUTE_container_remove,
+        struct api_call call = {.route = looks_like_digest(cmig->operands[i]) ? API_ROUTE_object_remove
+                                                                              : API_ROUTE_container_remove,
                                 .name = cmig->operands[i],
                                 .query = args_flag(cmig, "force") ? "force=1" : NULL};
         int code = api_client_call(cmig->client, &call, &reply, err);
         if (code < 0)
             return code;
+        const char *warning = json_string_value(json_object_get(reply, "warning"));
+        if (warning)
+            fprintf(stderr, "cmig: %s: %s\n", cmig->operands[i], warning);
         if (cmig->json)
             show_json(reply);
         else

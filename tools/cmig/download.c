@@ -10,13 +10,9 @@
 #include "node/base/file.h"
 #include "tools/cmig/cmig.h"
 
-static int open_output(struct download *down, struct err *err)
+static int open_path(struct download *down, struct err *err)
 {
     struct stat st;
-    if (!down->path) {
-        down->fd = STDOUT_FILENO;
-        return 0;
-    }
     /* A device or a pipe is written to; only what is or becomes a plain file is replaced as a whole. */
     if (stat(down->path, &st) == 0 && !S_ISREG(st.st_mode)) {
         down->fd = open(down->path, O_WRONLY | O_CLOEXEC);
@@ -31,12 +27,28 @@ static int open_output(struct download *down, struct err *err)
     return 0;
 }
 
+int download_open(struct cmig *cmig, struct download *ret_down, struct err *err)
+{
+    const char *path = args_flag(cmig, "output");
+    bool to_stdout = !path || strcmp(path, "-") == 0;
+    *ret_down = (struct download){.cmig = cmig, .path = to_stdout ? NULL : path, .fd = -1};
+    if (cmig->json && to_stdout)
+        return args_misuse(cmig, err, "--json needs standard output for itself: give -o FILE");
+    if (!path && isatty(STDOUT_FILENO))
+        return args_misuse(cmig, err,
+                           "standard output is a terminal: give -o FILE, or -o - to write to it all the same");
+    if (!to_stdout)
+        return open_path(ret_down, err);
+    ret_down->fd = STDOUT_FILENO;
+    return 0;
+}
+
 static int take_bytes(void *ctx, const void *data, size_t len, uint64_t total_bytes, struct err *err)
 {
     struct download *down = ctx;
     crypto_sha256_add(down->hash, data, len);
     down->bytes += len;
-    progress_draw(&down->progress, down->what, down->bytes, total_bytes, 0, 0);
+    progress_draw(&down->progress, "writing", down->bytes, total_bytes, 0, 0);
     return file_write_all(down->fd, data, len, down->path ? down->path : "standard output", err);
 }
 
@@ -60,39 +72,39 @@ static int publish(struct download *down, struct err *err)
         return code;
     if (rename(down->part, down->path) < 0)
         return err_errno(err, errno, "cannot rename '%s' to '%s'", down->part, down->path);
+    down->published = true;
     return 0;
 }
 
-static void release(struct download *down, bool failed)
+/* Forget what an attempt before has brought. */
+static int rewind_output(struct download *down, struct err *err)
 {
-    progress_end(&down->progress);
-    if (down->path && down->fd >= 0)
-        close(down->fd);
-    if (down->part && down->fd >= 0 && failed)
-        unlink(down->part);
-    free(down->part);
-    if (down->hash)
-        crypto_sha256_free(down->hash);
+    crypto_sha256_free(down->hash);
+    down->hash = NULL;
+    down->bytes = 0;
+    if (down->part && (ftruncate(down->fd, 0) < 0 || lseek(down->fd, 0, SEEK_SET) < 0))
+        return err_errno(err, errno, "cannot begin '%s' again", down->part);
+    return crypto_sha256_new(&down->hash, err);
 }
 
-int download_run(struct cmig *cmig, const struct api_call *call, const char *path, const char *digest, struct err *err)
+int download_run(struct download *down, const struct api_call *call, const char *digest, struct err *err)
 {
-    struct download down = {.cmig = cmig, .what = "writing", .fd = -1};
-    bool to_stdout = !path || strcmp(path, "-") == 0;
-    down.path = to_stdout ? NULL : path;
-    if (!path && isatty(STDOUT_FILENO))
-        return args_misuse(cmig, err,
-                           "standard output is a terminal: give -o FILE, or -o - to write to it all the same");
-    progress_init(&down.progress, cmig);
-    int code = crypto_sha256_new(&down.hash, err);
+    int code = rewind_output(down, err);
+    progress_init(&down->progress, down->cmig);
     if (code == 0)
-        code = open_output(&down, err);
+        code = api_client_download(down->cmig->client, call, take_bytes, down, err);
+    progress_end(&down->progress);
     if (code == 0)
-        code = api_client_download(cmig->client, call, take_bytes, &down, err);
-    if (code == 0)
-        code = verify(&down, digest, err);
-    if (code == 0)
-        code = publish(&down, err);
-    release(&down, code < 0);
-    return code;
+        code = verify(down, digest, err);
+    return code == 0 ? publish(down, err) : code;
+}
+
+void download_close(struct download *down)
+{
+    if (down->path && down->fd >= 0)
+        close(down->fd);
+    if (down->part && down->fd >= 0 && !down->published)
+        unlink(down->part);
+    free(down->part);
+    crypto_sha256_free(down->hash);
 }

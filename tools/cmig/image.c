@@ -1,17 +1,26 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/cmig/cmig.h"
 
 static void print_image(const struct cmig *cmig, const json_t *image)
 {
-    if (cmig->json)
+    size_t i;
+    json_t *other;
+    if (cmig->json) {
         show_json(image);
-    else
-        puts(api_json_text(image, "name"));
+        return;
+    }
+    puts(api_json_text(image, "name"));
+    json_array_foreach(json_object_get(image, "others"), i, other)
+    {
+        puts(json_string_value(other));
+    }
 }
 
 static int check_format(struct cmig *cmig, const char *format, struct err *err)
@@ -29,7 +38,8 @@ static void draw_import(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
     progress_draw(ctx, "importing", done_bytes, total_bytes, 0, 0);
 }
 
-static int import_stream(struct cmig *cmig, const char *format, const char *name, json_t **ret_image, struct err *err)
+static int import_stream(struct cmig *cmig, int fd, int64_t size_bytes, const char *format, const char *name,
+                         json_t **ret_image, struct err *err)
 {
     OWNED(owned_free) char *encoded = api_path_encode(name ? name : "");
     OWNED(owned_free) char *query = NULL;
@@ -38,14 +48,14 @@ static int import_stream(struct cmig *cmig, const char *format, const char *name
     struct progress progress;
     progress_init(&progress, cmig);
     struct api_call call = {.route = API_ROUTE_image_import, .query = query};
-    int code = api_client_upload(cmig->client, &call, STDIN_FILENO, -1, draw_import, &progress, ret_image, err);
+    int code = api_client_upload(cmig->client, &call, fd, size_bytes, draw_import, &progress, ret_image, err);
     progress_end(&progress);
     return code;
 }
 
-/* The daemon is on this machine and reads the file or directory itself. */
-static int import_path(struct cmig *cmig, const char *path, const char *format, const char *name, json_t **ret_image,
-                       struct err *err)
+/* The daemon is on this machine and reads the directory itself. */
+static int import_directory(struct cmig *cmig, const char *path, const char *format, const char *name,
+                            json_t **ret_image, struct err *err)
 {
     OWNED(owned_free) char *absolute = realpath(path, NULL);
     if (!absolute)
@@ -57,6 +67,20 @@ static int import_path(struct cmig *cmig, const char *path, const char *format, 
     return api_client_call(cmig->client, &call, ret_image, err);
 }
 
+/* A file is sent: so it need be readable to its owner only, and progress is seen. */
+static int import_file(struct cmig *cmig, const char *path, const char *format, const char *name, json_t **ret_image,
+                       struct err *err)
+{
+    struct stat st;
+    OWNED(owned_fd) int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_errno(err, errno, "cannot open '%s'", path);
+    if (S_ISDIR(st.st_mode))
+        return import_directory(cmig, path, format, name, ret_image, err);
+    bool whole = S_ISREG(st.st_mode) && lseek(fd, 0, SEEK_CUR) == 0;
+    return import_stream(cmig, fd, whole ? (int64_t)st.st_size : -1, format, name, ret_image, err);
+}
+
 int image_import(struct cmig *cmig, struct err *err)
 {
     OWNED(owned_json) json_t *image = NULL;
@@ -65,8 +89,7 @@ int image_import(struct cmig *cmig, struct err *err)
         format = "auto";
     int code = check_format(cmig, format, err);
     if (code == 0)
-        code = strcmp(path, "-") == 0 ? import_stream(cmig, format, name, &image, err)
-                                      : import_path(cmig, path, format, name, &image, err);
+        code = import_file(cmig, path, format, name, &image, err);
     if (code == 0)
         print_image(cmig, image);
     return code;
@@ -117,5 +140,15 @@ int image_rm(struct cmig *cmig, struct err *err)
 int image_export(struct cmig *cmig, struct err *err)
 {
     struct api_call call = {.route = API_ROUTE_image_export, .name = cmig->operands[0]};
-    return download_run(cmig, &call, args_flag(cmig, "output"), NULL, err);
+    struct download down;
+    int code = download_open(cmig, &down, err);
+    if (code == 0)
+        code = download_run(&down, &call, NULL, err);
+    if (code == 0 && cmig->json) {
+        OWNED(owned_json)
+        json_t *result = json_pack("{s:s, s:I}", "name", cmig->operands[0], "size_bytes", (json_int_t)down.bytes);
+        show_json(result);
+    }
+    download_close(&down);
+    return code;
 }

@@ -11,6 +11,8 @@ static const struct command commands[] = {
     {"status", "", "what this node is and holds", node_status, 0, 0, .examples = "cmig status\ncmig status --json"},
     {"peers", "", "the nodes that this one talks to, with what was measured", node_peers, 0, 0,
      .examples = "cmig peers"},
+    {"log-level", "LEVEL", "what the daemon logs from now on: error, warn, info or debug", node_log_level, 1, 1,
+     .examples = "cmig log-level debug"},
     {"put", "FILE|-", "store a file as an object and print its digest", object_put, 1, 1,
      .examples = "cmig put model.bin\ntar c data | cmig put -"},
     {"get", "DIGEST", "fetch an object from whoever has it, verified", object_get, 1, 1,
@@ -160,7 +162,10 @@ static int no_such_command(int argc, char **argv)
     }
     if (print_subject_help(stderr, argv[0]))
         return EXIT_USAGE;
-    fprintf(stderr, "cmig: there is no command '%s': see 'cmig help'\n", argv[0]);
+    if (argv[0][0] == '-')
+        fprintf(stderr, "cmig: '%s' is given, but no command: see 'cmig help'\n", argv[0]);
+    else
+        fprintf(stderr, "cmig: there is no command '%s': see 'cmig help'\n", argv[0]);
     return EXIT_USAGE;
 }
 
@@ -247,9 +252,11 @@ static void print_error(const struct cmig *cmig, const struct err *err)
         return;
     }
     const char *remedy = api_json_text(json_object_get(from_daemon, "error"), "remedy");
-    fprintf(stderr, "cmig: %s%s%s\n", err->text, *remedy ? ": " : "", remedy);
+    fprintf(stderr, "cmig: %s\n", err->text);
+    if (*remedy)
+        fprintf(stderr, "      %s\n", remedy);
     if (cmig->misused)
-        fprintf(stderr, "see 'cmig %s --help'\n", cmig->command->name);
+        fprintf(stderr, "      see 'cmig %s --help'\n", cmig->command->name);
 }
 
 static int run(struct cmig *cmig, int argc, char **argv)

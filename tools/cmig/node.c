@@ -43,9 +43,10 @@ static void print_status(const json_t *status)
     snprintf(text, sizeof text, "%llu contacts, %llu records", (unsigned long long)api_json_number(dht, "contacts"),
              (unsigned long long)api_json_number(dht, "records"));
     line("dht", text);
-    snprintf(text, sizeof text, "%llu objects, %s of %s, disk has %s free",
+    snprintf(text, sizeof text, "%llu objects, %s%s%s, disk has %s free",
              (unsigned long long)api_json_number(store, "objects"), show_bytes(api_json_number(store, "bytes"), a),
-             quota ? show_bytes(quota, b) : "no quota", show_bytes(api_json_number(store, "disk_free_bytes"), c));
+             quota ? " of " : "", quota ? show_bytes(quota, b) : "",
+             show_bytes(api_json_number(store, "disk_free_bytes"), c));
     line("store", text);
     snprintf(text, sizeof text, "%llu", (unsigned long long)api_json_number(status, "containers"));
     line("containers", text);
@@ -148,4 +149,21 @@ int node_volumes(struct cmig *cmig, struct err *err)
         table_add(table, api_json_text(volume, "path"));
     }
     return table_print(table, err);
+}
+
+int node_log_level(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    OWNED(owned_json) json_t *body = json_pack("{s:s}", "level", cmig->operands[0]);
+    if (!body)
+        return args_misuse(cmig, err, "the level is not UTF-8");
+    int code =
+        api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_log_level, .body = body}, &reply, err);
+    if (code < 0)
+        return code;
+    if (cmig->json)
+        show_json(reply);
+    else
+        puts(api_json_text(reply, "level"));
+    return 0;
 }

@@ -8,14 +8,6 @@
 #include "node/base/id.h"
 #include "tools/cmig/cmig.h"
 
-static int check_digest(struct cmig *cmig, const char *text, struct err *err)
-{
-    struct id digest;
-    if (!digest_parse(text, &digest))
-        return args_misuse(cmig, err, "'%s' is no digest: it is sha256: and 64 digits from 0 to f", text);
-    return 0;
-}
-
 /* ---- put ---- */
 
 static void draw_upload(void *ctx, uint64_t done_bytes, uint64_t total_bytes)
@@ -89,26 +81,32 @@ static int on_fetch_event(void *ctx, const json_t *event, struct err *err)
     return 0;
 }
 
-int object_get(struct cmig *cmig, struct err *err)
+static int fetch_and_write(struct cmig *cmig, struct fetch *fetch, struct download *down, struct err *err)
 {
-    const char *digest = cmig->operands[0], *path = args_flag(cmig, "output");
-    int code = check_digest(cmig, digest, err);
+    struct api_call call = {.route = API_ROUTE_object_fetch, .name = cmig->operands[0]};
+    progress_init(&fetch->progress, cmig);
+    int code = api_client_events(cmig->client, &call, API_EVENT_RESULT, on_fetch_event, fetch, err);
+    progress_end(&fetch->progress);
     if (code < 0)
         return code;
-    if (cmig->json && (!path || strcmp(path, "-") == 0))
-        return args_misuse(cmig, err, "--json needs standard output for itself: give -o FILE");
-    if (!path && isatty(STDOUT_FILENO))
-        return args_misuse(cmig, err,
-                           "standard output is a terminal: give -o FILE, or -o - to write to it all the same");
+    call.route = API_ROUTE_object_get;
+    return download_run(down, &call, cmig->operands[0], err);
+}
+
+int object_get(struct cmig *cmig, struct err *err)
+{
     struct fetch fetch = {0};
-    progress_init(&fetch.progress, cmig);
-    struct api_call call = {.route = API_ROUTE_object_fetch, .name = digest};
-    code = api_client_events(cmig->client, &call, API_EVENT_RESULT, on_fetch_event, &fetch, err);
-    progress_end(&fetch.progress);
-    if (code == 0) {
-        call = (struct api_call){.route = API_ROUTE_object_get, .name = digest};
-        code = download_run(cmig, &call, path, digest, err);
-    }
+    struct download down;
+    int code = args_check_digest(cmig, cmig->operands[0], err);
+    if (code < 0)
+        return code;
+    code = download_open(cmig, &down, err);
+    if (code == 0)
+        code = fetch_and_write(cmig, &fetch, &down, err);
+    /* The daemon cuts its answer short where the disk has rotted; the second time it fetches what it has lost. */
+    if (code == ERR_CLOSED && down.part && !api_client_error(cmig->client))
+        code = fetch_and_write(cmig, &fetch, &down, err);
+    download_close(&down);
     if (code == 0 && cmig->json)
         show_json(fetch.result);
     json_decref(fetch.result);
@@ -156,7 +154,7 @@ int object_ls(struct cmig *cmig, struct err *err)
     json_t *object;
     json_array_foreach(objects, i, object)
     {
-        table_add_id(table, api_json_text(object, "digest"), cmig->full);
+        table_add(table, api_json_text(object, "digest")); /* whole: it is an object's only name */
         table_add_bytes(table, api_json_number(object, "size_bytes"));
         table_add(table, api_json_text(object, "kind"));
         table_add_number(table, api_json_number(object, "chunks"));
@@ -170,7 +168,7 @@ int object_ls(struct cmig *cmig, struct err *err)
 static int for_each_digest(struct cmig *cmig, enum api_route_id route, struct err *err)
 {
     for (int i = 0; i < cmig->operand_count; i++) {
-        int code = check_digest(cmig, cmig->operands[i], err);
+        int code = args_check_digest(cmig, cmig->operands[i], err);
         if (code < 0)
             return code;
     }
@@ -216,7 +214,7 @@ static void add_candidate(struct table *table, const json_t *candidate, bool ful
 int object_why(struct cmig *cmig, struct err *err)
 {
     OWNED(owned_json) json_t *reply = NULL;
-    int code = check_digest(cmig, cmig->operands[0], err);
+    int code = args_check_digest(cmig, cmig->operands[0], err);
     if (code < 0)
         return code;
     struct api_call call = {.route = API_ROUTE_object_why, .name = cmig->operands[0]};
@@ -226,10 +224,15 @@ int object_why(struct cmig *cmig, struct err *err)
             show_json(reply);
         return code;
     }
+    const json_t *candidates = json_object_get(reply, "candidates");
+    if (json_array_size(candidates) == 0) {
+        puts("no node is known to have it");
+        return 0;
+    }
     OWNED(owned_table) struct table *table = table_new("* NODE >CLAIMED >RTT >GOODPUT REASON");
     size_t i;
     json_t *candidate;
-    json_array_foreach(json_object_get(reply, "candidates"), i, candidate)
+    json_array_foreach(candidates, i, candidate)
     {
         add_candidate(table, candidate, cmig->full);
     }

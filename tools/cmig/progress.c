@@ -7,7 +7,9 @@
 #include "tools/cmig/cmig.h"
 
 #define DRAW_EVERY_MS 100
+#define MEASURE_MS 300 /* before a rate is said */
 #define BAR_MAX 30
+#define BAR_MIN 5 /* 80 columns have room for it beside all numbers */
 #define LINE_SIZE 256
 
 static uint64_t now_ms(void)
@@ -29,7 +31,17 @@ static size_t columns_of_terminal(void)
     return size.ws_col < LINE_SIZE ? size.ws_col : LINE_SIZE - 1;
 }
 
-/* "  45%  123.4 MiB of 300.0 MiB  12.1 MiB/s  0:14 min left  3 peers" */
+/* What is left is a guess: "9 s" says as much of it as "8.7 s". */
+static const char *show_left(uint64_t bytes, uint64_t bytes_per_s, char text[SHOW_SIZE])
+{
+    uint64_t seconds = bytes / bytes_per_s + 1;
+    if (seconds >= 60)
+        return show_ms(seconds * 1000, text);
+    snprintf(text, SHOW_SIZE, "%u s", (unsigned)seconds);
+    return text;
+}
+
+/* "  45%  123.4 MiB of 300.0 MiB  12.1 MiB/s  14 s left  3 peers" */
 static void describe(char *line, size_t size, uint64_t done, uint64_t total, uint64_t rate, uint64_t peers)
 {
     char a[SHOW_SIZE], b[SHOW_SIZE];
@@ -43,7 +55,7 @@ static void describe(char *line, size_t size, uint64_t done, uint64_t total, uin
     if (rate > 0)
         used += (size_t)snprintf(line + used, size - used, "  %s/s", show_bytes(rate, a));
     if (rate > 0 && total > done)
-        used += (size_t)snprintf(line + used, size - used, "  %s left", show_ms((total - done) / rate * 1000, a));
+        used += (size_t)snprintf(line + used, size - used, "  %s left", show_left(total - done, rate, a));
     if (peers > 0)
         snprintf(line + used, size - used, "  %llu peer%s", (unsigned long long)peers, peers == 1 ? "" : "s");
 }
@@ -64,13 +76,13 @@ void progress_draw(struct progress *progress, const char *what, uint64_t done_by
     if (!progress->shown || (progress->drawn > 0 && now - progress->drawn_ms < DRAW_EVERY_MS))
         return;
     progress->drawn_ms = now;
-    if (bytes_per_s == 0 && now > progress->started_ms)
+    if (bytes_per_s == 0 && now >= progress->started_ms + MEASURE_MS)
         bytes_per_s = (uint64_t)((double)done_bytes * 1000 / (double)(now - progress->started_ms));
     char numbers[LINE_SIZE], bar[BAR_MAX + 4] = "", line[2 * LINE_SIZE];
     describe(numbers, sizeof numbers, done_bytes, total_bytes, bytes_per_s, peers);
     size_t columns = columns_of_terminal();
     size_t room = strlen(what) + strlen(numbers) + 4;
-    if (total_bytes > 0 && room + 8 <= columns)
+    if (total_bytes > 0 && room + BAR_MIN <= columns)
         make_bar(bar, columns - room < BAR_MAX ? columns - room : BAR_MAX, done_bytes, total_bytes);
     int len = snprintf(line, sizeof line, "%s %s%s", what, bar, numbers);
     progress->drawn = (size_t)len < columns ? (size_t)len : columns - 1;
