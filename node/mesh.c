@@ -8,13 +8,13 @@
 #include "node/mesh_internal.h"
 
 #define HOUSE_MS 500
-#define NEIGHBOUR_TICKS 4     /* look for neighbours this often */
 #define WALL_TICKS 60         /* tell the DHT the wall clock */
 #define CERTIFICATE_TICKS 120 /* look at ends of certificates, ours and our neighbours' */
 #define REVOCATION_TICKS 1200 /* ask the DHT for revocations that we missed */
 #define RENEW_TICKS 7200
-#define LASTING_MS 10000 /* a link that ends earlier counts as a failure: both sides open it before both have judged   \
-                          */
+#define LASTING_MS                                                                                                     \
+    10000 /* a link that ends earlier counts as a failure: both sides open it before both have judged                  \
+           */
 
 uint64_t mesh_now(const struct mesh *mesh)
 {
@@ -246,8 +246,7 @@ static void on_house_timer(uv_timer_t *timer)
     calls_tick(mesh->calls);
     mesh_calls_tick(mesh);
     records_flush(mesh->records);
-    if (tick % NEIGHBOUR_TICKS == 0)
-        seek_neighbours(mesh);
+    seek_neighbours(mesh);
     if (tick % WALL_TICKS == 0)
         dht_set_wall(mesh->dht, now, clock_wall_ms(&mesh->config.clock));
     if (tick % CERTIFICATE_TICKS == 0)
