@@ -5,8 +5,9 @@ install(TARGETS cmig-exec RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/cmig)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/man/cmig.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/man/cmig.conf.5 DESTINATION ${CMAKE_INSTALL_MANDIR}/man5)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/man/cmig-node.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 install(FILES ${PROJECT_SOURCE_DIR}/docs/api.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/docs/node.conf DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME node.conf.example OPTIONAL)
+install(FILES ${PROJECT_SOURCE_DIR}/docs/node.conf DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME node.conf.example)
 # systemd searches its own PATH for the daemon, so the unit is the same under every prefix.
 install(FILES ${PROJECT_SOURCE_DIR}/docs/cmig-node.service DESTINATION lib/systemd/system)
 
