@@ -76,20 +76,24 @@ struct look {
     bool other;  /* has something that neither of the two would have: a root file system */
 };
 
-/* docker-archive: <id>/layer.tar, <id>.json, <id>.tar, manifest.json, repositories, VERSION beside the id's layer.tar.
- */
+/* docker-archive: <id>/layer.tar, <id>.json, <id>.tar, manifest.json, repositories, VERSION beside the id's layer.tar;
+ * go-containerregistry (crane, ko) writes sha256:<id> and <id>.tar.gz. */
 static bool is_docker_name(const char *top, size_t len)
 {
+    static const char *const ends[] = {"", ".json", ".tar", ".tar.gz"};
     char hex[ID_HEX_SIZE];
     struct id id;
-    if (len < ID_HEX_SIZE - 1)
+    size_t prefix = strncmp(top, "sha256:", 7) == 0 ? 7 : 0;
+    if (len < prefix + ID_HEX_SIZE - 1)
         return false;
-    memcpy(hex, top, ID_HEX_SIZE - 1);
+    memcpy(hex, top + prefix, ID_HEX_SIZE - 1);
     hex[ID_HEX_SIZE - 1] = '\0';
-    const char *rest = top + ID_HEX_SIZE - 1;
-    size_t rest_len = len - (ID_HEX_SIZE - 1);
-    return id_parse_hex(hex, &id) && (rest_len == 0 || (rest_len == 5 && memcmp(rest, ".json", 5) == 0) ||
-                                      (rest_len == 4 && memcmp(rest, ".tar", 4) == 0));
+    const char *rest = top + prefix + ID_HEX_SIZE - 1;
+    size_t rest_len = len - prefix - (ID_HEX_SIZE - 1);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (strlen(ends[i]) == rest_len && memcmp(ends[i], rest, rest_len) == 0)
+            return id_parse_hex(hex, &id);
+    return false;
 }
 
 static int look_at_entry(void *ctx, const struct store_archive_entry *entry)

@@ -359,3 +359,44 @@ END
     [ "$status" -eq 1 ]
     "$node" fsck --config /dev/null --dir n | grep -q '^sound'
 }
+
+@test "run: --as wins over the image's user, also for root" {
+    [ "$(id -u)" = 0 ] || skip "needs root: containers"
+    command -v runc >/dev/null || skip "needs runc: tools/setup installs it"
+    export CMIG_SOCKET=$PWD/n/node.sock
+    start_node n
+    source "$ROOT/tests/lab/image.bash"
+    busybox_tree fs
+    ln -s busybox fs/bin/id
+    tar -C fs -cf layer.tar .
+    gzip -n layer.tar # as crane writes archives
+    layer=$(sha256sum layer.tar.gz | cut -d' ' -f1)
+    jq -nc --arg layer "sha256:$(zcat layer.tar.gz | sha256sum | cut -d' ' -f1)" --arg arch "$(dpkg --print-architecture)" \
+        '{architecture: $arch, os: "linux", config: {User: "nobody", Cmd: ["/bin/id", "-u"]},
+          rootfs: {type: "layers", diff_ids: [$layer]}}' >config.json
+    config=sha256:$(sha256sum config.json | cut -d' ' -f1)
+    mv config.json "$config"
+    mv layer.tar.gz "$layer.tar.gz"
+    echo "[{\"Config\": \"$config\", \"RepoTags\": [\"app:1\"], \"Layers\": [\"$layer.tar.gz\"]}]" >manifest.json
+    tar -cf image.tar manifest.json ./"$config" "$layer.tar.gz" --force-local
+    [ "$(cmig image import image.tar)" = app:1 ]
+    while read -r want flags; do
+        name=$(cmig run $flags app:1)
+        [ "$(timeout 10 "$CMIG_BIN/cmig" logs -f "$name")" = "$want" ]
+        cmig rm -f "$name"
+    done <<END
+65534
+0 --as 0
+7 -u 7:8
+END
+    run timeout --preserve-status -s INT 0.03 "$CMIG_BIN/cmig" run --name gone app:1 /bin/sleep 60
+    if [ "$status" -eq 130 ] && [[ "$output" != *gone* ]]; then
+        for _ in $(seq 50); do
+            [ "$(cmig ps -a --json | jq '.containers | length')" = 0 ] && break
+            sleep 0.1
+        done
+        [ "$(cmig ps -a --json | jq '.containers | length')" = 0 ]
+    fi
+    cmig rm -f gone || true
+    ! grep -q " $PWD/" /proc/self/mountinfo
+}

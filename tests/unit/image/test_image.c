@@ -224,6 +224,38 @@ static void test_image__formats_agree(void **state)
     assert_true(id_equal(&from_zstd.images[0]->manifest, &manifest));
 }
 
+struct patience {
+    unsigned asked, most;
+};
+
+static bool has_run_out(void *ctx)
+{
+    struct patience *patience = ctx;
+    return patience->asked++ >= patience->most;
+}
+
+/* Cancelled at every place where it can be, until it is not: nothing has a name before the end. */
+static void test_image__import_can_be_cancelled(void **state)
+{
+    struct world *world = *state;
+    struct patience patience = {0};
+    struct err err = {0};
+    int status = ERR_CANCELLED;
+    make_layout(world->layout, &(struct layout){0});
+    while (status == ERR_CANCELLED) {
+        OWNED(image_list_release) struct image_list list = {0};
+        struct image_import_options options = {
+            .scratch_dir = world->scratch_dir, .is_cancelled = has_run_out, .ctx = &patience};
+        patience.asked = 0;
+        status = image_import(world->store, world->layout, &options, NULL, &err);
+        assert_int_equal(image_list(world->store, &list, &err), 0);
+        assert_int_equal(list.count, status == 0 ? 1 : 0);
+        patience.most++;
+    }
+    assert_int_equal(status, 0);
+    assert_true(patience.most > 3); /* more than once for each layer */
+}
+
 static void test_image__rootfs(void **state)
 {
     struct world *world = *state;
@@ -863,6 +895,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(import_layout),
         TEST(formats_agree),
+        TEST(import_can_be_cancelled),
         TEST(rootfs),
         TEST(import_fd),
         TEST(manifests_that_do_not_add_up),
