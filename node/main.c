@@ -304,7 +304,7 @@ static int run_join(const struct config *config, const struct flags *flags, stru
     close_loop(&loop);
     if (token)
         crypto_wipe(token, strlen(token));
-    return status;
+    return status == ERR_UNAVAILABLE ? ERR_TIMEOUT : status; /* EXIT_NO_DAEMON is said of the node's own */
 }
 
 /* ---- what the running node is asked ---- */

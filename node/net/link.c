@@ -147,7 +147,8 @@ static void arm(struct link *link)
         return;
     }
     if (now >= deadline) {
-        link_close(link, SESSION_REASON_OVERLOAD);
+        link->end_why = "a guest stayed too long";
+        link_close(link, SESSION_REASON_DONE);
         return;
     }
     flush(link);

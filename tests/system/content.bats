@@ -75,7 +75,7 @@ setup() { need_root; }
 @test "an object that nobody has ends in a clear error, not in waiting" {
     mesh none a b
     nobody=sha256:$(echo nobody | sha256sum | cut -d' ' -f1)
-    run timeout 60 "$CMIG_BIN/cmig" --socket "$LAB_DIR/b/node.sock" get "$nobody" -o "$LAB_DIR/back"
+    run timeout 10 "$CMIG_BIN/cmig" --socket "$LAB_DIR/b/node.sock" get "$nobody" -o "$LAB_DIR/back"
     [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
     [[ "$output" == *"${nobody:7:12}"* ]]
     [ ! -e "$LAB_DIR/back" ]
