@@ -191,7 +191,7 @@ static void on_returned(struct source *source)
         return;
     }
     err_wrap(&source->err,
-             "and the container could not be run here again (%s); its last checkpoint is kept in '%s/final' and tried "
+             "the container could not be run here again (%s); its last checkpoint is kept in '%s/final' and tried "
              "again when the node starts, 'cmig rm -f' gives it up; the migration failed because",
              source->job_err.text, source->work);
     source_close(source);
