@@ -10,9 +10,9 @@
 
 #include "node/api/http.h"
 #include "node/config.h"
-#include "node/content.h"
 #include "node/identity/identity.h"
-#include "node/mesh.h"
+#include "node/mesh/content.h"
+#include "node/mesh/mesh.h"
 #include "node/migrate/migrate.h"
 #include "node/net/timers.h"
 #include "node/net/work.h"

@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 
 #define DIAL_AGAIN_MS 2000
 

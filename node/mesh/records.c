@@ -1,4 +1,4 @@
-#include "node/records.h"
+#include "node/mesh/records.h"
 
 #include <stdlib.h>
 #include <string.h>

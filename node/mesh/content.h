@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "node/mesh.h"
+#include "node/mesh/mesh.h"
 #include "store/store.h"
 #include "transfer/transfer.h"
 

@@ -1,4 +1,4 @@
-#include "node/content.h"
+#include "node/mesh/content.h"
 
 #include <signal.h>
 

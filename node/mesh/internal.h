@@ -1,15 +1,15 @@
-/* What the files of the mesh share: mesh.c (composition, neighbours), mesh_listen.c (sockets), mesh_who.c (names and
- * addresses), mesh_seeds.c (where to begin), mesh_call.c (calls with patience), mesh_admit.c (newcomers and
+/* What the files of the mesh share: mesh.c (composition, neighbours), listen.c (sockets), who.c (names and
+ * addresses), seeds.c (where to begin), call.c (calls with patience), admit.c (newcomers and
  * revocations). Not for other files. */
 #pragma once
 
 #include <sys/queue.h>
 
 #include "node/base/map.h"
-#include "node/mesh.h"
+#include "node/mesh/mesh.h"
+#include "node/mesh/records.h"
 #include "node/net/datagram.h"
 #include "node/net/timers.h"
-#include "node/records.h"
 
 #define MESH_MAX_ACQUAINTANCES 4096
 #define MESH_MAX_SEEDS 32 /* named by the operator, and as many that were met */
@@ -68,7 +68,7 @@ struct mesh {
 
 uint64_t mesh_now(const struct mesh *mesh);
 
-/* mesh_who.c */
+/* who.c */
 struct acquaintance *mesh_meet(struct mesh *mesh, const struct id *id); /* NULL when too many are known */
 struct acquaintance *mesh_know(const struct mesh *mesh, const struct id *id);
 void mesh_hello(struct mesh *mesh, struct link *link);
@@ -81,25 +81,25 @@ void mesh_forget_all(struct mesh *mesh);
 /* All that mesh_find still owes. */
 void mesh_end_finds(struct mesh *mesh);
 
-/* mesh_listen.c */
+/* listen.c */
 int mesh_listen(struct mesh *mesh, struct err *err);
 void mesh_unlisten(struct mesh *mesh);
 void mesh_send_datagram(struct mesh *mesh, const struct addr *to, const uint8_t *bytes, size_t len_bytes);
 
-/* mesh_seeds.c */
+/* seeds.c */
 void mesh_load_seeds(struct mesh *mesh);
 void mesh_keep_seed(struct mesh *mesh, const struct addr *addr);
 void mesh_drop_seed(struct mesh *mesh, const struct addr *addr);
 /* The next to be tried, rarer with each round; NULL if there is none, or not yet. */
 const struct addr *mesh_next_seed(struct mesh *mesh);
 
-/* mesh_call.c */
+/* call.c */
 void mesh_calls_tick(struct mesh *mesh);
 void mesh_calls_link_up(struct mesh *mesh, struct link *link);
 /* Every call that waits ends in ERR_CANCELLED. */
 void mesh_calls_close(struct mesh *mesh);
 
-/* mesh_admit.c */
+/* admit.c */
 void mesh_answer_admit(struct mesh *mesh, struct link *link, const uint8_t *data, size_t len_bytes,
                        struct call_request *request);
 void mesh_answer_revocation(struct mesh *mesh, struct link *link, const uint8_t *data, size_t len_bytes,

@@ -3,7 +3,7 @@
 
 #include "node/base/log.h"
 #include "node/base/scope.h"
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 
 #define TELL_TIMEOUT_MS 10000
 #define RENEW_TIMEOUT_MS 10000

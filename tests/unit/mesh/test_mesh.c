@@ -1,4 +1,4 @@
-#include "node/mesh.h"
+#include "node/mesh/mesh.h"
 
 #include <signal.h>
 

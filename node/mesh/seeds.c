@@ -4,7 +4,7 @@
 
 #include "node/base/log.h"
 #include "node/base/scope.h"
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 
 #define SEED_PAUSE_MS 1900 /* after the first round twice as long, then four times, up to 16 times */
 static const char table[] = "mesh";

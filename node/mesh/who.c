@@ -3,7 +3,7 @@
 
 #include "node/base/log.h"
 #include "node/base/scope.h"
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 #include "node/net/sock.h"
 
 #define HELLO_TIMEOUT_MS 5000

@@ -1,6 +1,6 @@
 /* Where this node listens, by TCP and UDP on the same port, and by which socket a datagram leaves. */
 #include "node/base/log.h"
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 #include "node/net/sock.h"
 
 #define PORT_TRIES 16 /* of a port that the system chooses for TCP and that may be taken for UDP */

@@ -1,11 +1,11 @@
-#include "node/mesh.h"
+#include "node/mesh/mesh.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/base/log.h"
 #include "node/base/scope.h"
-#include "node/mesh_internal.h"
+#include "node/mesh/internal.h"
 
 #define HOUSE_MS 500
 #define WALL_TICKS 60         /* tell the DHT the wall clock */
