@@ -11,47 +11,47 @@
 #define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
 #define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
-#define LIMIT_DHT_RECORD_BYTES 688         /* 176 and 512 of data, docs/protocol-dht.md */
-#define LIMIT_DHT_RECORDS (1u << 20)       /* held for all: x 688 B = 688 MiB on disk, ~130 B each in memory */
+#define LIMIT_DHT_RECORD_BYTES 688   /* 176 and 512 of data, docs/protocol-dht.md */
+#define LIMIT_DHT_RECORDS (1u << 20) /* held for all: x 688 B on disk and ~800 B in memory, at the very worst */
 #define LIMIT_DHT_RECORDS_PER_KEY 1024
 #define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 8)
 #define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 4)
-#define LIMIT_DHT_PENDING 1024             /* requests of ours x (200 B + 1100 B to repeat them) = 1.3 MiB */
-#define LIMIT_DHT_REQUESTS 256             /* reads under way x ~15 KiB, and 770 B a record found */
+#define LIMIT_DHT_PENDING 1024 /* requests of ours x (200 B + 1100 B to repeat them) = 1.3 MiB */
+#define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024
 #define LIMIT_DHT_SEEDS 16
-#define LIMIT_DHT_LEASES 1024              /* cached x 770 B = 0.8 MiB */
+#define LIMIT_DHT_LEASES 1024 /* cached x 770 B = 0.8 MiB */
 #define LIMIT_DHT_REVOKED 65536
-#define LIMIT_DHT_SOURCES 256              /* senders whose rate is remembered */
-#define LIMIT_DHT_BLOB_BYTES 16384         /* 200 contacts x 53 B */
+#define LIMIT_DHT_SOURCES 256      /* senders whose rate is remembered */
+#define LIMIT_DHT_BLOB_BYTES 16384 /* 200 contacts x 53 B */
 
 /* ---- sessions ---- */
 #define LIMIT_FRAME_BYTES 65535 /* Noise message, Noise specification rev 34, section 3 */
 #define LIMIT_FRAME_PLAIN_BYTES (LIMIT_FRAME_BYTES - 16)
-#define LIMIT_CONTROL_BYTES (1u << 20)     /* one control message, reassembled from frames */
-#define LIMIT_SESSION_OUT_BYTES (4u << 20) /* waiting to be written to one peer; then it is too slow */
+#define LIMIT_CONTROL_BYTES (1u << 20)        /* one control message, reassembled from frames */
+#define LIMIT_SESSION_OUT_BYTES (4u << 20)    /* waiting to be written to one peer; then it is too slow */
 #define LIMIT_SESSION_BULK_BYTES (512u << 10) /* of those, chunks: 40 ms on 100 Mbit/s that a ping waits behind */
-#define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096 /* a certificate chain (1,002) or an invitation's proof, with room */
+#define LIMIT_HANDSHAKE_PAYLOAD_BYTES 4096    /* a certificate chain (1,002) or an invitation's proof, with room */
 #define LIMIT_SESSION_PING_MS 5000
-#define LIMIT_SESSION_DEAD_MS 15000        /* without a byte: a link that is cut for 3 s, even for 10, survives */
-#define LIMIT_SESSION_DRAIN_MS 15000       /* a peer that has something to read takes at least this much in this time */
-#define LIMIT_SESSION_DRAIN_BYTES 4096     /* 273 B/s; less is somebody who holds our memory on purpose (faults 25) */
-#define LIMIT_SESSION_CLOSE_MS 2000        /* to take what was queued before the CLOSE */
-#define LIMIT_SESSIONS 256                 /* x (4 MiB at the very worst, 70 KiB idle) */
-#define LIMIT_SESSIONS_PER_BLOCK 64        /* from one /24 or /48, before they have authenticated */
-#define LIMIT_HANDSHAKE_MS 5000            /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
-#define LIMIT_STRANGERS 128                /* of the sessions, those that came and have not shown a certificate */
-#define LIMIT_GUEST_MS 15000               /* for one who asks to be let in; the asker itself waits for 10 s */
-#define LIMIT_CALL_REQUESTS 1024           /* from all peers, not answered yet; x ~64 B */
-#define LIMIT_CALL_REQUESTS_PER_LINK 256   /* of those, from one peer */
+#define LIMIT_SESSION_DEAD_MS 15000      /* without a byte: a link that is cut for 3 s, even for 10, survives */
+#define LIMIT_SESSION_DRAIN_MS 15000     /* a peer that has something to read takes at least this much in this time */
+#define LIMIT_SESSION_DRAIN_BYTES 4096   /* 273 B/s; less is somebody who holds our memory on purpose (faults 25) */
+#define LIMIT_SESSION_CLOSE_MS 2000      /* to take what was queued before the CLOSE */
+#define LIMIT_SESSIONS 256               /* x (4 MiB at the very worst, 70 KiB idle) */
+#define LIMIT_SESSIONS_PER_BLOCK 64      /* from one /24 or /48, before they have authenticated */
+#define LIMIT_HANDSHAKE_MS 5000          /* armed at accept; a stranger that is silent or slow is cut (faults 24) */
+#define LIMIT_STRANGERS 128              /* of the sessions, those that came and have not shown a certificate */
+#define LIMIT_GUEST_MS 15000             /* for one who asks to be let in; the asker itself waits for 10 s */
+#define LIMIT_CALL_REQUESTS 1024         /* from all peers, not answered yet; x ~64 B */
+#define LIMIT_CALL_REQUESTS_PER_LINK 256 /* of those, from one peer */
 
 /* ---- certificates ---- */
 #define LIMIT_CHAIN_CERTS 8
-#define LIMIT_CERT_BYTES 121 /* exactly: docs/formats/identity.md */
+#define LIMIT_CERT_BYTES 121                                              /* exactly: docs/formats/identity.md */
 #define LIMIT_CHAIN_BYTES (2 + 32 + LIMIT_CHAIN_CERTS * LIMIT_CERT_BYTES) /* 1,002: fits in one datagram */
-#define LIMIT_REVOCATIONS 1024          /* x 1.1 KiB with the chain that proves it = 1.1 MiB */
-#define LIMIT_ISSUED 16384 /* chains of those that this node admitted, x 1,004 bytes on disk = 16 MiB */
-#define LIMIT_INVITATIONS 256           /* open at one time; the book is read and written whole */
+#define LIMIT_REVOCATIONS 1024 /* x 1.1 KiB with the chain that proves it = 1.1 MiB */
+#define LIMIT_ISSUED 16384     /* chains of those that this node admitted, x 1,004 bytes on disk = 16 MiB */
+#define LIMIT_INVITATIONS 256  /* open at one time; the book is read and written whole */
 #define LIMIT_INVITATION_USES 10000
 #define LIMIT_INVITATION_TTL_S (30u * 86400)
 #define LIMIT_ADMISSION_HINTS_BYTES 2048 /* 64 members' ids or 107 addresses */
@@ -68,20 +68,20 @@
 #define LIMIT_JSON_VALUES 262144 /* in one image document; x ~100 bytes in memory = 25 MiB while it is read */
 
 /* ---- exchange ---- */
-#define LIMIT_FETCHES 4096                 /* objects being fetched; x ~1 KiB before their recipe is known */
-#define LIMIT_FETCH_BYTES (16u << 20)      /* asked for or arrived, not yet stored: all fetches together */
-#define LIMIT_CREDIT_BYTES (8u << 20)      /* of those, asked of one peer: 40 MB/s at 200 ms */
+#define LIMIT_FETCHES 4096            /* objects being fetched; x ~1 KiB before their recipe is known */
+#define LIMIT_FETCH_BYTES (16u << 20) /* asked for or arrived, not yet stored: all fetches together */
+#define LIMIT_CREDIT_BYTES (8u << 20) /* of those, asked of one peer: 40 MB/s at 200 ms */
 #define LIMIT_CREDIT_FLOOR_BYTES (1u << 20)
-#define LIMIT_SERVE_BYTES (32u << 20)      /* read for peers and not yet sent, all peers together */
+#define LIMIT_SERVE_BYTES (32u << 20)        /* read for peers and not yet sent, all peers together */
 #define LIMIT_SERVE_BATCH_BYTES (512u << 10) /* read at once for one peer, which has at most two of these */
-#define LIMIT_PEER_RUNS 64                 /* requests that one peer may have waiting here; then BUSY */
-#define LIMIT_PEER_WANTS 1024              /* questions that one peer may have waiting: 32 KiB; then the session ends */
-#define LIMIT_PEER_MAPS 64                 /* bitmaps being made for one peer; then "none" */
-#define LIMIT_PEER_STRIKES 16              /* messages that belong to no request; then the session ends (faults 37) */
-#define LIMIT_RECIPES 64                   /* kept in memory to serve by, and of them together: */
-#define LIMIT_RECIPES_CHUNKS (1u << 20)    /* x 44 B = 44 MiB, 64 GiB of objects */
-#define LIMIT_PUSHED_CHUNKS (256u << 10)   /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
-#define LIMIT_PUSHES 4                     /* such lessons at a time, from all peers */
+#define LIMIT_PEER_RUNS 64                   /* requests that one peer may have waiting here; then BUSY */
+#define LIMIT_PEER_WANTS 1024            /* questions that one peer may have waiting: 32 KiB; then the session ends */
+#define LIMIT_PEER_MAPS 64               /* bitmaps being made for one peer; then "none" */
+#define LIMIT_PEER_STRIKES 16            /* messages that belong to no request; then the session ends (faults 37) */
+#define LIMIT_RECIPES 64                 /* kept in memory to serve by, and of them together: */
+#define LIMIT_RECIPES_CHUNKS (1u << 20)  /* x 44 B = 44 MiB, 64 GiB of objects */
+#define LIMIT_PUSHED_CHUNKS (256u << 10) /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
+#define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
 
 /* ---- store ---- */
 #define LIMIT_STORE_HOLDS (256u << 10) /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
@@ -91,29 +91,30 @@
 #define LIMIT_PATH_BYTES 4096
 #define LIMIT_ARCHIVE_ENTRIES (4u << 20)
 #define LIMIT_ARCHIVE_XATTR_BYTES 65536
-#define LIMIT_ARCHIVE_XATTRS 1024           /* of one entry */
-#define LIMIT_ARCHIVE_DEPTH 256             /* directories in each other, one descriptor each; below file_remove_tree's 512 */
+#define LIMIT_ARCHIVE_XATTRS 1024 /* of one entry */
+#define LIMIT_ARCHIVE_DEPTH 256   /* directories in each other, one descriptor each; below file_remove_tree's 512 */
 #define LIMIT_ARCHIVE_NAMES_BYTES (64u << 20) /* names remembered for the end: directories, hard links */
-#define LIMIT_ARCHIVE_HOLES 16384           /* in one file: a sparse map of 16 Ki x <= 40 bytes of text = 640 KiB */
-#define LIMIT_ARCHIVE_STEP_BYTES (4u << 20) /* read by one call of the tar parser: headers (<= 1 MiB each), sparse map */
-#define LIMIT_ARCHIVE_RATIO 1100            /* plain to packed bytes: deflate reaches 1032, zstd could give 30,000 */
-#define LIMIT_IMAGE_LAYERS 256              /* overlayfs takes 500 lower directories, docker 127 */
-#define LIMIT_IMAGES 4096                   /* named in one store */
+#define LIMIT_ARCHIVE_HOLES 16384             /* in one file: a sparse map of 16 Ki x <= 40 bytes of text = 640 KiB */
+#define LIMIT_ARCHIVE_STEP_BYTES                                                                                       \
+    (4u << 20)                   /* read by one call of the tar parser: headers (<= 1 MiB each), sparse map */
+#define LIMIT_ARCHIVE_RATIO 1100 /* plain to packed bytes: deflate reaches 1032, zstd could give 30,000 */
+#define LIMIT_IMAGE_LAYERS 256   /* overlayfs takes 500 lower directories, docker 127 */
+#define LIMIT_IMAGES 4096        /* named in one store */
 
 /* ---- containers ---- */
-#define LIMIT_RUNTIME_SPEC_BYTES (256u << 10) /* arguments, environment and labels of one; execve takes 2 MiB */
-#define LIMIT_RUNTIME_RECORD_BYTES (2u << 20) /* container.json: 6 bytes of JSON for one at worst, and the rest */
+#define LIMIT_RUNTIME_SPEC_BYTES (256u << 10)  /* arguments, environment and labels of one; execve takes 2 MiB */
+#define LIMIT_RUNTIME_RECORD_BYTES (2u << 20)  /* container.json: 6 bytes of JSON for one at worst, and the rest */
 #define LIMIT_RUNTIME_OUTPUT_BYTES (64u << 10) /* kept of what runc says, of the front and of the end */
 
 /* ---- local API ---- */
 #define LIMIT_API_BODY_BYTES (1u << 20) /* JSON requests; uploads stream */
 #define LIMIT_API_CONNECTIONS 64
-#define LIMIT_API_SPARE_CONNECTIONS 16     /* beyond those, only to be told that there are too many */
+#define LIMIT_API_SPARE_CONNECTIONS 16          /* beyond those, only to be told that there are too many */
 #define LIMIT_API_CONNECTION_BYTES (128u << 10) /* headers and one read; 80 x 128 KiB = 10 MiB */
-#define LIMIT_API_TARGET_BYTES 4096        /* path and query */
+#define LIMIT_API_TARGET_BYTES 4096             /* path and query */
 #define LIMIT_API_PATH_SEGMENTS 8
 #define LIMIT_API_QUERY_FIELDS 16
-#define LIMIT_API_STREAM_BYTES (1u << 20)  /* queued for one client; 64 x 1 MiB */
-#define LIMIT_API_REQUEST_MS 30000         /* from accept, or the last answer, to a whole request (faults 24) */
-#define LIMIT_API_DISCARD_MS 10000         /* a refused upload is read on for so long, then cut */
-#define LIMIT_API_SILENT_MS 600000         /* without a byte either way */
+#define LIMIT_API_STREAM_BYTES (1u << 20) /* queued for one client; 64 x 1 MiB */
+#define LIMIT_API_REQUEST_MS 30000        /* from accept, or the last answer, to a whole request (faults 24) */
+#define LIMIT_API_DISCARD_MS 10000        /* a refused upload is read on for so long, then cut */
+#define LIMIT_API_SILENT_MS 600000        /* without a byte either way */
