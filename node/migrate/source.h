@@ -95,6 +95,11 @@ char *source_final_images(const struct source *source);
 /* Disk that is set aside while a container is away from its place, so that it can be taken back on a full disk. */
 char *source_reserve_path(const struct source *source);
 
+/* source_snapshot.c: begin the manifest of a snapshot, which gets its version here; then, once the container has been
+ * dumped into `images`, add all that moves: after the last dump nothing runs any more while the volumes are read. */
+int source_snapshot_begin(struct source *source, bool final, struct err *err);
+int source_snapshot_pack(struct source *source, const char *images, struct err *err);
+
 /* The steps of source_end.c. */
 void source_end_commit(struct source *source);
 void source_end_announce(struct source *source);

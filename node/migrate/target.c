@@ -375,8 +375,11 @@ static void on_settled(void *arg)
 {
     struct target *target = arg;
     job_over(target);
-    if (target->job_status < 0)
-        log_warn("migrate", "cannot tidy up after a migration why=\"%s\"", target->job_err.text);
+    target->settled = target->job_status == 0;
+    if (!target->settled) {
+        log_warn("migrate", "cannot tidy up after a migration, trying again why=\"%s\"", target->job_err.text);
+        return;
+    }
     migrate_publish_all(target->owner, &target->manifest, target->version);
     if (target->done_wanted)
         target_forget(target);
@@ -511,6 +514,8 @@ static void go_on(struct target *target, uint64_t silent_ms)
         if (silent_ms > VERDICT_SILENT_MS && may_retry(target)) {
             if (target->done_wanted)
                 target_forget(target);
+            else if (!target->settled)
+                start_job(target, work_settle, on_settled);
             else
                 target_ask_verdict(target);
         }

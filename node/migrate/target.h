@@ -61,6 +61,7 @@ struct target {
     uint64_t heard_ms;    /* of the source */
     uint64_t retry_ms;    /* at least until the next try of what has failed or was not answered */
     uint64_t retry_at_ms; /* when that is */
+    bool settled;         /* RUNNING, and the journal says so */
     bool asking;          /* for the verdict */
     bool job_running;
     bool abort_wanted; /* when the job is over */

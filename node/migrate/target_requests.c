@@ -301,6 +301,7 @@ int target_recover(struct migrate *migrate, const struct journal_row *row, struc
     target->have_container = true;
     target->epoch = row->epoch;
     target->state = states[row->state];
+    target->settled = row->state == JOURNAL_RUNNING;
     migrate->config.ops.after(migrate->config.ops.ctx, 0, recover_now, target);
     return 0;
 }

@@ -114,6 +114,7 @@ static void test_manifest__names_and_parts_are_checked(void **state)
         {MIGRATE_VOLUME, "../../etc"},   {MIGRATE_VOLUME, ""},          {MIGRATE_PAGES, "pages-1.img/../x"},
         {MIGRATE_PAGES, "pages-.img"},   {MIGRATE_PAGES, "core-1.img"}, {MIGRATE_PAGES, "pages-1.img"},
         {MIGRATE_PAGES, "pages--1.img"}, {MIGRATE_WRITABLE, "x"},       {MIGRATE_WRITABLE, ""},
+        {MIGRATE_VOLUME, GUID_B}, /* not one that the container mounts */
         {MIGRATE_CHECKPOINT, ""},        {MIGRATE_IMAGE, "name"},       {MIGRATE_PAGES, "pages- 1.img"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
