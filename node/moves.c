@@ -8,8 +8,6 @@
 #include "node/handlers.h"
 #include "node/node.h"
 
-#define SERVICE_NAME_BYTES (2 * (NAME_MAX_BYTES + 1))
-
 /* ---- calls ---- */
 
 struct asking {
@@ -106,7 +104,6 @@ static void on_done(void *ctx, int status, const struct err *err, const struct e
     OWNED(owned_free) struct migrate_share *shares = calloc(count ? count : 1, sizeof *shares);
     struct migrate_cost cost = {.shares = shares};
     if (stats) {
-        cost.local_bytes = stats->local_bytes;
         cost.fetched_bytes = stats->fetched_bytes;
         cost.wire_bytes = stats->wire_bytes;
     }
@@ -131,17 +128,10 @@ static uint8_t priority_of(enum migrate_role role)
     }
 }
 
-/* A checkpoint is kept for the service, image and user, and for the application, the image (design, section 1). */
-static void put_service_name(struct buf *name, const struct runtime_container *container)
-{
-    buf_add(name, container->spec.image, strlen(container->spec.image) + 1);
-    buf_add_str(name, container->spec.user);
-}
-
 static struct id service_key(const struct runtime_container *container)
 {
-    OWNED(buf_release) struct buf name = BUF(SERVICE_NAME_BYTES);
-    put_service_name(&name, container);
+    OWNED(buf_release) struct buf name = BUF(MIGRATE_SERVICE_BYTES);
+    migrate_service_name(container, &name);
     return dht_key(DHT_SERVICE, name.data, name.len);
 }
 
@@ -207,8 +197,8 @@ static void fetch_cancel(void *ctx, void *handle)
 static void publish_checkpoint(struct content *content, const struct migrate_object *object,
                                const struct runtime_container *container, struct store_version version)
 {
-    OWNED(buf_release) struct buf name = BUF(SERVICE_NAME_BYTES);
-    put_service_name(&name, container);
+    OWNED(buf_release) struct buf name = BUF(MIGRATE_SERVICE_BYTES);
+    migrate_service_name(container, &name);
     content_publish_key(content, DHT_SERVICE, name.data, name.len, &object->digest, object->size_bytes, version);
     content_publish_key(content, DHT_APP, container->spec.image, strlen(container->spec.image), &object->digest,
                         object->size_bytes, version);

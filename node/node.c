@@ -191,11 +191,29 @@ static int publish_volume(const struct store_ref *ref, void *ctx)
     return 0;
 }
 
+static int publish_checkpoint(const struct store_ref *ref, void *ctx)
+{
+    struct node *node = ctx;
+    struct store_object_info info;
+    const void *end = ref->value_len ? memchr(ref->value, '\0', ref->value_len) : NULL;
+    if (!end || store_object_stat(node->store, &ref->digest, &info, NULL) != 1)
+        return 0;
+    size_t image_len = (size_t)((const char *)end - (const char *)ref->value);
+    content_publish_key(node->content, DHT_SERVICE, ref->value, ref->value_len, &ref->digest, info.size_bytes,
+                        ref->version);
+    content_publish_key(node->content, DHT_APP, ref->value, image_len, &ref->digest, info.size_bytes, ref->version);
+    return 0;
+}
+
 /* Say again what this node has; the DHT sends only what its holders lack. */
 static int publish_everything(struct node *node, struct err *err)
 {
     int status = content_publish_all(node->content, err);
-    return status < 0 ? status : store_ref_each(node->store, MIGRATE_REF_VOLUME, NULL, publish_volume, node, err);
+    if (status == 0)
+        status = store_ref_each(node->store, MIGRATE_REF_VOLUME, NULL, publish_volume, node, err);
+    if (status == 0)
+        status = store_ref_each(node->store, MIGRATE_REF_CHECKPOINT, NULL, publish_checkpoint, node, err);
+    return status;
 }
 
 /* ---- the house timer ---- */

@@ -143,6 +143,12 @@ int migrate_remove(struct migrate *migrate, const char *name, struct err *err)
 
 /* ---- snapshots as caches ---- */
 
+void migrate_service_name(const struct runtime_container *container, struct buf *name)
+{
+    buf_add(name, container->spec.image, strlen(container->spec.image) + 1);
+    buf_add_str(name, container->spec.user);
+}
+
 struct old_versions {
     struct store_version versions[KEPT_VERSIONS];
     struct id digests[KEPT_VERSIONS];
@@ -175,19 +181,17 @@ static bool still_named(const struct old_versions *old, const struct id *digest)
     return false;
 }
 
-int migrate_keep(struct migrate *migrate, uint8_t kind, const char *name, struct store_version version,
-                 const struct migrate_object *object, struct err *err)
+/* Set a reference, and drop all but the two newest of its name. */
+static int keep(struct store *store, const struct store_ref *ref, struct err *err)
 {
-    struct store *store = migrate->config.store;
-    struct store_ref ref = {.kind = kind, .name = name, .version = version, .digest = object->digest};
-    int status = store_ref_set(store, &ref, err);
+    int status = store_ref_set(store, ref, err);
     for (;;) {
         struct old_versions old = {0};
         if (status == 0)
-            status = store_ref_each(store, kind, name, note_version, &old, err);
+            status = store_ref_each(store, ref->kind, ref->name, note_version, &old, err);
         if (status < 0 || old.count <= KEPT_VERSIONS)
             return status;
-        status = store_ref_remove(store, kind, name, old.drop, err);
+        status = store_ref_remove(store, ref->kind, ref->name, old.drop, err);
         if (status >= 0 && !still_named(&old, &old.drop_digest))
             status = store_object_remove(store, &old.drop_digest, err);
         status = status < 0 ? status : 0;
@@ -224,14 +228,20 @@ static const char *version_name(const struct migrate_object *object, const struc
 int migrate_keep_all(struct migrate *migrate, const struct manifest *manifest, struct store_version version,
                      struct err *err)
 {
-    int status = 0;
+    OWNED(buf_release) struct buf service = BUF(MIGRATE_SERVICE_BYTES);
+    migrate_service_name(manifest->container, &service);
+    int status = service.failed ? err_set(err, ERR_NOMEM, "no memory for a name") : 0;
     for (size_t i = 0; status == 0 && i < manifest->count; i++) {
         const struct migrate_object *object = &manifest->objects[i];
         char text[GUID_TEXT_SIZE + 64];
-        uint8_t kind;
-        const char *name = version_name(object, &manifest->container->id, text, &kind);
-        if (name)
-            status = migrate_keep(migrate, kind, name, version, object, err);
+        struct store_ref ref = {.version = version, .digest = object->digest};
+        ref.name = version_name(object, &manifest->container->id, text, &ref.kind);
+        if (object->role == MIGRATE_CHECKPOINT) {
+            ref.value = service.data;
+            ref.value_len = service.len;
+        }
+        if (ref.name)
+            status = keep(migrate->config.store, &ref, err);
     }
     return status;
 }

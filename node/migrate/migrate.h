@@ -29,7 +29,8 @@
 
 struct migrate;
 
-/* Store references that keep the snapshots of this node; the names are GUIDs of volumes or containers. */
+/* Store references that keep the snapshots of this node; the names are GUIDs of volumes or containers. The value of a
+ * checkpoint's is the service's name. */
 #define MIGRATE_REF_VOLUME 16
 #define MIGRATE_REF_CHECKPOINT 17
 
@@ -63,7 +64,6 @@ struct migrate_share {
     uint64_t bytes;
 };
 struct migrate_cost {
-    uint64_t local_bytes;               /* did not have to move */
     uint64_t fetched_bytes;             /* of the object */
     uint64_t wire_bytes;                /* as sent */
     const struct migrate_share *shares; /* borrowed for the callback */
@@ -113,6 +113,11 @@ struct migrate_config {
     struct clock clock;
     struct migrate_ops ops;
 };
+
+/* What a checkpoint of the container is found under besides the container itself: the service's name in the DHT, image,
+ * NUL, user (the application's is the image alone). Appended to `name`, at most MIGRATE_SERVICE_BYTES. */
+#define MIGRATE_SERVICE_BYTES (2 * (NAME_MAX_BYTES + 1))
+void migrate_service_name(const struct runtime_container *container, struct buf *name);
 
 int migrate_new(const struct migrate_config *config, struct migrate **ret_migrate, struct err *err);
 /* No job may be under way (see migrate_busy). What is unfinished goes on from the journal next time. */

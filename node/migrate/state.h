@@ -61,9 +61,6 @@ char *migrate_work_dir(const struct migrate *migrate, enum journal_side side, co
 /* Remove that directory, then the row. For jobs. */
 int migrate_forget(struct migrate *migrate, enum journal_side side, const struct guid *id, struct err *err);
 
-/* Keep (kind, name, version) -> object as a reference, and drop all but the two newest of that name. */
-int migrate_keep(struct migrate *migrate, uint8_t kind, const char *name, struct store_version version,
-                 const struct migrate_object *object, struct err *err);
 /* References and records for all snapshots of a manifest, in this version. For jobs. */
 int migrate_keep_all(struct migrate *migrate, const struct manifest *manifest, struct store_version version,
                      struct err *err);

@@ -35,11 +35,21 @@ uint64_t target_now(const struct target *target)
     return clock_mono_ms(&target->owner->config.clock);
 }
 
+/* What of the container, as the manifest of now has it, did not have to come. */
+static uint64_t local_bytes(const struct target *target)
+{
+    uint64_t size = 0;
+    uint64_t moved = target->bytes[0] + target->bytes[1] + target->bytes[2];
+    for (size_t i = 0; i < target->manifest.count; i++)
+        size += target->manifest.objects[i].size_bytes;
+    return size > moved ? size - moved : 0;
+}
+
 json_t *target_costs(const struct target *target)
 {
     return json_pack("{s:{s:I, s:I, s:I}, s:O, s:I}", "bytes", "layers", (json_int_t)target->bytes[0], "volumes",
                      (json_int_t)target->bytes[1], "checkpoint", (json_int_t)target->bytes[2], "bytes_by_peer",
-                     target->by_peer, "local_bytes", (json_int_t)target->local_bytes);
+                     target->by_peer, "local_bytes", (json_int_t)local_bytes(target));
 }
 
 void target_answer_waiter(struct target *target)
@@ -173,7 +183,6 @@ static void note_cost(struct target *target, const struct migrate_object *object
                                        [MIGRATE_CHECKPOINT] = 2,
                                        [MIGRATE_PAGES] = 2};
     target->bytes[kind_of_role[object->role]] += cost->fetched_bytes;
-    target->local_bytes += cost->local_bytes;
     for (size_t i = 0; i < cost->share_count; i++) {
         char id[ID_HEX_SIZE];
         id_hex(&cost->shares[i].node, id);

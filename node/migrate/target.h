@@ -72,8 +72,7 @@ struct target {
     struct migrate_answer commit_answer; /* owed to a "commit" */
 
     uint64_t bytes[3]; /* layers, volumes, checkpoint */
-    uint64_t local_bytes;
-    json_t *by_peer; /* owned */
+    json_t *by_peer;   /* owned */
 };
 
 struct target *target_new(struct migrate *migrate, const struct guid *id, const struct id *source,

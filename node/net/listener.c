@@ -42,7 +42,7 @@ int listener_new(uv_loop_t *loop, const struct addr *listen, listener_cb connect
         status = uv_listen((uv_stream_t *)&listener->handle, BACKLOG, on_connection);
     if (status < 0) {
         listener_free(listener);
-        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on TCP %s: %s",
+        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on TCP %s (--listen): %s",
                        addr_text(listen, text), uv_strerror(status));
     }
     *ret_listener = listener;

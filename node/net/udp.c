@@ -74,7 +74,7 @@ int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, 
     if (status < 0) {
         char text[ADDR_TEXT_SIZE];
         udp_free(udp);
-        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on UDP %s: %s",
+        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on UDP %s (--listen): %s",
                        addr_text(listen, text), uv_strerror(status));
     }
     *ret_udp = udp;
