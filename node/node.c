@@ -158,8 +158,6 @@ static int open_mesh(struct node *node, struct err *err)
         status = mesh_new(&mesh, &node->mesh, err);
     if (status == 0)
         content_set_mesh(node->content, node->mesh);
-    if (status == 0)
-        status = replicas_new(node->store, node->jobs, node->clock, node->mesh, node->loop, &node->replicas, err);
     return status;
 }
 
@@ -305,7 +303,6 @@ static void close_everything(struct node *node)
         mesh_close(node->mesh);
     if (node->content)
         content_close(node->content);
-    replicas_close(node->replicas);
     if (node->timers)
         timers_close(node->timers);
     uv_close((uv_handle_t *)&node->house_timer, NULL);
@@ -327,7 +324,6 @@ void node_free(struct node *node)
         return;
     migrate_free(node->migrate);
     moves_asked_free(node->asked);
-    replicas_free(node->replicas);
     content_free(node->content);
     mesh_free(node->mesh);
     if (node->runtime)

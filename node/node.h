@@ -13,7 +13,6 @@
 #include "node/identity/identity.h"
 #include "node/mesh/content.h"
 #include "node/mesh/mesh.h"
-#include "node/mesh/replicas.h"
 #include "node/migrate/migrate.h"
 #include "node/net/timers.h"
 #include "node/net/work.h"
@@ -35,7 +34,6 @@ struct node {
     struct migrate *migrate;
     struct mesh *mesh;
     struct content *content;
-    struct replicas *replicas;
     struct api_server *api;
     struct moves_asked *asked; /* handlers_move.c; NULL until somebody asks */
     char *scratch;             /* DIR/tmp: uploads; emptied at each start */

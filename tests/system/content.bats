@@ -105,21 +105,3 @@ setup() { need_root; }
     lab_cmig a rm "$digest"
     lab_cmig a ls --json | jq -e --arg d "$digest" '[.objects[] | select(.digest == $d)] | length == 0'
 }
-
-@test "a full quota evicts what others have, and never the only copy" {
-    mesh none a b
-    lab_stop a
-    lab_start a --quota 30M
-    lab_wait 20 lab_sees a 1
-    head -c 20M /dev/urandom >"$LAB_DIR/one"
-    head -c 20M /dev/urandom >"$LAB_DIR/two"
-    digest=$(lab_cmig a put "$LAB_DIR/one")
-    run lab_cmig a put "$LAB_DIR/two"
-    [ "$status" -ne 0 ]
-    [[ "$output" == *quota* ]]
-    lab_cmig b get "$digest" -o /dev/null
-    # A asks the mesh about one object every two seconds.
-    lab_wait 30 lab_cmig a put "$LAB_DIR/two"
-    lab_cmig a ls --json | jq -e --arg d "$digest" '[.objects[] | select(.digest == $d)] | length == 0'
-    lab_cmig b ls --json | jq -e --arg d "$digest" '[.objects[] | select(.digest == $d)] | length == 1'
-}
