@@ -46,7 +46,7 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     if (!dht)
         return err_set(err, ERR_NOMEM, "no memory for the dht");
     dht->config = *config;
-    dht->self = dht_contact_of(config->key->public_key, &config->address);
+    dht->self = dht_contact_of(config->public_key, &config->address);
     dht->now_ms = config->now_ms;
     dht->wall_offset_ms = config->wall_ms - config->now_ms;
     dht_table_init(&dht->table, &dht->self.id, config->block_per_bucket, config->block_per_table);

@@ -137,7 +137,7 @@ static enum dht_store_status join(struct dht *dht, const struct dht_record *reco
         dht_record_encode(&present, ret_newer);
     if (order <= 0)
         return order < 0 ? DHT_STALE : DHT_ACCEPTED;
-    if (!dht_record_is_signed(record, bytes, len))
+    if (!dht_record_is_signed(record, bytes, len, &dht->config.signatures))
         return DHT_BAD;
     return write_new(dht, record, bytes, len, replaces);
 }

@@ -80,7 +80,7 @@ static bool is_satisfied(const struct dht_lookup *lookup, struct dht_rank *ret_l
     size_t at;
     if (!dht_set_nth_live(&lookup->found, lookup->options.limit - 1, &at))
         return false;
-    *ret_last = dht_record_rank(lookup->found.records[at], lookup->options.order);
+    *ret_last = dht_record_rank(lookup->found.records[at], lookup->options.order, NULL);
     return true;
 }
 
@@ -91,7 +91,7 @@ static void take_record(struct dht *dht, struct dht_lookup *lookup, const struct
     const struct dht_record *known = dht_set_find(&lookup->found, &record->member);
     if (known && dht_record_compare(record, known) <= 0)
         return;
-    if (dht_record_is_signed(record, span->at, span->len))
+    if (dht_record_is_signed(record, span->at, span->len, &dht->config.signatures))
         dht_set_add(&lookup->found, record);
     else
         dht->stats.bad_records++;
@@ -109,7 +109,8 @@ static bool decode_timely(struct dht *dht, const struct dht_span *span, struct d
 static void take_lease(struct dht *dht, const struct dht_span *span)
 {
     struct dht_record lease;
-    if (decode_timely(dht, span, &lease) && lease.kind == DHT_NODE && dht_record_is_signed(&lease, span->at, span->len))
+    if (decode_timely(dht, span, &lease) && lease.kind == DHT_NODE &&
+        dht_record_is_signed(&lease, span->at, span->len, &dht->config.signatures))
         dht_get_note_lease(dht, &lease);
 }
 
@@ -119,6 +120,7 @@ static int ask_value(struct dht *dht, struct dht_lookup *lookup, const struct dh
     size_t limit = lookup->options.limit;
     struct dht_message request = {
         .type = DHT_FIND_VALUE,
+        .parts = 1,
         .target = lookup->target,
         .order = (uint8_t)lookup->options.order,
         .limit = (uint8_t)(limit < UINT8_MAX ? limit : UINT8_MAX),
@@ -143,10 +145,12 @@ static void take_values(struct dht *dht, struct dht_lookup *lookup, const struct
         take_lease(dht, &reply->leases[i]);
     for (size_t i = 0; i < reply->record_count; i++) {
         struct dht_record record;
-        if (!decode_timely(dht, &reply->records[i], &record) || !id_equal(&record.key, &lookup->target))
+        uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
+        struct dht_span whole = {bytes, dht_record_unbrief(&lookup->target, &reply->records[i], bytes)};
+        if (!decode_timely(dht, &whole, &record))
             continue;
-        take_record(dht, lookup, &record, &reply->records[i]);
-        last = dht_record_rank(&record, lookup->options.order);
+        take_record(dht, lookup, &record, &whole);
+        last = dht_record_rank(&record, lookup->options.order, NULL);
     }
     struct dht_rank end;
     bool wanted = !is_satisfied(lookup, &end) || dht_rank_compare(&last, &end) < 0;

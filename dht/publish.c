@@ -80,7 +80,7 @@ static int put_own(struct dht *dht, struct dht_record *record, uint64_t ttl_ms)
 {
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     record->expiry_wall_ms = dht_wall_ms(dht) + ttl_ms;
-    int status = dht_record_sign(record, dht->config.key);
+    int status = dht_record_sign(record, dht->self.public_key, &dht->config.signatures);
     if (status < 0)
         return status;
     dht_record_encode(record, &bytes);

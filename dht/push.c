@@ -64,7 +64,7 @@ static void take_newer(struct dht *dht, const struct dht_span *span)
         return;
     if (!id_equal(&newer.member, &dht->self.id))
         dht_hold_put(dht, span->at, span->len, NULL);
-    else if (dht_record_is_signed(&newer, span->at, span->len))
+    else if (dht_record_is_signed(&newer, span->at, span->len, &dht->config.signatures))
         dht_publish_overtaken(dht, &newer);
 }
 

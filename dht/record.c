@@ -3,17 +3,22 @@
 #include <math.h>
 #include <string.h>
 
+#include "dht/place.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
 
-static const uint8_t magic[4] = {'c', 'm', 'r', '1'};
-enum { FLAG_TOMBSTONE = 1 };
+static const uint8_t magic[4] = {'c', 'm', 'r', '2'};
+enum { FLAG_TOMBSTONE = 1, FLAG_META = 2 };
+#define META_BYTES 16
 
 struct id dht_key(enum dht_kind kind, const void *name, size_t name_bytes)
 {
     uint8_t first = (uint8_t)kind;
     struct id key;
-    crypto_blake2b(key.b, sizeof key.b, NULL, 0, &first, 1, name, name_bytes);
+    if (kind == DHT_NODE)
+        memcpy(key.b, name, sizeof key.b);
+    else
+        crypto_blake2b(key.b, sizeof key.b, NULL, 0, &first, 1, name, name_bytes);
     return key;
 }
 
@@ -43,18 +48,43 @@ static uint64_t score_bits(double score)
     return bits;
 }
 
+/* An address, or 19 zeros. */
+static void put_addr(const struct addr *addr, struct buf *out)
+{
+    static const uint8_t none[ADDR_WIRE_BYTES];
+    if (addr->family)
+        addr_put(out, addr);
+    else
+        buf_add(out, none, sizeof none);
+}
+
+static struct addr get_addr(struct wire *wire)
+{
+    static const uint8_t none[ADDR_WIRE_BYTES];
+    const uint8_t *bytes = wire_get_bytes(wire, ADDR_WIRE_BYTES);
+    if (!bytes || memcmp(bytes, none, sizeof none) == 0)
+        return (struct addr){0};
+    struct wire own;
+    wire_init(&own, bytes, ADDR_WIRE_BYTES);
+    struct addr addr = addr_get(&own);
+    wire->failed |= own.failed;
+    return addr;
+}
+
 static void put_signed_part(const struct dht_record *record, struct buf *out)
 {
     buf_add(out, magic, sizeof magic);
-    wire_put_u8(out, record->kind);
-    wire_put_u8(out, record->tombstone ? FLAG_TOMBSTONE : 0);
     wire_put_id(out, &record->key);
+    wire_put_u8(out, record->kind);
+    wire_put_u8(out, (uint8_t)((record->tombstone ? FLAG_TOMBSTONE : 0) | (record->meta ? FLAG_META : 0)));
     buf_add(out, record->public_key, sizeof record->public_key);
     wire_put_u64(out, score_bits(record->score));
     wire_put_u64(out, record->version.epoch);
     wire_put_u64(out, record->version.counter);
     wire_put_u64(out, record->expiry_wall_ms);
     wire_put_u64(out, record->size);
+    dht_place_put(out, &record->place);
+    put_addr(&record->addr, out);
     wire_put_short(out, record->data, record->data_len);
 }
 
@@ -64,14 +94,24 @@ void dht_record_encode(const struct dht_record *record, struct buf *out)
     buf_add(out, record->signature, sizeof record->signature);
 }
 
+/* Who the record speaks of. */
+static struct id member_of(const struct dht_record *record)
+{
+    struct id member = {{0}};
+    if (!dht_is_by_hand(record->kind))
+        crypto_id_of(record->public_key, sizeof record->public_key, &member);
+    else if (!record->meta)
+        crypto_id_of(record->data, record->data_len, &member);
+    return member;
+}
+
 static bool is_consistent(const struct dht_record *record)
 {
-    if (record->kind < DHT_OBJECT || record->kind > DHT_REVOCATION || isnan(record->score))
+    if (record->kind < DHT_OBJECT || record->kind >= DHT_KIND_COUNT || isnan(record->score))
         return false;
-    if (record->kind != DHT_NODE)
-        return true;
-    struct id own = dht_key(DHT_NODE, record->member.b, sizeof record->member.b);
-    return id_equal(&own, &record->key);
+    if (dht_is_by_hand(record->kind))
+        return record->meta ? record->data_len == META_BYTES : record->data_len > 0;
+    return !record->meta && (record->kind != DHT_NODE || id_equal(&record->member, &record->key));
 }
 
 bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record *ret_record)
@@ -82,10 +122,11 @@ bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record
     wire_get_copy(&wire, start, sizeof start);
 
     struct dht_record *record = ret_record;
+    record->key = wire_get_id(&wire);
     record->kind = wire_get_u8(&wire);
     uint8_t flags = wire_get_u8(&wire);
     record->tombstone = flags & FLAG_TOMBSTONE;
-    record->key = wire_get_id(&wire);
+    record->meta = flags & FLAG_META;
     wire_get_copy(&wire, record->public_key, sizeof record->public_key);
     uint64_t bits = wire_get_u64(&wire);
     memcpy(&record->score, &bits, sizeof bits);
@@ -93,30 +134,67 @@ bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record
     record->version.counter = wire_get_u64(&wire);
     record->expiry_wall_ms = wire_get_u64(&wire);
     record->size = wire_get_u64(&wire);
+    record->place = dht_place_get(&wire);
+    record->addr = get_addr(&wire);
     const uint8_t *data = wire_get_short(&wire, DHT_DATA_MAX_BYTES, &record->data_len);
     if (data && record->data_len > 0)
         memcpy(record->data, data, record->data_len);
     wire_get_copy(&wire, record->signature, sizeof record->signature);
-    if (!wire_done(&wire) || memcmp(start, magic, sizeof magic) != 0 || (flags & ~FLAG_TOMBSTONE))
+    if (!wire_done(&wire) || memcmp(start, magic, sizeof magic) != 0 || (flags & ~(FLAG_TOMBSTONE | FLAG_META)))
         return false;
-    crypto_id_of(record->public_key, sizeof record->public_key, &record->member);
+    record->member = member_of(record);
     return is_consistent(record);
 }
 
-bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes)
+struct dht_span dht_record_brief(const uint8_t *bytes, size_t len_bytes)
 {
-    return crypto_signature_check(record->signature, bytes, len_bytes - CRYPTO_SIGNATURE_BYTES, record->public_key);
+    return (struct dht_span){bytes + DHT_RECORD_BRIEF_BYTES, len_bytes - DHT_RECORD_BRIEF_BYTES};
 }
 
-int dht_record_sign(struct dht_record *record, const struct crypto_sign_key *key)
+size_t dht_record_unbrief(const struct id *key, const struct dht_span *brief, uint8_t ret_bytes[LIMIT_DHT_RECORD_BYTES])
 {
-    memcpy(record->public_key, key->public_key, sizeof record->public_key);
-    crypto_id_of(record->public_key, sizeof record->public_key, &record->member);
+    if (brief->len > LIMIT_DHT_RECORD_BYTES - DHT_RECORD_BRIEF_BYTES)
+        return 0;
+    memcpy(ret_bytes, magic, sizeof magic);
+    memcpy(ret_bytes + sizeof magic, key->b, sizeof key->b);
+    memcpy(ret_bytes + DHT_RECORD_BRIEF_BYTES, brief->at, brief->len);
+    return DHT_RECORD_BRIEF_BYTES + brief->len;
+}
+
+static void sign_ed25519(void *ctx, const void *data, size_t len_bytes, uint8_t ret_signature[CRYPTO_SIGNATURE_BYTES])
+{
+    crypto_signature_make(ret_signature, data, len_bytes, ctx);
+}
+
+static bool check_ed25519(void *ctx, const uint8_t signature[CRYPTO_SIGNATURE_BYTES], const void *data,
+                          size_t len_bytes, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES])
+{
+    (void)ctx;
+    return crypto_signature_check(signature, data, len_bytes, public_key);
+}
+
+struct dht_signatures dht_signatures_ed25519(const struct crypto_sign_key *key)
+{
+    return (struct dht_signatures){.sign = sign_ed25519, .check = check_ed25519, .ctx = (void *)(uintptr_t)key};
+}
+
+bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes,
+                          const struct dht_signatures *signatures)
+{
+    return signatures->check(signatures->ctx, record->signature, bytes, len_bytes - CRYPTO_SIGNATURE_BYTES,
+                             record->public_key);
+}
+
+int dht_record_sign(struct dht_record *record, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES],
+                    const struct dht_signatures *signatures)
+{
+    memcpy(record->public_key, public_key, sizeof record->public_key);
+    record->member = member_of(record);
     OWNED(buf_release) struct buf part = BUF(LIMIT_DHT_RECORD_BYTES);
     put_signed_part(record, &part);
     if (part.failed)
         return ERR_NOMEM;
-    crypto_signature_make(record->signature, part.data, part.len, key);
+    signatures->sign(signatures->ctx, part.data, part.len, record->signature);
     return 0;
 }
 
@@ -148,6 +226,8 @@ int dht_record_compare(const struct dht_record *a, const struct dht_record *b)
 bool dht_record_is_timely(const struct dht_record *record, uint64_t wall_ms)
 {
     uint64_t longest = record->kind == DHT_NODE ? DHT_LEASE_TTL_MS : DHT_EXPIRY_MAX_MS;
+    if (dht_is_by_hand(record->kind) && record->version.epoch > wall_ms + DHT_SKEW_MS)
+        return false;
     return record->expiry_wall_ms > wall_ms && record->expiry_wall_ms - wall_ms <= longest + DHT_SKEW_MS;
 }
 
@@ -158,15 +238,25 @@ static uint64_t ordered_bits(double score)
     return bits >> 63 ? ~bits : bits | 1ull << 63;
 }
 
-struct dht_rank dht_record_rank(const struct dht_record *record, enum dht_order order)
+struct dht_rank dht_record_rank(const struct dht_record *record, enum dht_order order, const struct dht_place *own)
 {
     struct dht_rank rank = {.member = record->member};
-    if (order == DHT_BY_VERSION) {
+    switch (order) {
+    case DHT_BY_SCORE:
+        rank.major = ~ordered_bits(record->score);
+        break;
+    case DHT_BY_SCORE_LOW:
+        rank.major = ordered_bits(record->score);
+        break;
+    case DHT_BY_VERSION:
         rank.major = ~record->version.epoch;
         rank.minor = ~record->version.counter;
-    } else {
-        uint64_t bits = ordered_bits(record->score);
-        rank.major = order == DHT_BY_SCORE ? ~bits : bits;
+        break;
+    case DHT_BY_DISTANCE:
+        rank.major = dht_place_distance(&record->place, own);
+        break;
+    default: /* by member alone */
+        break;
     }
     return rank;
 }

@@ -1,42 +1,49 @@
 /*
- * Member records: their bytes, their signature, and the two orders over them.
+ * Member records: their bytes, their signature, and the orders over them.
  *
- *   "cmr1"  kind u8  flags u8  key 32  public key 32  score f64  epoch u64  counter u64  expiry u64  size u64
- *   data (u16 length, at most 512)  signature 64
+ *   "cmr2"  key 32  kind u8  flags u8  public key 32  score f64  epoch u64  counter u64  expiry u64  size u64
+ *   place (3 x i16, u16)  address 19  data (u16 length, at most 512)  signature 64
  *
- * Big-endian; flags: bit 0 tombstone, the rest zero; the score as IEEE 754 bits. The signature is Ed25519 over all
- * that stands before it; "cmr1" keeps it from being taken for a signature of something else.
+ * Big-endian; flags: bit 0 tombstone, bit 1 META, the rest zero; the score as IEEE 754 bits; an address that is not
+ * known is all zero. The signature is Ed25519 over all that stands before it; "cmr2" keeps it from being taken for a
+ * signature of something else. In answers about one key a record is sent brief: without magic and key.
  */
 #pragma once
 
 #include "dht/dht.h"
 
-#define DHT_RECORD_FIXED_BYTES 176
+#define DHT_RECORD_FIXED_BYTES 203
+#define DHT_RECORD_BRIEF_BYTES 36 /* less, when sent brief */
 _Static_assert(DHT_RECORD_FIXED_BYTES + DHT_DATA_MAX_BYTES == LIMIT_DHT_RECORD_BYTES, "the limit follows the format");
 
+/* Bytes of one encoded record, borrowed. */
+struct dht_span {
+    const uint8_t *at;
+    size_t len;
+};
+
 /* False for anything but exactly one well-formed record; the signature is not looked at. A lease (DHT_NODE) is well
- * formed only under its own member's key. */
+ * formed only under its own member's key; one by hand needs a name, and META its 16 bytes. */
 bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record *ret_record);
 void dht_record_encode(const struct dht_record *record, struct buf *out);
 
-/* Is this, which decoded to `record`, signed by the record's member? */
-bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes);
+/* The brief form of an encoded record, pointing into it; and back, of a record of `key` into ret_bytes: its length, or
+ * 0 for one that is too long. */
+struct dht_span dht_record_brief(const uint8_t *bytes, size_t len_bytes);
+size_t dht_record_unbrief(const struct id *key, const struct dht_span *brief,
+                          uint8_t ret_bytes[LIMIT_DHT_RECORD_BYTES]);
+
+/* Is this, which decoded to `record`, signed by the record's writer? */
+bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes,
+                          const struct dht_signatures *signatures);
 /* Fill in member, public key and signature. ERR_NOMEM. */
-int dht_record_sign(struct dht_record *record, const struct crypto_sign_key *key);
+int dht_record_sign(struct dht_record *record, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES],
+                    const struct dht_signatures *signatures);
 
 /* The join: of two records of one member under one key the greater is kept, whatever the order of arrival. Version,
  * then tombstone, then expiry (so that a record signed anew replaces itself), then the hash of all bytes.
  * 0 only for identical records. */
 int dht_record_compare(const struct dht_record *a, const struct dht_record *b);
 
-/* Not lapsed, and not good for longer than its kind may be. */
+/* Not lapsed, not good for longer than its kind may be, and by hand not stamped in the future. */
 bool dht_record_is_timely(const struct dht_record *record, uint64_t wall_ms);
-
-/* The place of a record in the order that a reader asks for: ascending. It is the cursor of a ranged read too. */
-struct dht_rank {
-    uint64_t major, minor;
-    struct id member;
-};
-
-struct dht_rank dht_record_rank(const struct dht_record *record, enum dht_order order);
-int dht_rank_compare(const struct dht_rank *a, const struct dht_rank *b);

@@ -94,7 +94,7 @@ static bool pick_record(void *ctx, const struct id *key, const struct id *member
         dht_is_revoked(picking->dht, member))
         return true;
     picking->total++;
-    struct dht_rank rank = dht_record_rank(&record, picking->request->order);
+    struct dht_rank rank = dht_record_rank(&record, picking->request->order, NULL);
     if (picking->request->ranged && dht_rank_compare(&rank, &picking->request->after) <= 0)
         return true;
     picking->beyond++;
@@ -129,7 +129,7 @@ static void add_records(struct picking *picking, struct dht_message *answer, str
         if (2 + pick->len + lease_bytes > room)
             break;
         room -= 2 + pick->len + lease_bytes;
-        answer->records[answer->record_count++] = (struct dht_span){pick->bytes, pick->len};
+        answer->records[answer->record_count++] = dht_record_brief(pick->bytes, pick->len);
         if (lease_bytes > 0) {
             starts[answer->lease_count] = start;
             answer->leases[answer->lease_count++].len = lease_bytes - 2;
@@ -152,7 +152,7 @@ static void serve_find_value(struct dht *dht, const struct dht_contact *from, co
     if (dht_hold_of_key(dht, &request->target))
         storage->each(storage->ctx, &request->target, pick_record, &picking);
 
-    struct dht_message answer = {.type = DHT_VALUES};
+    struct dht_message answer = {.type = DHT_VALUES, .parts = 1};
     size_t wanted = request->contacts_wanted;
     if (picking.count > 0 && wanted > CONTACTS_WITH_RECORDS)
         wanted = CONTACTS_WITH_RECORDS;

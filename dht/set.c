@@ -62,10 +62,10 @@ int dht_set_add(struct dht_set *set, const struct dht_record *record)
     if (known < set->count)
         take_out(set, known);
 
-    struct dht_rank rank = dht_record_rank(record, set->order);
+    struct dht_rank rank = dht_record_rank(record, set->order, NULL);
     size_t at = set->count;
     for (; at > 0; at--) {
-        struct dht_rank before = dht_record_rank(set->records[at - 1], set->order);
+        struct dht_rank before = dht_record_rank(set->records[at - 1], set->order, NULL);
         if (dht_rank_compare(&before, &rank) < 0)
             break;
     }

@@ -11,11 +11,16 @@
 #define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
 #define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
-#define LIMIT_DHT_RECORD_BYTES 688   /* 176 and 512 of data, docs/protocol-dht.md */
-#define LIMIT_DHT_RECORDS (1u << 20) /* held for all: x 688 B on disk and ~800 B in memory, at the very worst */
-#define LIMIT_DHT_RECORDS_PER_KEY 1024
-#define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 8)
-#define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 4)
+#define LIMIT_DHT_RECORD_BYTES 715   /* 203 and 512 of data, docs/protocol-dht.md */
+#define LIMIT_DHT_RECORDS (1u << 18) /* held for all; x ~320 B in memory without data, 80 MiB; more if so configured   \
+                                      */
+#define LIMIT_DHT_RECORDS_PER_KEY 16384 /* on one holder, the others go to shards: x ~320 B = 5 MiB */
+#define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 4) /* of one writer */
+#define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2)          /* of our own */
+#define LIMIT_DHT_COLLECT 262144                             /* records of one whole set, shards included */
+#define LIMIT_DHT_WATCHES 4096                               /* of our own */
+#define LIMIT_DHT_WATCHERS 8192                              /* others' here; x ~64 B */
+#define LIMIT_DHT_WATCHERS_PER_KEY 256
 #define LIMIT_DHT_PENDING 1024 /* requests of ours x (200 B + 1100 B to repeat them) = 1.3 MiB */
 #define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024

@@ -316,7 +316,8 @@ static int make_dht(struct mesh *mesh, struct err *err)
         status = records_new(mesh->config.store, mesh->config.jobs, &mesh->records, err);
     if (status < 0)
         return status;
-    struct dht_config config = {.key = identity_key(mesh->config.identity),
+    struct dht_config config = {.public_key = identity_key(mesh->config.identity)->public_key,
+                                .signatures = dht_signatures_ed25519(identity_key(mesh->config.identity)),
                                 .address = mesh->address,
                                 .now_ms = mesh_now(mesh),
                                 .wall_ms = clock_wall_ms(&mesh->config.clock),

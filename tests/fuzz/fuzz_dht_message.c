@@ -66,7 +66,8 @@ static void world_init(struct world *world)
         world->contacts[i] = dht_contact_of(world->keys[i].public_key, &addr);
     }
     struct dht_config config = {
-        .key = &world->keys[PEERS],
+        .public_key = world->keys[PEERS].public_key,
+        .signatures = dht_signatures_ed25519(&world->keys[PEERS]),
         .address = world->contacts[PEERS].addr,
         .now_ms = world->now_ms,
         .wall_ms = WALL_MS,

@@ -16,9 +16,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     dht_record_encode(&record, &again);
     if (again.len != size || memcmp(again.data, data, size) != 0)
         abort();
-    dht_record_is_signed(&record, data, size);
-    for (int order = DHT_BY_SCORE; order <= DHT_BY_VERSION; order++) {
-        struct dht_rank rank = dht_record_rank(&record, (enum dht_order)order);
+    struct dht_signatures signatures = dht_signatures_ed25519(NULL);
+    dht_record_is_signed(&record, data, size, &signatures);
+    for (int order = DHT_BY_SCORE; order < DHT_ORDER_COUNT; order++) {
+        struct dht_rank rank = dht_record_rank(&record, (enum dht_order)order, &record.place);
         if (dht_rank_compare(&rank, &rank) != 0)
             abort();
     }

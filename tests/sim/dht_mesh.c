@@ -142,7 +142,8 @@ static void node_start(struct mesh *mesh, unsigned number)
     struct node *node = &mesh->nodes[number];
     struct err err = {0};
     struct dht_config config = {
-        .key = &node->key,
+        .public_key = node->key.public_key,
+        .signatures = dht_signatures_ed25519(&node->key),
         .address = node->contact.addr,
         .block_per_bucket = 2,
         .block_per_table = 3,

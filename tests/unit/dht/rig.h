@@ -38,6 +38,18 @@ struct rig {
     uint64_t block_cap;
 };
 
+static inline int rig_sign(struct dht_record *record, const struct crypto_sign_key *key)
+{
+    struct dht_signatures signatures = dht_signatures_ed25519(key);
+    return dht_record_sign(record, key->public_key, &signatures);
+}
+
+static inline bool rig_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len)
+{
+    struct dht_signatures signatures = dht_signatures_ed25519(NULL);
+    return dht_record_is_signed(record, bytes, len, &signatures);
+}
+
 struct rig_peer {
     struct crypto_sign_key key;
     struct dht_contact contact;
@@ -69,7 +81,8 @@ static inline void rig_start(struct rig *rig)
 {
     struct addr addr = {.family = 4, .port = 7421, .ip = {172, 16, 0, 1}};
     struct dht_config config = {
-        .key = &rig->key,
+        .public_key = rig->key.public_key,
+        .signatures = dht_signatures_ed25519(&rig->key),
         .address = addr,
         .block_per_bucket = (unsigned)rig->block_cap,
         .block_per_table = (unsigned)rig->block_cap,
@@ -200,7 +213,7 @@ static inline struct dht_record rig_record(const struct rig_peer *peer, const st
         .version = {0, counter},
         .expiry_wall_ms = RIG_WALL_MS + DHT_RECORD_TTL_MS,
     };
-    assert_int_equal(dht_record_sign(&record, &peer->key), 0);
+    assert_int_equal(rig_sign(&record, &peer->key), 0);
     return record;
 }
 
@@ -217,7 +230,7 @@ static inline struct dht_record rig_lease(const struct rig_peer *peer, uint64_t 
     addr_put(&data, &peer->contact.addr);
     memcpy(lease.data, data.data, data.len);
     lease.data_len = data.len;
-    assert_int_equal(dht_record_sign(&lease, &peer->key), 0);
+    assert_int_equal(rig_sign(&lease, &peer->key), 0);
     return lease;
 }
 

@@ -65,7 +65,7 @@ static void test_get__newest_of_several_wins(void **state)
 
     struct dht_record tombstone = new;
     tombstone.tombstone = true;
-    dht_record_sign(&tombstone, &member.key);
+    rig_sign(&tombstone, &member.key);
     const struct dht_record *hidden[] = {&old, &new, &tombstone, NULL};
     ask(rig, &key, false, &result);
     answer_all(rig, peers, 4, hidden);

@@ -53,10 +53,10 @@ static void test_hold__refuses_what_is_false(void **state)
     assert_int_equal(rig_hold(rig, &record), DHT_BAD);
     record = rig_record(&peer, &key, 1, 6);
     record.expiry_wall_ms = RIG_WALL_MS;
-    dht_record_sign(&record, &peer.key);
+    rig_sign(&record, &peer.key);
     assert_int_equal(rig_hold(rig, &record), DHT_BAD);
     record.expiry_wall_ms = RIG_WALL_MS + 315360000000u;
-    dht_record_sign(&record, &peer.key);
+    rig_sign(&record, &peer.key);
     assert_int_equal(rig_hold(rig, &record), DHT_BAD);
 
     struct rig_peer revoked = rig_peer(2);
@@ -81,7 +81,7 @@ static void test_hold__tombstone_outlives_what_it_hides(void **state)
     struct dht_record old = rig_record(&peer, &key, 1, 1), tombstone = old;
     tombstone.tombstone = true;
     tombstone.expiry_wall_ms = RIG_WALL_MS + DHT_EXPIRY_MAX_MS;
-    dht_record_sign(&tombstone, &peer.key);
+    rig_sign(&tombstone, &peer.key);
     assert_int_equal(rig_hold(rig, &old), DHT_ACCEPTED);
     assert_int_equal(rig_hold(rig, &tombstone), DHT_ACCEPTED);
     for (uint64_t hour = 0; hour < 7 * 24; hour++) {

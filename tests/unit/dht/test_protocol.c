@@ -93,7 +93,7 @@ static void test_protocol__bytes_stay(void **state)
                                 .size = 6,
                                 .data_len = 2,
                                 .data = "ab"};
-    assert_int_equal(dht_record_sign(&record, &peer.key), 0);
+    assert_int_equal(rig_sign(&record, &peer.key), 0);
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     struct dht_span span = rig_span(&record, &bytes);
     assert_memory_equal(span.at, "cmr1\x02\x01", 6);

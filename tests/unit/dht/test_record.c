@@ -11,7 +11,7 @@ static struct dht_record sample(void)
     record.size = 1234;
     record.data_len = 5;
     memcpy(record.data, "hello", 5);
-    assert_int_equal(dht_record_sign(&record, &peer.key), 0);
+    assert_int_equal(rig_sign(&record, &peer.key), 0);
     return record;
 }
 
@@ -24,7 +24,7 @@ static void test_record__round_trips(void **state)
     struct dht_span span = rig_span(&record, &bytes);
     assert_int_equal(span.len, DHT_RECORD_FIXED_BYTES + 5);
     assert_true(dht_record_decode(span.at, span.len, &back));
-    assert_true(dht_record_is_signed(&back, span.at, span.len));
+    assert_true(rig_is_signed(&back, span.at, span.len));
     assert_int_equal(dht_record_compare(&record, &back), 0);
     assert_true(id_equal(&back.member, &record.member));
     assert_true(back.score == 1.5 && back.size == 1234 && back.version.epoch == 3 && back.data_len == 5);
@@ -54,7 +54,7 @@ static void test_record__every_turned_bit_shows(void **state)
     struct dht_span span = rig_span(&record, &bytes);
     for (size_t i = 0; i < span.len; i++) {
         bytes.data[i] ^= 0x10;
-        assert_false(dht_record_decode(span.at, span.len, &back) && dht_record_is_signed(&back, span.at, span.len));
+        assert_false(dht_record_decode(span.at, span.len, &back) && rig_is_signed(&back, span.at, span.len));
         bytes.data[i] ^= 0x10;
     }
 }
@@ -71,7 +71,7 @@ static void test_record__third_party_cannot_be_named(void **state)
     struct dht_span span = rig_span(&record, &bytes);
     assert_true(dht_record_decode(span.at, span.len, &back));
     assert_true(id_equal(&back.member, &other.contact.id));
-    assert_false(dht_record_is_signed(&back, span.at, span.len));
+    assert_false(rig_is_signed(&back, span.at, span.len));
 }
 
 /* faults 19 */
@@ -151,21 +151,21 @@ static void test_record__ranks_follow_the_order_asked_for(void **state)
     for (size_t i = 0; i + 1 < sizeof rising / sizeof *rising; i++) {
         low.score = rising[i];
         high.score = rising[i + 1];
-        struct dht_rank first = dht_record_rank(&high, DHT_BY_SCORE);
-        struct dht_rank second = dht_record_rank(&low, DHT_BY_SCORE);
+        struct dht_rank first = dht_record_rank(&high, DHT_BY_SCORE, NULL);
+        struct dht_rank second = dht_record_rank(&low, DHT_BY_SCORE, NULL);
         assert_true(dht_rank_compare(&first, &second) < 0);
-        first = dht_record_rank(&low, DHT_BY_SCORE_LOW);
-        second = dht_record_rank(&high, DHT_BY_SCORE_LOW);
+        first = dht_record_rank(&low, DHT_BY_SCORE_LOW, NULL);
+        second = dht_record_rank(&high, DHT_BY_SCORE_LOW, NULL);
         assert_true(dht_rank_compare(&first, &second) < 0);
     }
     low.score = -0.0;
     high.score = 0.0;
-    struct dht_rank zero = dht_record_rank(&low, DHT_BY_SCORE);
-    struct dht_rank other_zero = dht_record_rank(&high, DHT_BY_SCORE);
+    struct dht_rank zero = dht_record_rank(&low, DHT_BY_SCORE, NULL);
+    struct dht_rank other_zero = dht_record_rank(&high, DHT_BY_SCORE, NULL);
     assert_int_equal(dht_rank_compare(&zero, &other_zero), 0);
     high.version.epoch++;
-    struct dht_rank newer = dht_record_rank(&high, DHT_BY_VERSION);
-    struct dht_rank older = dht_record_rank(&low, DHT_BY_VERSION);
+    struct dht_rank newer = dht_record_rank(&high, DHT_BY_VERSION, NULL);
+    struct dht_rank older = dht_record_rank(&low, DHT_BY_VERSION, NULL);
     assert_true(dht_rank_compare(&newer, &older) < 0);
 }
 

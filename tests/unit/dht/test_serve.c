@@ -77,7 +77,7 @@ static void test_serve__find_value_is_ranged(void **state)
             struct dht_record record;
             assert_true(dht_record_decode(answer.records[i].at, answer.records[i].len, &record));
             assert_true(record.score == (double)(19 - seen));
-            ask.after = dht_record_rank(&record, DHT_BY_SCORE);
+            ask.after = dht_record_rank(&record, DHT_BY_SCORE, NULL);
             ask.ranged = true;
         }
         assert_true(pages <= 5);
@@ -107,7 +107,7 @@ static void test_serve__find_value_brings_contacts_and_leases(void **state)
     }
     struct dht_record record = rig_record(&member, &key, 1, 1);
     record.data_len = DHT_DATA_MAX_BYTES;
-    dht_record_sign(&record, &member.key);
+    rig_sign(&record, &member.key);
     struct dht_record lease = rig_lease(&member, 1, RIG_WALL_MS + DHT_LEASE_TTL_MS);
     assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
     assert_int_equal(rig_hold(rig, &lease), DHT_ACCEPTED);

@@ -20,7 +20,7 @@ static void test_set__converges_in_any_order(void **state)
             for (unsigned twin = 0; twin < 2; twin++) { /* two of one version: tombstone, or another score */
                 struct dht_record record = rig_record(&peer, &key, (double)rng_below(&rng, 9), v);
                 record.tombstone = rng_below(&rng, 4) == 0;
-                assert_int_equal(dht_record_sign(&record, &peer.key), 0);
+                assert_int_equal(rig_sign(&record, &peer.key), 0);
                 records[count++] = record;
             }
     }

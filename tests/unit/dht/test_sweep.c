@@ -36,7 +36,7 @@ static void test_sweep__lapsed_records_go(void **state)
         struct id key = rig_key(i);
         struct dht_record record = rig_record(&member, &key, 1, 1);
         record.expiry_wall_ms = RIG_WALL_MS + (i % 3 ? 1 : 2) * HOUR_MS;
-        dht_record_sign(&record, &member.key);
+        rig_sign(&record, &member.key);
         assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
     }
     rig_run(rig, HOUR_MS + HOUR_MS / 2);

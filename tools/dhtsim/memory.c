@@ -1,0 +1,44 @@
+#include "tools/dhtsim/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "node/base/scope.h"
+
+static _Noreturn void out_of_memory(size_t bytes)
+{
+    fprintf(stderr, "dhtsim: no memory for %zu bytes more\n", bytes);
+    exit(1);
+}
+
+void *memory_get(size_t bytes)
+{
+    void *memory = calloc(1, bytes > 0 ? bytes : 1);
+    if (!memory)
+        out_of_memory(bytes);
+    return memory;
+}
+
+void *memory_grow(void *items, size_t *cap, size_t wanted, size_t item_bytes)
+{
+    if (wanted <= *cap)
+        return items;
+    size_t grown = *cap ? *cap : 16;
+    while (grown < wanted)
+        grown *= 2;
+    items = reallocarray(items, grown, item_bytes);
+    if (!items)
+        out_of_memory(grown * item_bytes);
+    *cap = grown;
+    return items;
+}
+
+size_t memory_resident(void)
+{
+    OWNED(owned_file) FILE *file = fopen("/proc/self/statm", "re");
+    size_t total, resident;
+    if (!file || fscanf(file, "%zu %zu", &total, &resident) != 2)
+        return 0;
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
