@@ -218,10 +218,16 @@ static int publish_everything(struct node *node, struct err *err)
 
 /* ---- the house timer ---- */
 
+#define READER_LAG_ALARM 10000 /* commits; at two a second more than an hour */
+
 static void work_maintain(void *arg)
 {
     struct node *node = arg;
     struct err err;
+    struct store_usage usage;
+    if (store_usage(node->store, &usage, &err) == 0 && usage.reader_lag > READER_LAG_ALARM)
+        log_warn("store", "some program reads an old state of the index, which grows meanwhile behind=%llu",
+                 (unsigned long long)usage.reader_lag);
     if (store_maintain(node->store, &err) < 0)
         log_warn("store", "upkeep failed why=\"%s\"", err.text);
     if (runtime_maintain(node->runtime, &err) < 0)

@@ -2,6 +2,7 @@
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,6 +55,9 @@ static int db_error(struct store_db *db, int code, const char *doing, struct err
         return err_set(err, ERR_IO, "the store's index '%s' stopped after a write failed; restart to go on", db->path);
     case MDB_MAP_FULL:
         return err_set(err, ERR_NOSPACE, "the store's index '%s' is full", db->path);
+    case MDB_READERS_FULL:
+        return err_set(err, ERR_BUSY, "too much reads the store's index '%s'; end other programs that have it open",
+                       db->path);
     default:
         if (code > 0)
             return err_errno(err, code, "cannot %s the store's index '%s'", doing, db->path);
@@ -173,6 +177,25 @@ void store_db_check_readers(struct store_db *db)
     mdb_reader_check(db->env, &dead);
 }
 
+/* One line of mdb_reader_list: "pid thread txnid", or words. The txnid is "-" between two reads. */
+static int oldest_reader(const char *line, void *ctx)
+{
+    uint64_t *oldest = ctx;
+    unsigned long long transaction;
+    if (sscanf(line, "%*d %*s %llu", &transaction) == 1 && transaction < *oldest)
+        *oldest = transaction;
+    return 0;
+}
+
+uint64_t store_db_reader_lag(struct store_db *db)
+{
+    uint64_t oldest = UINT64_MAX;
+    MDB_envinfo info;
+    mdb_env_info(db->env, &info);
+    mdb_reader_list(db->env, oldest_reader, &oldest);
+    return oldest < info.me_last_txnid ? info.me_last_txnid - oldest : 0;
+}
+
 /* ---- transactions ---- */
 
 static int set_map(struct store_db *db, bool grow, struct err *err)
@@ -210,12 +233,23 @@ static int run_view(struct store_db_txn *txn, store_db_cb cb, void *ctx, struct 
     return result;
 }
 
+/* A process that was killed while it read leaves its place taken; there are only so many. */
+static int begin(struct store_db *db, bool write, MDB_txn **ret_txn)
+{
+    unsigned flags = write ? 0 : MDB_RDONLY;
+    int code = mdb_txn_begin(db->env, NULL, flags, ret_txn);
+    if (code != MDB_READERS_FULL)
+        return code;
+    store_db_check_readers(db);
+    return mdb_txn_begin(db->env, NULL, flags, ret_txn);
+}
+
 static int run(struct store_db *db, bool write, store_db_cb cb, void *ctx, struct err *err)
 {
     for (;;) {
         struct store_db_txn txn = {.db = db};
         pthread_rwlock_rdlock(&db->map_lock);
-        int code = mdb_txn_begin(db->env, NULL, write ? 0 : MDB_RDONLY, &txn.txn);
+        int code = begin(db, write, &txn.txn);
         int result = 0;
         if (code == 0)
             result = write ? run_update(&txn, cb, ctx, err) : run_view(&txn, cb, ctx, err);

@@ -55,6 +55,8 @@ int store_db_sync(struct store_db *db, struct err *err);
 void store_db_close(struct store_db *db);
 /* Forget readers of processes that have died. */
 void store_db_check_readers(struct store_db *db);
+/* How many commits ago the oldest reader that still reads began; 0: none reads. What it sees cannot be used again. */
+uint64_t store_db_reader_lag(struct store_db *db);
 
 /* A negative result of the callback undoes the transaction; the callback's result is returned. */
 typedef int (*store_db_cb)(struct store_db_txn *txn, void *ctx, struct err *err);

@@ -208,7 +208,7 @@ static int add_size(struct store_span key, struct store_span value, void *ctx)
 
 int store_usage(struct store *store, struct store_usage *ret_usage, struct err *err)
 {
-    struct store_usage usage = {.quota_bytes = store->quota_bytes};
+    struct store_usage usage = {.quota_bytes = store->quota_bytes, .reader_lag = store_db_reader_lag(store->db)};
     struct store_span all = {0};
     int status = store_db_each(store->db, STORE_DB_OBJECT, all, all, add_size, &usage, err);
     if (status == 0)

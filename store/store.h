@@ -72,6 +72,8 @@ struct store_usage {
     uint64_t pack_bytes;   /* in use in packs: what the quota is compared with */
     uint64_t quota_bytes;
     uint64_t disk_free_bytes; /* of the file system, for this user */
+    uint64_t reader_lag;      /* commits to the index since the oldest reader of it began: while that one reads, the
+                               * index grows */
 };
 int store_usage(struct store *store, struct store_usage *ret_usage, struct err *err);
 

@@ -1,5 +1,10 @@
 #include "fixture.h"
 
+#include <lmdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
 struct seen {
     char text[256];
     int stop_after;
@@ -99,6 +104,86 @@ static void test_tables__the_map_grows_when_it_is_full(void **state)
     free(large);
 }
 
+/* Take every place that readers have, and never give one back. */
+static void read_until_killed(const char *dir, int told)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/index", dir);
+    MDB_env *env;
+    MDB_txn *txn;
+    if (mdb_env_create(&env) || mdb_env_open(env, path, MDB_RDONLY | MDB_NOTLS, 0))
+        _exit(1);
+    while (mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0)
+        ;
+    (void)!write(told, "x", 1);
+    for (;;)
+        pause();
+}
+
+/* faults 53 */
+static void test_tables__readers_that_were_killed_make_room(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    int told[2];
+    char byte;
+    assert_int_equal(pipe(told), 0);
+    must(store_table_put(f->store, "t", "a", 1, "1", 1, &err));
+    pid_t child = fork();
+    if (child == 0)
+        read_until_killed(f->dir, told[1]);
+    assert_int_equal(read(told[0], &byte, 1), 1);
+
+    struct buf value = BUF(16);
+    assert_int_equal(store_table_get(f->store, "t", "a", 1, &value, &err), ERR_BUSY);
+    for (int i = 0; i < 5; i++)
+        must(store_table_put(f->store, "t", "b", 1, &i, sizeof i, &err));
+    struct store_usage usage;
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_int_equal(store_table_get(f->store, "t", "a", 1, &value, &err), 1);
+    must(store_usage(f->store, &usage, &err));
+    assert_int_equal(usage.reader_lag, 0);
+    buf_release(&value);
+    close(told[0]);
+    close(told[1]);
+}
+
+/* faults 53: who reads an old state for long is noticed. */
+static void test_tables__a_long_read_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    char path[96];
+    snprintf(path, sizeof path, "%s/index", f->dir);
+    int told[2];
+    char byte;
+    assert_int_equal(pipe(told), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        MDB_env *env;
+        MDB_txn *txn;
+        if (mdb_env_create(&env) == 0 && mdb_env_open(env, path, MDB_RDONLY | MDB_NOTLS, 0) == 0 &&
+            mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) == 0)
+            (void)!write(told[1], "x", 1);
+        for (;;)
+            pause();
+    }
+    assert_int_equal(read(told[0], &byte, 1), 1);
+    for (int i = 0; i < 5; i++)
+        must(store_table_put(f->store, "t", "b", 1, &i, sizeof i, &err));
+    struct store_usage usage;
+    must(store_usage(f->store, &usage, &err));
+    assert_int_equal(usage.reader_lag, 5);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    must(store_maintain(f->store, &err));
+    must(store_usage(f->store, &usage, &err));
+    assert_int_equal(usage.reader_lag, 0);
+    close(told[0]);
+    close(told[1]);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -108,6 +193,8 @@ int main(void)
         on_store(test_tables__a_batch_is_all_or_nothing),
         on_store(test_tables__limits),
         on_store(test_tables__the_map_grows_when_it_is_full),
+        on_store(test_tables__readers_that_were_killed_make_room),
+        on_store(test_tables__a_long_read_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
