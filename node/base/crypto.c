@@ -261,22 +261,17 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_N
     return ok == 1 ? 0 : err_set(err, ERR_AUTH, "sealed bytes fail their authentication tag");
 }
 
-#define PACKET_NONCE_BYTES crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
+_Static_assert(CRYPTO_PACKET_NONCE_BYTES == crypto_aead_xchacha20poly1305_ietf_NPUBBYTES, "XChaCha20's nonce");
 
-void crypto_packet_seal(const uint8_t key[32], const void *ad, size_t ad_bytes, const void *plain, size_t len_bytes,
-                        uint8_t *ret_sealed)
+void crypto_packet_seal(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
+                        size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed)
 {
-    randombytes_buf(ret_sealed, PACKET_NONCE_BYTES);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(ret_sealed + PACKET_NONCE_BYTES, NULL, plain, len_bytes, ad, ad_bytes,
-                                               NULL, ret_sealed, key);
+    crypto_aead_xchacha20poly1305_ietf_encrypt(ret_sealed, NULL, plain, len_bytes, ad, ad_bytes, NULL, nonce, key);
 }
 
-bool crypto_packet_open(const uint8_t key[32], const void *ad, size_t ad_bytes, const uint8_t *sealed,
-                        size_t sealed_bytes, uint8_t *ret_plain)
+bool crypto_packet_open(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
+                        size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain)
 {
-    if (sealed_bytes < CRYPTO_PACKET_OVERHEAD)
-        return false;
-    return crypto_aead_xchacha20poly1305_ietf_decrypt(ret_plain, NULL, NULL, sealed + PACKET_NONCE_BYTES,
-                                                      sealed_bytes - PACKET_NONCE_BYTES, ad, ad_bytes, sealed,
+    return crypto_aead_xchacha20poly1305_ietf_decrypt(ret_plain, NULL, NULL, sealed, sealed_bytes, ad, ad_bytes, nonce,
                                                       key) == 0;
 }

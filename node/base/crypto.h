@@ -100,11 +100,12 @@ int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_
 int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
                      size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err);
 
-/* XChaCha20-Poly1305 with a random 24-byte nonce in front, for small things under a long-lived key (datagrams).
- * ret_sealed gets 24 + len_bytes + 16 bytes. */
-#define CRYPTO_PACKET_OVERHEAD 40
-void crypto_packet_seal(const uint8_t key[32], const void *ad, size_t ad_bytes, const void *plain, size_t len_bytes,
-                        uint8_t *ret_sealed);
-/* False if it does not verify; ret_plain gets sealed_bytes - 40. */
-bool crypto_packet_open(const uint8_t key[32], const void *ad, size_t ad_bytes, const uint8_t *sealed,
-                        size_t sealed_bytes, uint8_t *ret_plain);
+/* XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), for small things under a long-lived key (datagrams). A nonce may be
+ * used once; 24 bytes have room for a random part of it. ret_sealed gets len_bytes + 16 bytes. */
+#define CRYPTO_PACKET_NONCE_BYTES 24
+#define CRYPTO_PACKET_TAG_BYTES 16
+void crypto_packet_seal(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
+                        size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed);
+/* False if it does not verify; ret_plain gets sealed_bytes - 16. */
+bool crypto_packet_open(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
+                        size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain);

@@ -145,8 +145,7 @@ static void cut_off(struct mesh *mesh, const struct id *node, const uint8_t *rec
     char id[ID_SHORT_SIZE];
     log_warn("mesh", "revoked node=%s", id_short(node, id));
     links_cut(mesh->links, node, SESSION_REASON_REVOKED);
-    datagram_forget(mesh->datagram, mesh_now(mesh), node);
-    dht_forget(mesh->dht, node, NULL);
+    overlay_forget(mesh->overlay, node);
     struct telling telling = {mesh, record, len};
     mesh_each_link(mesh, tell, &telling);
     publish_revocation(mesh, record, len);

@@ -7,8 +7,8 @@
 
 #include "node/base/map.h"
 #include "node/mesh/mesh.h"
+#include "node/mesh/overlay.h"
 #include "node/mesh/records.h"
-#include "node/net/datagram.h"
 #include "node/net/timers.h"
 
 #define MESH_MAX_ACQUAINTANCES 4096
@@ -42,8 +42,8 @@ struct mesh {
     bool address_is_fixed; /* named by the operator */
     struct mesh_socket sockets[MESH_MAX_LISTEN];
     size_t socket_count;
-    struct datagram *datagram;
-    struct dht *dht;
+    struct overlay *overlay;
+    struct dht *dht; /* the overlay's */
     struct records *records;
     struct links *links;
     struct calls *calls;
@@ -59,10 +59,9 @@ struct mesh {
     bool keeping, met_changed; /* a job writes them; they have changed since */
     struct outcall_list outcalls;
     struct finding_list findings;
-    uv_timer_t dht_timer, house_timer;
+    uv_timer_t house_timer;
     unsigned open_handles;
     uint64_t ticks; /* of the house timer */
-    struct crypto_sign_key dht_key;
     bool closing;
 };
 

@@ -8,8 +8,8 @@
 static void udp_in(void *ctx, const struct addr *from, const uint8_t *data, size_t len_bytes)
 {
     struct mesh *mesh = ctx;
-    if (!mesh->closing)
-        datagram_input(mesh->datagram, mesh_now(mesh), from, data, len_bytes);
+    if (mesh->overlay)
+        overlay_input(mesh->overlay, from, data, len_bytes);
 }
 
 static int listen_on(struct mesh *mesh, struct addr addr, struct err *err)

@@ -8,7 +8,6 @@
 #include "node/mesh/internal.h"
 
 #define HOUSE_MS 500
-#define WALL_TICKS 60         /* tell the DHT the wall clock */
 #define CERTIFICATE_TICKS 120 /* look at ends of certificates, ours and our neighbours' */
 #define REVOCATION_TICKS 1200 /* ask the DHT for revocations that we missed */
 #define RENEW_TICKS 7200
@@ -21,40 +20,16 @@ uint64_t mesh_now(const struct mesh *mesh)
     return clock_mono_ms(&mesh->config.clock);
 }
 
-/* ---- DHT and datagrams ---- */
+/* ---- the DHT ---- */
 
-static void on_dht_timer(uv_timer_t *timer);
+struct dht *mesh_dht(struct mesh *mesh)
+{
+    return mesh->dht;
+}
 
 void mesh_dht_changed(struct mesh *mesh)
 {
-    if (mesh->closing)
-        return;
-    uint64_t now = mesh_now(mesh);
-    uint64_t wake = dht_next_ms(mesh->dht);
-    uv_timer_start(&mesh->dht_timer, on_dht_timer, wake > now ? wake - now : 1, 0);
-}
-
-static void on_dht_timer(uv_timer_t *timer)
-{
-    struct mesh *mesh = timer->data;
-    dht_tick(mesh->dht, mesh_now(mesh));
-    mesh_dht_changed(mesh);
-}
-
-static void dht_out(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes)
-{
-    struct mesh *mesh = ctx;
-    struct err err;
-    if (datagram_send(mesh->datagram, mesh_now(mesh), to->public_key, &to->id, &to->addr, bytes, len_bytes, &err) < 0)
-        log_debug("mesh", "datagram not sent why=\"%s\"", err.text);
-}
-
-static void datagram_in(void *ctx, const struct datagram_peer *peer, const uint8_t *payload, size_t len_bytes)
-{
-    struct mesh *mesh = ctx;
-    struct dht_contact from = dht_contact_of(peer->public_key, &peer->addr);
-    dht_input(mesh->dht, mesh_now(mesh), &from, payload, len_bytes);
-    mesh_dht_changed(mesh);
+    overlay_changed(mesh->overlay);
 }
 
 static void datagram_out(void *ctx, const struct addr *to, const uint8_t *bytes, size_t len_bytes)
@@ -63,15 +38,9 @@ static void datagram_out(void *ctx, const struct addr *to, const uint8_t *bytes,
     mesh_send_datagram(mesh, to, bytes, len_bytes);
 }
 
-static uint64_t wall_s(void *ctx)
+static uint64_t wall_s(const struct mesh *mesh)
 {
-    const struct mesh *mesh = ctx;
     return clock_wall_ms(&mesh->config.clock) / 1000;
-}
-
-struct dht *mesh_dht(struct mesh *mesh)
-{
-    return mesh->dht;
 }
 
 /* ---- links ---- */
@@ -240,22 +209,18 @@ static void check_certificate(void *ctx, struct link *link)
 static void on_house_timer(uv_timer_t *timer)
 {
     struct mesh *mesh = timer->data;
-    uint64_t now = mesh_now(mesh);
     uint64_t tick = mesh->ticks++;
-    datagram_tick(mesh->datagram, now);
     calls_tick(mesh->calls);
     mesh_calls_tick(mesh);
     records_flush(mesh->records);
     seek_neighbours(mesh);
-    if (tick % WALL_TICKS == 0)
-        dht_set_wall(mesh->dht, now, clock_wall_ms(&mesh->config.clock));
     if (tick % CERTIFICATE_TICKS == 0)
         links_each(mesh->links, check_certificate, mesh);
     if (tick % REVOCATION_TICKS == REVOCATION_TICKS / 100)
         mesh_ask_revocations(mesh);
     if (tick % RENEW_TICKS == RENEW_TICKS / 100)
         mesh_renew(mesh);
-    mesh_dht_changed(mesh);
+    overlay_tick(mesh->overlay);
 }
 
 /* ---- beginning and end ---- */
@@ -303,31 +268,22 @@ static int next_boot_stamp(struct mesh *mesh, uint64_t *ret_stamp, struct err *e
 
 static int make_dht(struct mesh *mesh, struct err *err)
 {
-    struct datagram_config envelope = {.identity = mesh->config.identity,
-                                       .rng = rng_system(),
-                                       .wall_s = wall_s,
-                                       .deliver = datagram_in,
-                                       .send = datagram_out,
-                                       .ctx = mesh};
-    int status = next_boot_stamp(mesh, &envelope.boot_stamp, err);
-    if (status == 0)
-        status = datagram_new(&envelope, &mesh->datagram, err);
+    struct overlay_config config = {.loop = mesh->config.loop,
+                                    .identity = mesh->config.identity,
+                                    .clock = mesh->config.clock,
+                                    .address = mesh->address,
+                                    .send = datagram_out,
+                                    .ctx = mesh};
+    int status = next_boot_stamp(mesh, &config.boot_stamp, err);
     if (status == 0)
         status = records_new(mesh->config.store, mesh->config.jobs, &mesh->records, err);
     if (status < 0)
         return status;
-    struct dht_config config = {.public_key = identity_key(mesh->config.identity)->public_key,
-                                .signatures = dht_signatures_ed25519(identity_key(mesh->config.identity)),
-                                .address = mesh->address,
-                                .now_ms = mesh_now(mesh),
-                                .wall_ms = clock_wall_ms(&mesh->config.clock),
-                                .rng = rng_system(),
-                                .storage = records_storage(mesh->records),
-                                .send = dht_out,
-                                .send_ctx = mesh};
-    status = dht_new(&config, &mesh->dht, err);
+    config.storage = records_storage(mesh->records);
+    status = overlay_new(&config, &mesh->overlay, err);
     if (status < 0)
         return status;
+    mesh->dht = overlay_dht(mesh->overlay);
     struct err lost;
     if (dht_restore(mesh->dht, mesh_now(mesh), &lost) < 0)
         log_warn("mesh", "contacts of an earlier life are lost why=\"%s\"", lost.text);
@@ -337,10 +293,9 @@ static int make_dht(struct mesh *mesh, struct err *err)
 
 static void start_timers(struct mesh *mesh)
 {
-    uv_timer_init(mesh->config.loop, &mesh->dht_timer);
     uv_timer_init(mesh->config.loop, &mesh->house_timer);
-    mesh->dht_timer.data = mesh->house_timer.data = mesh;
-    mesh->open_handles = 2;
+    mesh->house_timer.data = mesh;
+    mesh->open_handles = 1;
     uv_timer_start(&mesh->house_timer, on_house_timer, 10, HOUSE_MS);
 }
 
@@ -387,8 +342,10 @@ void mesh_close(struct mesh *mesh)
     if (mesh->closing)
         return;
     mesh->closing = true;
-    if (mesh->dht && dht_save(mesh->dht, NULL) < 0)
+    if (mesh->overlay && dht_save(mesh->dht, NULL) < 0)
         log_warn("mesh", "the DHT's contacts were not saved");
+    if (mesh->overlay)
+        overlay_close(mesh->overlay);
     if (mesh->records)
         records_close(mesh->records);
     if (mesh->links)
@@ -398,13 +355,13 @@ void mesh_close(struct mesh *mesh)
     if (mesh->timers)
         timers_close(mesh->timers);
     mesh_unlisten(mesh);
-    uv_close((uv_handle_t *)&mesh->dht_timer, on_closed);
     uv_close((uv_handle_t *)&mesh->house_timer, on_closed);
 }
 
 bool mesh_closed(const struct mesh *mesh)
 {
-    return mesh->closing && mesh->open_handles == 0 && !mesh->keeping && (!mesh->links || links_closed(mesh->links)) &&
+    return mesh->closing && mesh->open_handles == 0 && !mesh->keeping &&
+           (!mesh->overlay || overlay_closed(mesh->overlay)) && (!mesh->links || links_closed(mesh->links)) &&
            (!mesh->timers || timers_closed(mesh->timers)) && (!mesh->records || records_clean(mesh->records));
 }
 
@@ -412,9 +369,8 @@ void mesh_free(struct mesh *mesh)
 {
     if (!mesh)
         return;
-    dht_free(mesh->dht);
+    overlay_free(mesh->overlay);
     records_free(mesh->records);
-    datagram_free(mesh->datagram);
     calls_free(mesh->calls);
     timers_free(mesh->timers);
     links_free(mesh->links);

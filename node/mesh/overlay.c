@@ -1,6 +1,7 @@
 #include "node/mesh/overlay.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "node/base/log.h"
 
@@ -120,7 +121,8 @@ static int make_parts(struct overlay *overlay, struct err *err)
     int status = datagram_new(&envelope, &overlay->datagram, err);
     if (status < 0)
         return status;
-    struct dht_config core = {.key = identity_key(config->identity),
+    struct dht_config core = {.public_key = identity_public_key(config->identity),
+                              .signatures = dht_signatures_ed25519(identity_key(config->identity)),
                               .address = config->address,
                               .now_ms = now_ms(overlay),
                               .wall_ms = clock_wall_ms(&config->clock),

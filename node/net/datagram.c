@@ -10,10 +10,12 @@
 enum { DATA = 1, CHALLENGE = 2, HELLO = 3, HELLO_ACK = 4 };
 
 #define MAGIC 0xc7
-#define VERSION 1
+#define VERSION 2
 #define CLUSTER_BYTES 8
-#define FRONT_BYTES (4 + CLUSTER_BYTES) /* what every packet begins with */
-#define TAG_BYTES 16                    /* the last of a packet; names it in a CHALLENGE */
+#define FRONT_BYTES (4 + CLUSTER_BYTES)   /* what every packet begins with */
+#define NONCE_AT (FRONT_BYTES + ID_BYTES) /* boot stamp, salt, counter */
+#define SALT_BYTES 8
+#define TAG_BYTES CRYPTO_PACKET_TAG_BYTES /* the last of a packet; names it in a CHALLENGE */
 #define CHALLENGE_BYTES (FRONT_BYTES + TAG_BYTES + COOKIE_BYTES)
 #define HELLO_FRONT_BYTES (DATAGRAM_HEADER_BYTES + COOKIE_BYTES)
 #define ACK_FRONT_BYTES (DATAGRAM_HEADER_BYTES + 16)
@@ -27,31 +29,33 @@ enum { DATA = 1, CHALLENGE = 2, HELLO = 3, HELLO_ACK = 4 };
 #define HELLO_BURST 128
 
 _Static_assert(CHALLENGE_BYTES <= DATAGRAM_OVERHEAD_BYTES, "a challenge is no larger than what it answers");
-_Static_assert(HELLO_FRONT_BYTES + LIMIT_CHAIN_BYTES + CRYPTO_PACKET_OVERHEAD <= LIMIT_DATAGRAM_BYTES, "HELLO fits");
+_Static_assert(HELLO_FRONT_BYTES + LIMIT_CHAIN_BYTES + TAG_BYTES <= LIMIT_DATAGRAM_BYTES, "HELLO fits");
+_Static_assert(NONCE_AT + CRYPTO_PACKET_NONCE_BYTES == DATAGRAM_HEADER_BYTES, "the nonce stands in the header");
 _Static_assert(ACK_FRONT_BYTES <= HELLO_FRONT_BYTES, "HELLO_ACK fits");
 
 /* A datagram that was sent, in case its receiver asks who we are. */
 struct recent {
     struct id id; /* to whom */
     struct addr addr;
-    uint64_t counter; /* 0: empty */
+    uint64_t counter;
     uint64_t sent_ms;
     uint8_t tag[TAG_BYTES];
     bool hello; /* nothing to send again */
-    uint16_t len;
-    uint8_t payload[DATAGRAM_PAYLOAD_BYTES];
+    size_t len;
+    uint8_t payload[];
 };
 
 struct datagram {
     struct datagram_config config;
     struct datagram_stats stats;
-    uint64_t counter; /* of the last packet sent, to whomever */
+    uint64_t counter; /* of the last packet sent, to whomever: a nonce, so it goes on when a peer is forgotten */
+    uint8_t salt[SALT_BYTES];
     struct net_peers peers;
     struct net_cookies cookies;
     struct net_ration challenge_ration;
     struct net_ration hello_ration;
-    size_t recent_next; /* the oldest, written over next */
-    struct recent recent[LIMIT_DATAGRAM_RECENT];
+    size_t recent_next;                           /* the oldest, dropped next */
+    struct recent *recent[LIMIT_DATAGRAM_RECENT]; /* owned; NULL: forgotten */
 };
 
 /* What stands before the sealed part of all but CHALLENGE. */
@@ -75,6 +79,7 @@ int datagram_new(const struct datagram_config *config, struct datagram **ret_dat
     identity_dh_secret(config->identity, secret);
     net_peers_init(&datagram->peers, identity_id(config->identity), secret, rng_u64(&config->rng));
     crypto_wipe(secret, sizeof secret);
+    config->rng.fill(config->rng.ctx, datagram->salt, sizeof datagram->salt);
     net_cookies_init(&datagram->cookies, config->rng);
     net_ration_init(&datagram->challenge_ration, CHALLENGE_RATE, CHALLENGE_BURST, rng_u64(&config->rng));
     net_ration_init(&datagram->hello_ration, HELLO_RATE, HELLO_BURST, rng_u64(&config->rng));
@@ -87,6 +92,8 @@ void datagram_free(struct datagram *datagram)
     if (!datagram)
         return;
     net_peers_release(&datagram->peers);
+    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++)
+        free(datagram->recent[i]);
     crypto_wipe(datagram, sizeof *datagram);
     free(datagram);
 }
@@ -107,8 +114,9 @@ static uint8_t *put_header(struct datagram *datagram, uint8_t type, uint8_t *at)
     at = put_front(datagram, type, at);
     at = mempcpy(at, datagram->peers.own_id.b, ID_BYTES);
     wire_store_u64(at, datagram->config.boot_stamp);
-    wire_store_u64(at + 8, ++datagram->counter);
-    return at + 16;
+    at = mempcpy(at + 8, datagram->salt, SALT_BYTES);
+    wire_store_u64(at, ++datagram->counter);
+    return at + 8;
 }
 
 /* Seal `plain` behind the front_len bytes that `packet` begins with, and send all of it. */
@@ -116,22 +124,26 @@ static void seal_and_send(struct datagram *datagram, const struct net_peer *peer
                           uint8_t *packet, size_t front_len, const uint8_t *plain, size_t len_bytes,
                           uint8_t ret_tag[TAG_BYTES])
 {
-    crypto_packet_seal(peer->key_out, packet, front_len, plain, len_bytes, packet + front_len);
-    size_t whole = front_len + len_bytes + CRYPTO_PACKET_OVERHEAD;
+    crypto_packet_seal(peer->key_out, packet + NONCE_AT, packet, front_len, plain, len_bytes, packet + front_len);
+    size_t whole = front_len + len_bytes + TAG_BYTES;
     memcpy(ret_tag, packet + whole - TAG_BYTES, TAG_BYTES);
     datagram->config.send(datagram->config.ctx, to, packet, whole);
 }
 
-static struct recent *remember(struct datagram *datagram, const struct id *id, const struct addr *addr, uint64_t now_ms)
+/* The next to be sent, in the place of the oldest; NULL when out of memory. */
+static struct recent *remember(struct datagram *datagram, const struct id *id, const struct addr *addr, uint64_t now_ms,
+                               const void *payload, size_t len_bytes)
 {
-    struct recent *recent = &datagram->recent[datagram->recent_next];
+    struct recent *recent = malloc(sizeof *recent + len_bytes);
+    if (!recent)
+        return NULL;
+    *recent = (struct recent){
+        .id = *id, .addr = *addr, .sent_ms = now_ms, .counter = datagram->counter + 1, .len = len_bytes};
+    if (len_bytes > 0)
+        memcpy(recent->payload, payload, len_bytes);
+    free(datagram->recent[datagram->recent_next]);
+    datagram->recent[datagram->recent_next] = recent;
     datagram->recent_next = (datagram->recent_next + 1) % LIMIT_DATAGRAM_RECENT;
-    recent->id = *id;
-    recent->addr = *addr;
-    recent->sent_ms = now_ms;
-    recent->counter = datagram->counter + 1; /* the next to be sent is this one */
-    recent->hello = false;
-    recent->len = 0;
     return recent;
 }
 
@@ -173,10 +185,9 @@ int datagram_send(struct datagram *datagram, uint64_t now_ms, const uint8_t publ
     if (status < 0)
         return status;
     net_peers_touch(&datagram->peers, peer);
-    struct recent *recent = remember(datagram, id, addr, now_ms);
-    recent->len = (uint16_t)len_bytes;
-    if (len_bytes > 0)
-        memcpy(recent->payload, payload, len_bytes);
+    struct recent *recent = remember(datagram, id, addr, now_ms, payload, len_bytes);
+    if (!recent)
+        return err_set(err, ERR_NOMEM, "no memory for a datagram");
     send_data(datagram, peer, recent);
     datagram->stats.sent++;
     return 0;
@@ -215,7 +226,9 @@ static void send_hello(struct datagram *datagram, uint64_t now_ms, struct net_pe
                        const uint8_t cookie[COOKIE_BYTES])
 {
     uint8_t packet[LIMIT_DATAGRAM_BYTES];
-    struct recent *recent = remember(datagram, &peer->id, to, now_ms);
+    struct recent *recent = remember(datagram, &peer->id, to, now_ms, NULL, 0);
+    if (!recent)
+        return;
     recent->hello = true;
     uint8_t *at = put_header(datagram, HELLO, packet);
     memcpy(at, cookie, COOKIE_BYTES);
@@ -246,8 +259,8 @@ static void send_ack(struct datagram *datagram, const struct net_peer *peer, con
 static void resend(struct datagram *datagram, uint64_t now_ms, struct net_peer *peer)
 {
     for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++) {
-        struct recent *recent = &datagram->recent[(datagram->recent_next + i) % LIMIT_DATAGRAM_RECENT];
-        if (recent->counter < peer->resend_from || recent->counter >= peer->hello_counter || recent->hello ||
+        struct recent *recent = datagram->recent[(datagram->recent_next + i) % LIMIT_DATAGRAM_RECENT];
+        if (!recent || recent->counter < peer->resend_from || recent->counter >= peer->hello_counter || recent->hello ||
             now_ms - recent->sent_ms > RECENT_MS || !id_equal(&recent->id, &peer->id) ||
             !addr_equal(&recent->addr, &peer->hello_to))
             continue;
@@ -303,7 +316,8 @@ static void admit(struct net_peer *peer, const struct identity_peer *proof, cons
 static bool open_seal(struct datagram *datagram, const struct net_peer *peer, const uint8_t *bytes, size_t front_len,
                       size_t len_bytes, uint8_t *ret_plain)
 {
-    if (crypto_packet_open(peer->key_in, bytes, front_len, bytes + front_len, len_bytes - front_len, ret_plain))
+    if (crypto_packet_open(peer->key_in, bytes + NONCE_AT, bytes, front_len, bytes + front_len, len_bytes - front_len,
+                           ret_plain))
         return true;
     datagram->stats.dropped_forged++;
     return false;
@@ -349,6 +363,14 @@ static void on_data(struct datagram *datagram, uint64_t now_ms, const struct add
     datagram->config.deliver(datagram->config.ctx, &sender, payload, len_bytes - DATAGRAM_OVERHEAD_BYTES);
 }
 
+static const struct recent *find_recent(const struct datagram *datagram, const uint8_t tag[TAG_BYTES])
+{
+    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++)
+        if (datagram->recent[i] && memcmp(datagram->recent[i]->tag, tag, TAG_BYTES) == 0)
+            return datagram->recent[i];
+    return NULL;
+}
+
 static void on_challenge(struct datagram *datagram, uint64_t now_ms, const struct addr *from, const uint8_t *bytes,
                          size_t len_bytes)
 {
@@ -357,10 +379,7 @@ static void on_challenge(struct datagram *datagram, uint64_t now_ms, const struc
         return;
     }
     const uint8_t *tag = bytes + FRONT_BYTES;
-    struct recent *recent = NULL;
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT && !recent; i++)
-        if (datagram->recent[i].counter > 0 && memcmp(datagram->recent[i].tag, tag, TAG_BYTES) == 0)
-            recent = &datagram->recent[i];
+    const struct recent *recent = find_recent(datagram, tag);
     struct net_peer *peer = recent ? net_peers_find(&datagram->peers, &recent->id) : NULL;
     if (!peer || !addr_equal(&recent->addr, from) || now_ms - recent->sent_ms > RECENT_MS) {
         datagram->stats.dropped_unasked++;
@@ -415,14 +434,14 @@ static bool hello_is_welcome(struct datagram *datagram, uint64_t now_ms, const s
 static void on_hello(struct datagram *datagram, uint64_t now_ms, const struct addr *from, const struct header *header,
                      const uint8_t *bytes, size_t len_bytes)
 {
-    if (len_bytes <= HELLO_FRONT_BYTES + CRYPTO_PACKET_OVERHEAD) {
+    if (len_bytes <= HELLO_FRONT_BYTES + TAG_BYTES) {
         datagram->stats.dropped_malformed++;
         return;
     }
     if (!hello_is_welcome(datagram, now_ms, from, header, bytes, len_bytes))
         return;
     const uint8_t *chain = bytes + HELLO_FRONT_BYTES;
-    size_t chain_len = len_bytes - HELLO_FRONT_BYTES - CRYPTO_PACKET_OVERHEAD;
+    size_t chain_len = len_bytes - HELLO_FRONT_BYTES - TAG_BYTES;
     OWNED(net_peer_wipe) struct net_peer room = {0};
     struct net_peer *peer = hello_peer(datagram, header, chain, chain_len, &room);
     uint8_t nothing[1];
@@ -444,7 +463,7 @@ static void on_hello(struct datagram *datagram, uint64_t now_ms, const struct ad
 static void on_ack(struct datagram *datagram, uint64_t now_ms, const struct addr *from, const struct header *header,
                    const uint8_t *bytes, size_t len_bytes)
 {
-    if (len_bytes <= ACK_FRONT_BYTES + CRYPTO_PACKET_OVERHEAD) {
+    if (len_bytes <= ACK_FRONT_BYTES + TAG_BYTES) {
         datagram->stats.dropped_malformed++;
         return;
     }
@@ -457,7 +476,7 @@ static void on_ack(struct datagram *datagram, uint64_t now_ms, const struct addr
         return;
     }
     const uint8_t *chain = bytes + ACK_FRONT_BYTES;
-    size_t chain_len = len_bytes - ACK_FRONT_BYTES - CRYPTO_PACKET_OVERHEAD;
+    size_t chain_len = len_bytes - ACK_FRONT_BYTES - TAG_BYTES;
     uint8_t nothing[1];
     struct identity_peer proof;
     /* No look at the window here either: it answers a HELLO that is still open, and their HELLO may have overtaken it.
@@ -504,8 +523,9 @@ void datagram_input(struct datagram *datagram, uint64_t now_ms, const struct add
     wire_get_bytes(&wire, FRONT_BYTES);
     header.sender = wire_get_id(&wire);
     header.boot_stamp = wire_get_u64(&wire);
+    wire_get_bytes(&wire, SALT_BYTES);
     header.counter = wire_get_u64(&wire);
-    if (wire_left(&wire) < CRYPTO_PACKET_OVERHEAD || header.counter == 0)
+    if (wire_left(&wire) < TAG_BYTES || header.counter == 0)
         datagram->stats.dropped_malformed++;
     else if (type == DATA)
         on_data(datagram, now_ms, from, &header, bytes, len_bytes);
@@ -528,9 +548,12 @@ void datagram_forget(struct datagram *datagram, uint64_t now_ms, const struct id
 
 void datagram_tick(struct datagram *datagram, uint64_t now_ms)
 {
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++)
-        if (datagram->recent[i].counter > 0 && now_ms - datagram->recent[i].sent_ms > RECENT_MS)
-            datagram->recent[i].counter = 0;
+    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++) {
+        if (!datagram->recent[i] || now_ms - datagram->recent[i]->sent_ms <= RECENT_MS)
+            continue;
+        free(datagram->recent[i]);
+        datagram->recent[i] = NULL;
+    }
 }
 
 const uint8_t *datagram_peer_key(const struct datagram *datagram, const struct id *id)

@@ -5,7 +5,7 @@
 
 #include "node/base/limits.h"
 
-#define PAIR_LABEL "cmig datagram 1"
+#define PAIR_LABEL "cmig datagram 2"
 
 void net_peers_init(struct net_peers *peers, const struct id *own_id, const uint8_t own_secret[CRYPTO_DH_BYTES],
                     uint64_t seed)
@@ -43,7 +43,8 @@ struct net_peer *net_peers_find(const struct net_peers *peers, const struct id *
     return map_get(&peers->map, id);
 }
 
-/* One key for each direction. Nonces are random and long (192 bits), so the key may stay the same over restarts. */
+/* One key for each direction. Nonces have a part that is drawn at each start, so the key may stay the same over
+ * restarts. */
 static void direction_key(const uint8_t shared[CRYPTO_DH_BYTES], const struct id *from, const struct id *to,
                           uint8_t ret_key[32])
 {

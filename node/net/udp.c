@@ -1,38 +1,117 @@
+/*
+ * Not libuv's uv_udp_t: that asks the kernel once more after the last datagram, and wants a buffer of 64 KiB for each.
+ * Here libuv only tells that something is there, and one call of the kernel takes what there is.
+ */
 #include "node/net/udp.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "node/base/limits.h"
+#include "node/base/scope.h"
 #include "node/net/sock.h"
 
+#define BATCH 16 /* datagrams of one call; 16 x 1.3 KiB on the stack */
+
 struct udp {
-    uv_udp_t handle;
+    uv_poll_t poll;
+    int fd; /* owned */
     udp_receive_cb receive;
     void *ctx;
     bool families_mixed; /* an IPv6 socket that also carries IPv4, as mapped addresses */
+    bool closing;
     struct udp_stats stats;
-    uint8_t buffer[65536];
 };
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf)
+/* ---- receiving ---- */
+
+struct batch {
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    struct sockaddr_in6 from[BATCH]; /* the largest that there is here */
+    uint8_t bytes[BATCH][LIMIT_DATAGRAM_BYTES];
+};
+
+static int take_batch(int fd, struct batch *batch)
 {
-    (void)suggested;
-    struct udp *udp = handle->data;
-    *ret_buf = uv_buf_init((char *)udp->buffer, sizeof udp->buffer);
+    for (size_t i = 0; i < BATCH; i++) {
+        batch->parts[i] = (struct iovec){batch->bytes[i], sizeof batch->bytes[i]};
+        batch->messages[i].msg_hdr = (struct msghdr){.msg_name = &batch->from[i],
+                                                     .msg_namelen = sizeof batch->from[i],
+                                                     .msg_iov = &batch->parts[i],
+                                                     .msg_iovlen = 1};
+    }
+    return recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT, NULL);
 }
 
-static void on_receive(uv_udp_t *handle, ssize_t count, const uv_buf_t *buf, const struct sockaddr *from,
-                       unsigned flags)
+static void deliver(struct udp *udp, const struct mmsghdr *message)
 {
-    struct udp *udp = handle->data;
-    if (count < 0 || !from)
-        return;
     udp->stats.received++;
-    udp->stats.received_bytes += (uint64_t)count;
-    if (flags & UV_UDP_PARTIAL)
+    udp->stats.received_bytes += message->msg_len;
+    if (message->msg_hdr.msg_flags & MSG_TRUNC)
         return;
-    struct addr addr = sock_to_addr(from);
-    udp->receive(udp->ctx, &addr, (const uint8_t *)buf->base, (size_t)count);
+    struct addr from = sock_to_addr(message->msg_hdr.msg_name);
+    udp->receive(udp->ctx, &from, message->msg_hdr.msg_iov->iov_base, message->msg_len);
+}
+
+/* What is left is told of again, after the other handles of the loop had their turn. */
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct udp *udp = poll->data;
+    struct batch batch;
+    (void)status;
+    (void)events;
+    int count = take_batch(udp->fd, &batch);
+    for (int i = 0; i < count && !udp->closing; i++)
+        deliver(udp, &batch.messages[i]);
+}
+
+/* ---- beginning and end ---- */
+
+static int bind_socket(const struct addr *listen, int *ret_fd)
+{
+    struct sockaddr_storage sock;
+    int no = 0;
+    sock_from_addr(listen, &sock);
+    OWNED(owned_fd) int fd = socket(sock.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    /* A system may be set up to give IPv6 sockets IPv6 only. */
+    if (listen->family == 6 && addr_is_any(listen))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+    if (bind(fd, (struct sockaddr *)&sock,
+             listen->family == 6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in)) < 0)
+        return -errno;
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, void *ctx, struct udp **ret_udp,
+            struct err *err)
+{
+    char text[ADDR_TEXT_SIZE];
+    OWNED(owned_free) struct udp *udp = calloc(1, sizeof *udp);
+    if (!udp)
+        return err_set(err, ERR_NOMEM, "no memory for a UDP socket");
+    udp->receive = receive;
+    udp->ctx = ctx;
+    udp->families_mixed = listen->family == 6 && addr_is_any(listen);
+    udp->poll.data = udp;
+    int failed = bind_socket(listen, &udp->fd);
+    if (failed < 0)
+        return err_set(err, failed == -EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on UDP %s (--listen): %s",
+                       addr_text(listen, text), strerror(-failed));
+    int status = uv_poll_init(loop, &udp->poll, udp->fd);
+    if (status < 0) {
+        close(udp->fd);
+        return err_set(err, ERR_IO, "cannot wait for UDP %s: %s", addr_text(listen, text), uv_strerror(status));
+    }
+    uv_poll_start(&udp->poll, UV_READABLE, on_readable);
+    *ret_udp = STEAL(udp);
+    return 0;
 }
 
 static void on_close(uv_handle_t *handle)
@@ -40,76 +119,51 @@ static void on_close(uv_handle_t *handle)
     free(handle->data);
 }
 
-/* A system may be set up to give IPv6 sockets IPv6 only. */
-static void accept_both_families(uv_udp_t *handle)
-{
-    uv_os_fd_t fd;
-    int no = 0;
-    if (uv_fileno((uv_handle_t *)handle, &fd) == 0)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
-}
-
-int udp_new(uv_loop_t *loop, const struct addr *listen, udp_receive_cb receive, void *ctx, struct udp **ret_udp,
-            struct err *err)
-{
-    struct udp *udp = calloc(1, sizeof *udp);
-    if (!udp)
-        return err_set(err, ERR_NOMEM, "no memory for a UDP socket");
-    udp->receive = receive;
-    udp->ctx = ctx;
-    udp->families_mixed = listen->family == 6 && addr_is_any(listen);
-    udp->handle.data = udp;
-    int status = uv_udp_init_ex(loop, &udp->handle, listen->family == 6 ? AF_INET6 : AF_INET);
-    if (status < 0) {
-        free(udp); /* libuv has not kept the handle */
-        return err_set(err, ERR_IO, "cannot make a UDP socket: %s", uv_strerror(status));
-    }
-    if (udp->families_mixed)
-        accept_both_families(&udp->handle);
-    struct sockaddr_storage sock;
-    sock_from_addr(listen, &sock);
-    status = uv_udp_bind(&udp->handle, (struct sockaddr *)&sock, 0);
-    if (status == 0)
-        status = uv_udp_recv_start(&udp->handle, on_alloc, on_receive);
-    if (status < 0) {
-        char text[ADDR_TEXT_SIZE];
-        udp_free(udp);
-        return err_set(err, status == UV_EADDRINUSE ? ERR_BUSY : ERR_IO, "cannot listen on UDP %s (--listen): %s",
-                       addr_text(listen, text), uv_strerror(status));
-    }
-    *ret_udp = udp;
-    return 0;
-}
-
 void udp_free(struct udp *udp)
 {
-    if (udp)
-        uv_close((uv_handle_t *)&udp->handle, on_close);
+    if (!udp || udp->closing)
+        return;
+    udp->closing = true;
+    uv_close((uv_handle_t *)&udp->poll, on_close); /* which no longer looks at the descriptor */
+    close(udp->fd);
 }
 
-static void map_to_v6(struct sockaddr_storage *sock, const struct addr *addr)
+/* ---- sending ---- */
+
+static struct addr mapped_to_v6(const struct addr *addr)
 {
     struct addr mapped = {.family = 6, .port = addr->port};
     mapped.ip[10] = mapped.ip[11] = 0xff;
-    for (size_t i = 0; i < 4; i++)
-        mapped.ip[12 + i] = addr->ip[i];
-    sock_from_addr(&mapped, sock);
+    memcpy(mapped.ip + 12, addr->ip, 4);
+    return mapped;
 }
 
 void udp_send(struct udp *udp, const struct addr *to, const void *data, size_t len_bytes)
 {
     struct sockaddr_storage sock;
-    if (udp->families_mixed && to->family == 4)
-        map_to_v6(&sock, to);
-    else
-        sock_from_addr(to, &sock);
-    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)len_bytes);
-    if (uv_udp_try_send(&udp->handle, &buf, 1, (struct sockaddr *)&sock) < 0) {
+    struct addr mapped;
+    if (udp->families_mixed && to->family == 4) {
+        mapped = mapped_to_v6(to);
+        to = &mapped;
+    }
+    sock_from_addr(to, &sock);
+    socklen_t sock_len = to->family == 6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (sendto(udp->fd, data, len_bytes, MSG_DONTWAIT, (struct sockaddr *)&sock, sock_len) < 0) {
         udp->stats.send_failed++;
         return;
     }
     udp->stats.sent++;
     udp->stats.sent_bytes += len_bytes;
+}
+
+/* ---- queries ---- */
+
+uint16_t udp_port(const struct udp *udp)
+{
+    struct sockaddr_storage sock;
+    socklen_t len = sizeof sock;
+    getsockname(udp->fd, (struct sockaddr *)&sock, &len);
+    return sock_to_addr((struct sockaddr *)&sock).port;
 }
 
 const struct udp_stats *udp_stats(const struct udp *udp)

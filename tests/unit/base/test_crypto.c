@@ -103,17 +103,32 @@ static void test_crypto__aead(void **state)
     assert_int_equal(memcmp(sealed, plain, len), 0);
     assert_int_equal(crypto_aead_open(aead, nonce, ad, 12, sealed, 15, back, NULL), ERR_AUTH);
     crypto_aead_free(aead);
+}
 
-    uint8_t packet[3 + CRYPTO_PACKET_OVERHEAD];
-    crypto_packet_seal(key, ad, 12, "abc", 3, packet);
-    assert_true(crypto_packet_open(key, ad, 12, packet, sizeof packet, back));
-    assert_memory_equal(back, "abc", 3);
-    for (size_t i = 0; i < sizeof packet; i++) {
-        packet[i] ^= 0x80;
-        assert_false(crypto_packet_open(key, ad, 12, packet, sizeof packet, back));
-        packet[i] ^= 0x80;
-        assert_false(crypto_packet_open(key, ad, 12, packet, i, back));
+/* draft-irtf-cfrg-xchacha-03, A.3.1 */
+static void test_crypto__packet_vector(void **state)
+{
+    (void)state;
+    uint8_t key[32], nonce[24], ad[12], tag[16], sealed[200], back[200];
+    from_hex("808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f", key, 32);
+    from_hex("404142434445464748494a4b4c4d4e4f5051525354555657", nonce, 24);
+    from_hex("50515253c0c1c2c3c4c5c6c7", ad, 12);
+    from_hex("c0875924c1c7987947deafd8780acf49", tag, 16);
+    const char plain[] = "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
+                         "sunscreen would be it.";
+    size_t len = sizeof plain - 1;
+    crypto_packet_seal(key, nonce, ad, 12, plain, len, sealed);
+    assert_memory_equal(sealed + len, tag, 16);
+    assert_true(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
+    assert_memory_equal(back, plain, len);
+    for (size_t i = 0; i < len + 16; i++) {
+        sealed[i] ^= 0x80;
+        assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
+        sealed[i] ^= 0x80;
+        assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, i, back));
     }
+    nonce[0] ^= 1;
+    assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
 }
 
 static int setup(void **state)
@@ -125,10 +140,9 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crypto__hashes),
-        cmocka_unit_test(test_crypto__signatures),
-        cmocka_unit_test(test_crypto__agreement),
-        cmocka_unit_test(test_crypto__aead),
+        cmocka_unit_test(test_crypto__hashes),        cmocka_unit_test(test_crypto__signatures),
+        cmocka_unit_test(test_crypto__agreement),     cmocka_unit_test(test_crypto__aead),
+        cmocka_unit_test(test_crypto__packet_vector),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -374,6 +374,25 @@ static void test_datagram__old_boot_stamp_is_refused(void **state) /* faults 4 *
     tear_down(&net);
 }
 
+/* A nonce is boot stamp, salt and counter: also when the stamp was not kept, and when a peer is forgotten. */
+static void test_datagram__no_nonce_comes_twice(void **state)
+{
+    (void)state;
+    NET(2);
+    for (int life = 0; life < 3; life++) {
+        say_and_run(a, b, 1);
+        datagram_forget(a->datagram, net.now_ms, identity_id(b->node.identity));
+        say_and_run(a, b, 2);
+        net.now_ms += 5000;
+        start(a, 1);
+    }
+    for (size_t i = 0; i < net.seen_count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (net.seen[i].bytes[2] != 2 && net.seen[k].bytes[2] != 2) /* a CHALLENGE has none */
+                assert_memory_not_equal(net.seen[i].bytes + 12, net.seen[k].bytes + 12, 32 + 24);
+    tear_down(&net);
+}
+
 static void test_datagram__forged_counter_does_not_move_the_window(void **state) /* faults 5 */
 {
     (void)state;
@@ -381,7 +400,7 @@ static void test_datagram__forged_counter_does_not_move_the_window(void **state)
     say_and_run(a, b, 1);
     assert_int_equal(say(a, b, 2), 0);
     struct packet forged = net.queue[0];
-    wire_store_u64(forged.bytes + 52, 1ull << 63);
+    wire_store_u64(forged.bytes + 60, 1ull << 63);
     put_in(&net, &forged);
     wire_store_u64(forged.bytes + 44, UINT64_MAX); /* nor the boot stamp */
     put_in(&net, &forged);
@@ -399,7 +418,7 @@ static void test_datagram__noise_gets_silence(void **state) /* faults 1, 2 */
     NET(2);
     say_and_run(a, b, 1);
     static uint8_t noise[65507];
-    size_t sizes[] = {0, 1, 11, 12, 59, 60, 99, 100, 1232, 1233, 65507};
+    size_t sizes[] = {0, 1, 11, 12, 67, 68, 83, 84, 1232, 1233, 65507};
     unsigned before = b->total;
     for (int with_front = 0; with_front < 2; with_front++)
         for (unsigned type = 0; type < 256; type++)
@@ -742,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_datagram__replays_after_a_restart_are_dropped),
         cmocka_unit_test(test_datagram__replays_to_one_who_forgot_are_dropped),
         cmocka_unit_test(test_datagram__old_boot_stamp_is_refused),
+        cmocka_unit_test(test_datagram__no_nonce_comes_twice),
         cmocka_unit_test(test_datagram__forged_counter_does_not_move_the_window),
         cmocka_unit_test(test_datagram__noise_gets_silence),
         cmocka_unit_test(test_datagram__cut_and_changed_packets),
