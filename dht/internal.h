@@ -11,6 +11,8 @@
  *   push.c     giving records to the holders of a key
  *   publish.c  records of our own, the lease, the clock of versions
  *   sweep.c    the round over all held records: lapse, renewal, replication; hand-over to new neighbours
+ *   watch.c    keys that this node watches
+ *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving
  */
 #pragma once
@@ -23,6 +25,7 @@
 #include "dht/set.h"
 #include "dht/table.h"
 #include "node/base/map.h"
+#include "node/base/tree.h"
 
 #define DHT_PARALLEL 4 /* alpha: requests of one lookup in flight */
 #define DHT_ENOUGH 4   /* beta: a walk is over when the closest so many have answered */
@@ -86,27 +89,74 @@ void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht
 
 /* ---- hold.c ---- */
 
+struct dht_row;
+struct dht_many;
+struct dht_watchers; /* watch.c's */
+
+/* What is known of one key: its records by member, and what others want to know of them. */
 struct dht_held {
-    uint32_t count;      /* records of this key */
-    uint64_t touched_ms; /* last time that somebody gave them to the holders of the key */
+    struct tree_node by_key;
+    struct id key;
+    uint64_t touched_ms;           /* last time that somebody gave records of it to its holders */
+    uint64_t sequence;             /* changes so far, while this is kept */
+    uint64_t earliest_wall_ms;     /* no record lapses before; may be too early */
+    uint64_t deeper_until_ms;      /* see dht_hold_is_deeper */
+    struct dht_watchers *watchers; /* owned by watch.c, which keeps this alive with it */
+    struct dht_row **few;          /* owned, by member; NULL while there are many */
+    struct dht_many *many;         /* owned; NULL while there are few */
+    uint32_t count;                /* records of this key */
+    uint32_t cap;                  /* of few */
+    bool digested;                 /* `digest` is that of the records, until earliest_wall_ms */
+    uint8_t digest[DHT_DIGEST_BYTES];
 };
 
 struct dht_hold {
     struct map keys;    /* to owned struct dht_held */
     struct map members; /* to a count, kept in the pointer itself */
-    size_t count;
+    size_t count;       /* records */
+    size_t bytes;       /* of memory for all of it, about */
+    uint64_t dropped;   /* keys of which nothing is held any more, so far */
 };
 
 int dht_hold_init(struct dht *dht, struct err *err);
 void dht_hold_release(struct dht_hold *hold);
-/* Join in an encoded record from anybody. With DHT_STALE the newer one is appended to ret_newer (may be NULL). */
-enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, struct buf *ret_newer);
+/* Join in an encoded record. first_hand: the authenticated sender is its writer, so the signature is not checked before
+ * the record is given on (dht_hold_vouched). With DHT_STALE the newer one is appended to ret_newer (may be NULL). */
+enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, bool first_hand,
+                                   struct buf *ret_newer);
 /* 1 and the record, or 0. */
 int dht_hold_get(struct dht *dht, const struct id *key, const struct id *member, struct dht_record *ret_record);
+/* The same, encoded: appended to `out`. 1, 0 or ERR_NOMEM. */
+int dht_hold_get_bytes(struct dht *dht, const struct id *key, const struct id *member, struct buf *out);
 void dht_hold_remove(struct dht *dht, const struct id *key, const struct id *member);
-void dht_hold_remove_member(struct dht *dht, const struct id *member);
-/* What is known of a key of which records are held, or NULL. */
+/* All that a revoked node wrote. */
+void dht_hold_remove_writer(struct dht *dht, const struct id *writer);
+
+/* What is known of a key, or NULL. It is gone with its last record, unless it has watchers. */
 struct dht_held *dht_hold_of_key(struct dht *dht, const struct id *key);
+/* The same, made without records if need be, to be watched; NULL out of memory. */
+struct dht_held *dht_hold_make(struct dht *dht, const struct id *key);
+/* Free it if it has neither records nor watchers. */
+void dht_hold_drop_empty(struct dht *dht, struct dht_held *held);
+/* The next key in the order of keys, at or (not inclusive) after this one; NULL at the end. Some have watchers and no
+ * records. */
+struct dht_held *dht_hold_next(struct dht *dht, const struct id *from_key, bool inclusive);
+
+/* The encoded record is borrowed for the call. False ends the walk. */
+typedef bool (*dht_hold_cb)(void *ctx, struct dht_held *held, const struct dht_record *record, const uint8_t *bytes,
+                            size_t len_bytes);
+/* The records of one key by member, lapsed ones included. The callback may change and remove what it likes. */
+void dht_hold_each_of(struct dht *dht, struct dht_held *held, dht_hold_cb cb, void *ctx);
+
+/* BLAKE2b-128 over the hashes (BLAKE2b-128 of all bytes) of the key's records in the order of members, leases and the
+ * lapsed left out; zeros if there are none. Cached. */
+void dht_hold_digest(struct dht *dht, struct dht_held *held, uint8_t ret_digest[DHT_DIGEST_BYTES]);
+/* Is the record signed by its writer? To be asked before it is given to somebody who takes our word; checked once, and
+ * removed if it is not. */
+bool dht_hold_vouched(struct dht *dht, struct dht_held *held, const struct id *member);
+/* Records of this key were refused for lack of room during the last three days, or soon will be: others are in shards.
+ */
+bool dht_hold_is_deeper(const struct dht *dht, const struct dht_held *held);
 
 /* ---- lookup.c ---- */
 
@@ -300,6 +350,20 @@ int dht_sweep_save(struct dht *dht);
 void dht_sweep_newcomer(struct dht *dht, const struct dht_contact *contact);
 void dht_sweep_tick(struct dht *dht);
 uint64_t dht_sweep_next_ms(const struct dht *dht);
+
+/* ---- watch.c ---- */
+
+/* A NOTIFY came in. */
+void dht_watch_serve_notify(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+
+/* ---- watchers.c ---- */
+
+/* A WATCH came in. */
+void dht_watchers_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+/* A record came into the hold, or replaced another. Told to all who watch its key, ourselves included, at the end of
+ * the dht_input or dht_tick that we are in; nothing is called back from here, and the hold is not touched. */
+void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record,
+                       const uint8_t *bytes, size_t len_bytes);
 
 /* ---- upkeep.c ---- */
 

@@ -170,7 +170,7 @@ static void serve_store(struct dht *dht, const struct dht_contact *from, const s
     size_t used = 0;
     for (size_t i = 0; i < request->record_count; i++) {
         OWNED(buf_release) struct buf newer = BUF(LIMIT_DHT_RECORD_BYTES);
-        answer.status[i] = (uint8_t)dht_hold_put(dht, request->records[i].at, request->records[i].len, &newer);
+        answer.status[i] = (uint8_t)dht_hold_put(dht, request->records[i].at, request->records[i].len, false, &newer);
         if (answer.status[i] == DHT_SLOW_DOWN)
             answer.wait_ms = 10000;
         answer.records[i].at = newer_bytes + used;
@@ -204,6 +204,12 @@ void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht
         break;
     case DHT_STORE:
         serve_store(dht, from, request);
+        break;
+    case DHT_WATCH:
+        dht_watchers_serve(dht, from, request);
+        break;
+    case DHT_NOTIFY:
+        dht_watch_serve_notify(dht, from, request);
         break;
     }
 }
