@@ -186,7 +186,7 @@ int dht_forget(struct dht *dht, const struct id *node, struct err *err)
         return err_set(err, status, "no room for one more revoked node");
     dht_table_remove(&dht->table, node);
     dht_get_forget_lease(dht, node);
-    dht_hold_remove_member(dht, node);
+    dht_hold_remove_writer(dht, node);
     return 0;
 }
 

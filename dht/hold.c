@@ -142,8 +142,10 @@ static enum dht_store_status join(struct dht *dht, const struct dht_record *reco
     return write_new(dht, record, bytes, len, replaces);
 }
 
-enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, struct buf *ret_newer)
+enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, bool first_hand,
+                                   struct buf *ret_newer)
 {
+    (void)first_hand;
     struct dht_record record;
     enum dht_store_status status = DHT_BAD;
     if (dht_record_decode(bytes, len_bytes, &record) && dht_record_is_timely(&record, dht_wall_ms(dht)) &&
@@ -186,7 +188,7 @@ static bool collect_of_member(void *ctx, const struct id *key, const struct id *
     return removing->count < REMOVED_AT_ONCE;
 }
 
-void dht_hold_remove_member(struct dht *dht, const struct id *member)
+void dht_hold_remove_writer(struct dht *dht, const struct id *member)
 {
     const struct dht_storage *storage = &dht->config.storage;
     struct id from = {{0}};

@@ -86,7 +86,7 @@ static int put_own(struct dht *dht, struct dht_record *record, uint64_t ttl_ms)
     dht_record_encode(record, &bytes);
     if (bytes.failed)
         return ERR_NOMEM;
-    switch (dht_hold_put(dht, bytes.data, bytes.len, NULL)) {
+    switch (dht_hold_put(dht, bytes.data, bytes.len, true, NULL)) {
     case DHT_ACCEPTED:
         return 0;
     case DHT_STALE:

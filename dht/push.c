@@ -63,7 +63,7 @@ static void take_newer(struct dht *dht, const struct dht_span *span)
     if (span->len == 0 || !dht_record_decode(span->at, span->len, &newer))
         return;
     if (!id_equal(&newer.member, &dht->self.id))
-        dht_hold_put(dht, span->at, span->len, NULL);
+        dht_hold_put(dht, span->at, span->len, false, NULL);
     else if (dht_record_is_signed(&newer, span->at, span->len, &dht->config.signatures))
         dht_publish_overtaken(dht, &newer);
 }

@@ -22,6 +22,19 @@ struct id dht_key(enum dht_kind kind, const void *name, size_t name_bytes)
     return key;
 }
 
+struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *member)
+{
+    uint8_t prefix[1 + (DHT_SHARD_DEPTH_MAX + 1) / 2];
+    size_t prefix_bytes = (depth + 1) / 2;
+    prefix[0] = (uint8_t)depth;
+    memcpy(prefix + 1, member->b, prefix_bytes);
+    if (depth % 2 == 1)
+        prefix[prefix_bytes] &= 0xf0;
+    struct id shard;
+    crypto_blake2b(shard.b, sizeof shard.b, NULL, 0, key->b, sizeof key->b, prefix, 1 + prefix_bytes);
+    return shard;
+}
+
 struct dht_contact dht_contact_of(const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES], const struct addr *addr)
 {
     struct dht_contact contact = {.addr = *addr};

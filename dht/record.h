@@ -40,6 +40,13 @@ bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes,
 int dht_record_sign(struct dht_record *record, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES],
                     const struct dht_signatures *signatures);
 
+/* Where a member of `key` is kept when the holders of the key itself are full: BLAKE2b-256 of the key, the depth (u8)
+ * and the first 4 x depth bits of the member's id (whole bytes, the rest of the last one zero). Depth 1 to
+ * DHT_SHARD_DEPTH_MAX; the key is always the set's own. Such a record is signed under the shard's key. */
+#define DHT_SHARD_DEPTH_MAX 4
+#define DHT_SHARDS 16 /* of each shard of the depth before */
+struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *member);
+
 /* The join: of two records of one member under one key the greater is kept, whatever the order of arrival. Version,
  * then tombstone, then expiry (so that a record signed anew replaces itself), then the hash of all bytes.
  * 0 only for identical records. */

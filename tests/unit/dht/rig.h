@@ -247,7 +247,7 @@ static inline enum dht_store_status rig_hold(struct rig *rig, const struct dht_r
 {
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     struct dht_span span = rig_span(record, &bytes);
-    return dht_hold_put(rig->dht, span.at, span.len, NULL);
+    return dht_hold_put(rig->dht, span.at, span.len, false, NULL);
 }
 
 static inline struct id rig_key(unsigned number)

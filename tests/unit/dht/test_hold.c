@@ -16,7 +16,7 @@ static void test_hold__keeps_the_newest(void **state)
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     OWNED(buf_release) struct buf newer = BUF(LIMIT_DHT_RECORD_BYTES);
     struct dht_span span = rig_span(&first, &bytes);
-    assert_int_equal(dht_hold_put(rig->dht, span.at, span.len, &newer), DHT_STALE);
+    assert_int_equal(dht_hold_put(rig->dht, span.at, span.len, false, &newer), DHT_STALE);
     assert_true(dht_record_decode(newer.data, newer.len, &held));
     assert_int_equal(dht_record_compare(&held, &second), 0);
     assert_int_equal(dht_hold_get(rig->dht, &key, &peer.contact.id, &held), 1);
@@ -153,7 +153,7 @@ static void test_hold__counts_what_it_finds(void **state)
     assert_int_equal(rig_stats(rig).records, 200);
     struct id key = rig_key(5);
     assert_int_equal(dht_hold_of_key(rig->dht, &key)->count, 2);
-    dht_hold_remove_member(rig->dht, &a.contact.id);
+    dht_hold_remove_writer(rig->dht, &a.contact.id);
     assert_int_equal(rig_stats(rig).records, 100);
     assert_int_equal(dht_hold_of_key(rig->dht, &key)->count, 1);
     rig_free(rig);
