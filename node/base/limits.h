@@ -11,9 +11,10 @@
 #define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
 #define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
 
-#define LIMIT_DHT_RECORD_BYTES 715   /* 203 and 512 of data, docs/protocol-dht.md */
-#define LIMIT_DHT_RECORDS (1u << 18) /* held for all; x ~320 B in memory without data, 80 MiB; more if so configured   \
-                                      */
+#define LIMIT_DHT_RECORD_BYTES 715 /* 203 and 512 of data, docs/protocol-dht.md */
+#define LIMIT_DHT_RECORDS                                                                                              \
+    (1u << 18) /* held for all; x ~320 B in memory without data, 80 MiB; more if so configured                         \
+                */
 #define LIMIT_DHT_RECORDS_PER_KEY 16384 /* on one holder, the others go to shards: x ~320 B = 5 MiB */
 #define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 4) /* of one writer */
 #define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2)          /* of our own */
@@ -123,3 +124,22 @@
 #define LIMIT_API_REQUEST_MS 30000        /* from accept, or the last answer, to a whole request (faults 24) */
 #define LIMIT_API_DISCARD_MS 10000        /* a refused upload is read on for so long, then cut */
 #define LIMIT_API_SILENT_MS 600000        /* without a byte either way */
+
+/* ---- RESP gateway ---- */
+#define LIMIT_RESP_CLIENTS 512                /* x (16 KiB idle, 2 MiB with the longest command half read) */
+#define LIMIT_RESP_ARGS 65536                 /* words of one command, x 32 B = 2 MiB */
+#define LIMIT_RESP_ARG_BYTES (64u << 10)      /* of one word */
+#define LIMIT_RESP_COMMAND_BYTES (1u << 20)   /* of all words of one command */
+#define LIMIT_RESP_INLINE_BYTES (64u << 10)   /* a command that is one line */
+#define LIMIT_RESP_OUT_BYTES (32u << 20)      /* replies that one client has not read; then it is cut */
+#define LIMIT_RESP_OUT_ALL_BYTES (256u << 20) /* of all clients together; then the one that asks for more is cut */
+#define LIMIT_RESP_PUSHED_BYTES (1u << 20)    /* messages that a subscriber has not read; then it is cut */
+#define LIMIT_RESP_COMMAND_MS 30000           /* from the first byte of a command to its last */
+#define LIMIT_RESP_CHANNELS 4096              /* subscribed to, of all clients together */
+#define LIMIT_RESP_SUBSCRIPTIONS 65536        /* of clients to channels, x 64 B = 4 MiB */
+#define LIMIT_RESP_MESSAGE_BYTES 480          /* a published message: a record's data less 16 random bytes */
+#define LIMIT_SET_NAME_BYTES 1024             /* the name of a set or a channel */
+#define LIMIT_SET_MEMBER_BYTES 512            /* DHT_DATA_MAX_BYTES: a member is the data of its record */
+#define LIMIT_SETS 65536                      /* in memory, x (200 B and the name) */
+#define LIMIT_SET_MEMBERS (1u << 20)          /* in memory, of all sets, x ~(120 B and the name) = 250 MiB at worst */
+#define LIMIT_SET_BATCH_BYTES (8u << 20)      /* written, waiting for the next commit; then writers wait too */
