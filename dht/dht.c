@@ -76,6 +76,7 @@ void dht_free(struct dht *dht)
     dht_publish_release(dht);
     dht_hold_release(&dht->hold);
     dht_rpc_release(&dht->rpcs);
+    dht_allowance_release(&dht->allowance);
     dht_table_release(&dht->table);
     map_release(&dht->revoked);
     free(dht->upkeep.saved);

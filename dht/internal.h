@@ -4,7 +4,8 @@
  *
  *   dht.c      public calls, input and tick
  *   rpc.c      requests of ours: transactions, round-trip times, repeats, timeouts
- *   serve.c    requests of others: answers, allowance by sender
+ *   serve.c    requests of others: answers
+ *   allowance.c how much each sender may ask
  *   hold.c     records in the storage: validity, join, caps
  *   lookup.c   walks towards an id, reading records on the way
  *   get.c      reads: a lookup, then the leases of the members found
@@ -34,9 +35,10 @@
 /* ---- rpc.c ---- */
 
 enum dht_rpc_event {
-    DHT_RPC_REPLY,  /* `reply` is the answer, or DHT_REFUSED */
+    DHT_RPC_REPLY,  /* `reply` is the answer, the last part of it to arrive, or DHT_REFUSED */
     DHT_RPC_SLOW,   /* no answer within the expected time; it was sent once more and may still come */
     DHT_RPC_FAILED, /* given up */
+    DHT_RPC_PART,   /* `reply` is a part of the answer; more are to come. In any order, each once */
 };
 
 typedef void (*dht_rpc_cb)(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
@@ -68,7 +70,9 @@ void dht_rpc_release(struct dht_rpcs *rpcs);
 int dht_rpc_ask(struct dht *dht, const struct dht_contact *to, struct dht_message *request, dht_rpc_cb cb, void *owner);
 /* Ask whether it is there; at most one such question to one contact at a time. */
 void dht_rpc_ping(struct dht *dht, const struct dht_contact *to);
-/* Send an answer. */
+/* Send a message that is not answered. */
+void dht_rpc_tell(struct dht *dht, const struct dht_contact *to, struct dht_message *message);
+/* Send an answer. Our place goes with it where it fits: leave DHT_PLACED_BYTES. */
 void dht_rpc_answer(struct dht *dht, const struct dht_contact *to, uint64_t transaction, struct dht_message *answer);
 /* An answer came in. */
 void dht_rpc_input(struct dht *dht, const struct dht_contact *from, const struct dht_message *answer);
@@ -77,13 +81,23 @@ void dht_rpc_abandon(struct dht *dht, const void *owner);
 void dht_rpc_tick(struct dht *dht);
 uint64_t dht_rpc_next_ms(const struct dht *dht);
 
-/* ---- serve.c ---- */
+/* ---- allowance.c ---- */
 
-struct dht_source {
-    struct id id;
-    uint64_t allowance; /* requests */
-    uint64_t counted_ms;
+struct dht_allowance_slot {
+    uint32_t used; /* requests not given back yet */
+    uint32_t counted_ms;
 };
+
+struct dht_allowance {
+    struct dht_allowance_slot *slots; /* owned; LIMIT_DHT_SOURCES of them, NULL before the first request */
+    uint64_t seed;
+};
+
+/* Count `cost` messages of this sender; how many ms it is to wait if it has no allowance left, else 0. */
+uint32_t dht_allowance_take(struct dht *dht, const struct id *from, unsigned cost);
+void dht_allowance_release(struct dht_allowance *allowance);
+
+/* ---- serve.c ---- */
 
 void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 
@@ -396,7 +410,7 @@ struct dht {
     struct map revoked;
     struct dht_table table;
     struct dht_rpcs rpcs;
-    struct dht_source sources[LIMIT_DHT_SOURCES];
+    struct dht_allowance allowance;
     struct dht_hold hold;
     struct dht_lookups lookups;
     struct dht_gets gets;
@@ -416,6 +430,15 @@ bool dht_is_revoked(const struct dht *dht, const struct id *id);
 bool dht_contact_is_acceptable(const struct dht *dht, const struct dht_contact *contact);
 /* A moment between 3/4 and 5/4 of `ms` from now. */
 uint64_t dht_jittered_ms(struct dht *dht, uint64_t ms);
+
+/* How the ticks stay cheap, as dht_next_ms is called after every packet: each module keeps one `wake_ms`, never later
+ * than the first thing that it has to do, and lowers it with this when something comes up. Its tick returns at once
+ * before that moment, and else does what is due and works the moment out anew; its next_ms only returns it. */
+static inline void dht_wake_by(uint64_t *wake_ms, uint64_t ms)
+{
+    if (ms < *wake_ms)
+        *wake_ms = ms;
+}
 
 static inline uint64_t dht_min_ms(uint64_t a, uint64_t b)
 {

@@ -6,27 +6,7 @@
 /* No write tokens, as other Kademlias have them: `from` has proved its key and its address to the envelope below, so a
  * request cannot come from somebody else's address and no answer can be drawn upon a victim (faults 9, 11). */
 
-/* One sender's requests: 2,000 a second, and 4,000 at once. A reader on a loopback mesh of 50 needs
- * about 1,600 a second of each node for 10,000 reads a second. */
-#define ALLOWED_PER_MS 2
-#define ALLOWED_BURST 4000
 #define CONTACTS_WITH_RECORDS 4 /* the closest, so that there is room for records */
-
-/* Senders share a slot by chance; the one that was there then starts anew with a full allowance. */
-static uint32_t time_to_wait(struct dht *dht, const struct id *from)
-{
-    struct dht_source *source = &dht->sources[from->b[0] % LIMIT_DHT_SOURCES];
-    if (!id_equal(&source->id, from))
-        *source = (struct dht_source){.id = *from, .allowance = ALLOWED_BURST, .counted_ms = dht->now_ms};
-    source->allowance += (dht->now_ms - source->counted_ms) * ALLOWED_PER_MS;
-    source->counted_ms = dht->now_ms;
-    if (source->allowance > ALLOWED_BURST)
-        source->allowance = ALLOWED_BURST;
-    if (source->allowance == 0)
-        return 100;
-    source->allowance--;
-    return 0;
-}
 
 /* The good contacts closest to the target, without the asker. */
 static void add_contacts(struct dht *dht, const struct dht_contact *from, const struct id *target, size_t wanted,
@@ -185,7 +165,7 @@ static void serve_store(struct dht *dht, const struct dht_contact *from, const s
 
 void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request)
 {
-    uint32_t wait_ms = time_to_wait(dht, &from->id);
+    uint32_t wait_ms = dht_allowance_take(dht, &from->id, 1);
     if (wait_ms > 0) {
         dht->stats.refused++;
         dht_rpc_answer(dht, from, request->transaction, &(struct dht_message){.type = DHT_REFUSED, .wait_ms = wait_ms});

@@ -62,6 +62,10 @@ void dht_table_heard(struct dht_table *table, const struct dht_contact *contact,
 void dht_table_failed(struct dht_table *table, const struct id *id, uint64_t now_ms);
 void dht_table_remove(struct dht_table *table, const struct id *id);
 
+/* The contact, spares included: a copy of what is known of it; false if it is not there. */
+bool dht_table_find(const struct dht_table *table, const struct id *id, struct dht_node *ret_node);
+/* How many good contacts share at least so many leading bits with the key. */
+size_t dht_table_count_within(const struct dht_table *table, const struct id *key, unsigned bits);
 /* The contact, spares included, or NULL; borrowed until the table changes. */
 const struct dht_node *dht_table_get(const struct dht_table *table, const struct id *id);
 /* Would a contact that is not known yet find room? */
