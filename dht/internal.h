@@ -6,7 +6,8 @@
  *   rpc.c      requests of ours: transactions, round-trip times, repeats, timeouts
  *   serve.c    requests of others: answers
  *   allowance.c how much each sender may ask
- *   hold.c     records in the storage: validity, join, caps
+ *   rows.c     the records of one key, by member and by score
+ *   hold.c     records held for all: validity, join, caps
  *   lookup.c   walks towards an id, reading records on the way
  *   get.c      reads: a lookup, then the leases of the members found
  *   push.c     giving records to the holders of a key
@@ -101,10 +102,57 @@ void dht_allowance_release(struct dht_allowance *allowance);
 
 void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 
+/* ---- rows.c ---- */
+
+/* A record as it is kept under its key: brief, so that it is sent as it is. */
+struct dht_row {
+    struct id member;
+    uint8_t hash[DHT_DIGEST_BYTES]; /* BLAKE2b-128 of the brief form, once `hashed` */
+    bool hashed;
+    bool vouched; /* the signature has been checked, or is ours */
+    uint16_t len;
+    uint8_t brief[];
+};
+
+struct dht_held;
+struct dht_many;
+
+/* A row of an encoded record, not yet among others; NULL out of memory. */
+struct dht_row *dht_row_new(const struct id *member, const uint8_t *bytes, size_t len_bytes, bool vouched);
+/* Back to the whole record into ret_bytes: its length. */
+size_t dht_row_bytes(const struct dht_held *held, const struct dht_row *row, uint8_t ret_bytes[LIMIT_DHT_RECORD_BYTES]);
+void dht_row_decode(const struct dht_held *held, const struct dht_row *row, struct dht_record *ret_record);
+
+void dht_rows_release(struct dht_held *held);
+/* Borrowed until it is replaced or removed; NULL if there is none. */
+struct dht_row *dht_rows_find(const struct dht_held *held, const struct id *member);
+/* The row of the first member behind this one (NULL: of the first), or NULL. */
+struct dht_row *dht_rows_after(const struct dht_held *held, const struct id *member);
+/* Take over a row; the one of the same member is freed. 0, or ERR_NOMEM and nothing has changed. */
+int dht_rows_set(struct dht_held *held, struct dht_row *row);
+void dht_rows_remove(struct dht_held *held, const struct id *member);
+/* BLAKE2b-128 over the hashes of all rows that have not lapsed, by member; zeros if there are none, and for leases.
+ * *ret_until_wall_ms: the first of them lapses then. 0 or ERR_NOMEM. */
+int dht_rows_digest(struct dht_held *held, uint64_t wall_ms, uint8_t ret_digest[DHT_DIGEST_BYTES],
+                    uint64_t *ret_until_wall_ms);
+
+/* Which rows, and in which order. But for DHT_BY_MEMBER it is the live members that are ordered: META and members that
+ * it has cleared are left out. */
+struct dht_pick {
+    enum dht_order order;
+    const struct dht_place *own;  /* of the reader, for DHT_BY_DISTANCE */
+    const struct dht_rank *after; /* only what is beyond; NULL: from the first */
+    const struct id *until;       /* no member beyond; NULL: to the last */
+    uint64_t wall_ms;             /* what has lapsed by then is left out */
+    uint64_t cleared_ms;          /* dht_meta_cleared_ms; members by hand that are not newer are left out */
+};
+
+/* The first `max` of them, borrowed until something changes. */
+size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, const struct dht_row **ret_rows,
+                     size_t max);
+
 /* ---- hold.c ---- */
 
-struct dht_row;
-struct dht_many;
 struct dht_watchers; /* watch.c's */
 
 /* What is known of one key: its records by member, and what others want to know of them. */
@@ -115,18 +163,18 @@ struct dht_held {
     uint64_t sequence;             /* changes so far, while this is kept */
     uint64_t earliest_wall_ms;     /* no record lapses before; may be too early */
     uint64_t deeper_until_ms;      /* see dht_hold_is_deeper */
+    uint64_t digest_until_wall_ms; /* `digest` is that of the records until then; 0: to be made anew */
     struct dht_watchers *watchers; /* owned by watch.c, which keeps this alive with it */
     struct dht_row **few;          /* owned, by member; NULL while there are many */
     struct dht_many *many;         /* owned; NULL while there are few */
     uint32_t count;                /* records of this key */
     uint32_t cap;                  /* of few */
-    bool digested;                 /* `digest` is that of the records, until earliest_wall_ms */
     uint8_t digest[DHT_DIGEST_BYTES];
 };
 
 struct dht_hold {
-    struct map keys;    /* to owned struct dht_held */
-    struct map members; /* to a count, kept in the pointer itself */
+    struct tree keys;   /* of owned struct dht_held, by key */
+    struct map writers; /* public key to a count of records, kept in the pointer itself */
     size_t count;       /* records */
     size_t bytes;       /* of memory for all of it, about */
     uint64_t dropped;   /* keys of which nothing is held any more, so far */
@@ -143,6 +191,8 @@ int dht_hold_get(struct dht *dht, const struct id *key, const struct id *member,
 /* The same, encoded: appended to `out`. 1, 0 or ERR_NOMEM. */
 int dht_hold_get_bytes(struct dht *dht, const struct id *key, const struct id *member, struct buf *out);
 void dht_hold_remove(struct dht *dht, const struct id *key, const struct id *member);
+/* Remove what has lapsed, but not our own values; afterwards earliest_wall_ms is exact. `held` may be gone then. */
+void dht_hold_lapse(struct dht *dht, struct dht_held *held);
 /* All that a revoked node wrote. */
 void dht_hold_remove_writer(struct dht *dht, const struct id *writer);
 
@@ -367,17 +417,99 @@ uint64_t dht_sweep_next_ms(const struct dht *dht);
 
 /* ---- watch.c ---- */
 
+#define DHT_WATCH_HOLDERS 3
+
+struct dht_watched;
+TAILQ_HEAD(dht_watched_list, dht_watched);
+
+struct dht_watching {
+    struct map keys;              /* to struct dht_watched */
+    struct dht_watched_list list; /* owned */
+    size_t count;                 /* watches */
+    uint64_t last_watch;
+    size_t lookups;  /* under way */
+    uint64_t due_ms; /* nothing is to be done before */
+};
+
+void dht_watch_init(struct dht *dht);
+void dht_watch_release(struct dht *dht);
 /* A NOTIFY came in. */
 void dht_watch_serve_notify(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+/* A watched key's record changed in our own hold; its signature is known to be good. */
+void dht_watch_hear(struct dht *dht, const struct id *key, const uint8_t *bytes, size_t len_bytes);
+/* More of them changed than was kept: the key is read. */
+void dht_watch_missed(struct dht *dht, const struct id *key);
+void dht_watch_tick(struct dht *dht);
+uint64_t dht_watch_next_ms(const struct dht *dht);
 
 /* ---- watchers.c ---- */
 
+#define DHT_WATCH_LEASE_MS 120000u
+#define DHT_NOTIFY_WINDOW 8  /* NOTIFYs to one watcher that it has not answered */
+#define DHT_CHANGES_KEPT 256 /* of one key, for watchers whose window is full */
+
+struct dht_change;
+TAILQ_HEAD(dht_changes, dht_change);
+
+struct dht_watcher {
+    struct dht_contact contact;
+    uint64_t until_ms; /* of its lease */
+    uint64_t next;     /* the first change that it has not been sent */
+    uint8_t in_flight;
+    bool slow; /* its last answer is overdue: one NOTIFY at a time until it comes */
+};
+
+/* Those who watch one key. Its changes are numbered when they have been vouched for; the upper half of the numbers is
+ * random, so that those of another life are not taken for them. */
+struct dht_watchers {
+    TAILQ_ENTRY(dht_watchers)
+    link;
+    TAILQ_ENTRY(dht_watchers)
+    stirred_link;
+    struct dht_held *held; /* of the key; it keeps this, and is kept by it */
+    bool stirred;
+    bool self;                  /* this node watches the key itself */
+    bool lost;                  /* more changed than was kept */
+    uint64_t sequence;          /* of the last change */
+    uint64_t told;              /* of the last that this node itself was told of */
+    struct dht_changes changes; /* owned; not sent to everybody, in order, those without a number last */
+    size_t change_count;
+    struct dht_watcher *items; /* owned */
+    size_t count;
+    size_t cap;
+    size_t in_flight;
+};
+
+TAILQ_HEAD(dht_watchers_list, dht_watchers);
+
+struct dht_notifying {
+    struct dht_watchers_list all;     /* owned */
+    struct dht_watchers_list stirred; /* something may be to be sent */
+    size_t stirred_count;
+    struct map sources; /* how many each node has; the count is in the pointer itself */
+    size_t count;
+    size_t in_flight;
+    size_t change_bytes;
+    uint64_t sweep_ms; /* leases are looked at then */
+    uint64_t again_ms; /* what could not be sent is tried again */
+};
+
+void dht_watchers_init(struct dht *dht);
+void dht_watchers_release(struct dht *dht);
 /* A WATCH came in. */
 void dht_watchers_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 /* A record came into the hold, or replaced another. Told to all who watch its key, ourselves included, at the end of
  * the dht_input or dht_tick that we are in; nothing is called back from here, and the hold is not touched. */
-void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record,
-                       const uint8_t *bytes, size_t len_bytes);
+void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record, const uint8_t *bytes,
+                       size_t len_bytes);
+/* This node watches the key itself, or does so no more. 0 or ERR_NOMEM. */
+int dht_watchers_self(struct dht *dht, const struct id *key, bool watches);
+/* A revoked node watches nothing. */
+void dht_watchers_forget(struct dht *dht, const struct id *node);
+void dht_watchers_tick(struct dht *dht);
+/* Send what changed. The last thing in each dht_input and dht_tick. */
+void dht_watchers_flush(struct dht *dht);
+uint64_t dht_watchers_next_ms(const struct dht *dht);
 
 /* ---- upkeep.c ---- */
 
@@ -417,6 +549,8 @@ struct dht {
     struct dht_pushes pushes;
     struct dht_publishing publishing;
     struct dht_sweep sweep;
+    struct dht_watching watching;
+    struct dht_notifying notifying;
     struct dht_upkeep upkeep;
     struct dht_stats stats;
 };

@@ -251,27 +251,34 @@ static uint64_t ordered_bits(double score)
     return bits >> 63 ? ~bits : bits | 1ull << 63;
 }
 
-struct dht_rank dht_record_rank(const struct dht_record *record, enum dht_order order, const struct dht_place *own)
+static struct dht_rank rank_of(enum dht_order order, const struct id *member, double score,
+                               const struct dht_version *version, const struct dht_place *place,
+                               const struct dht_place *own)
 {
-    struct dht_rank rank = {.member = record->member};
+    struct dht_rank rank = {.member = *member};
     switch (order) {
     case DHT_BY_SCORE:
-        rank.major = ~ordered_bits(record->score);
+        rank.major = ~ordered_bits(score);
         break;
     case DHT_BY_SCORE_LOW:
-        rank.major = ordered_bits(record->score);
+        rank.major = ordered_bits(score);
         break;
     case DHT_BY_VERSION:
-        rank.major = ~record->version.epoch;
-        rank.minor = ~record->version.counter;
+        rank.major = ~version->epoch;
+        rank.minor = ~version->counter;
         break;
     case DHT_BY_DISTANCE:
-        rank.major = dht_place_distance(&record->place, own);
+        rank.major = dht_place_distance(place, own);
         break;
     default: /* by member alone */
         break;
     }
     return rank;
+}
+
+struct dht_rank dht_record_rank(const struct dht_record *record, enum dht_order order, const struct dht_place *own)
+{
+    return rank_of(order, &record->member, record->score, &record->version, &record->place, own);
 }
 
 int dht_rank_compare(const struct dht_rank *a, const struct dht_rank *b)
@@ -280,4 +287,72 @@ int dht_rank_compare(const struct dht_rank *a, const struct dht_rank *b)
     if (!order)
         order = compare_u64(a->minor, b->minor);
     return order ? order : id_compare(&a->member, &b->member);
+}
+
+/* ---- the brief form, in place ---- */
+
+enum {
+    BRIEF_FLAGS = 1,
+    BRIEF_PUBLIC_KEY = 2,
+    BRIEF_SCORE = 34,
+    BRIEF_EPOCH = 42,
+    BRIEF_COUNTER = 50,
+    BRIEF_EXPIRY = 58,
+    BRIEF_PLACE = 74,
+    BRIEF_DATA = 103,
+};
+_Static_assert(DHT_RECORD_BRIEF_BYTES + BRIEF_DATA + CRYPTO_SIGNATURE_BYTES == DHT_RECORD_FIXED_BYTES,
+               "the offsets follow the format");
+
+struct dht_version dht_brief_version(const uint8_t *brief)
+{
+    return (struct dht_version){wire_load_u64(brief + BRIEF_EPOCH), wire_load_u64(brief + BRIEF_COUNTER)};
+}
+
+uint64_t dht_brief_expiry_ms(const uint8_t *brief)
+{
+    return wire_load_u64(brief + BRIEF_EXPIRY);
+}
+
+bool dht_brief_is_tombstone(const uint8_t *brief)
+{
+    return brief[BRIEF_FLAGS] & FLAG_TOMBSTONE;
+}
+
+const uint8_t *dht_brief_public_key(const uint8_t *brief)
+{
+    return brief + BRIEF_PUBLIC_KEY;
+}
+
+struct dht_rank dht_brief_rank(const uint8_t *brief, const struct id *member, enum dht_order order,
+                               const struct dht_place *own)
+{
+    uint64_t bits = wire_load_u64(brief + BRIEF_SCORE);
+    double score;
+    memcpy(&score, &bits, sizeof score);
+    struct dht_version version = dht_brief_version(brief);
+    struct wire wire;
+    wire_init(&wire, brief + BRIEF_PLACE, DHT_PLACE_WIRE_BYTES);
+    struct dht_place place = dht_place_get(&wire);
+    return rank_of(order, member, score, &version, &place, own);
+}
+
+static uint64_t cleared_ms(const uint8_t data[META_BYTES], bool tombstone, uint64_t wall_ms)
+{
+    uint64_t cleared = wire_load_u64(data);
+    uint64_t expires = wire_load_u64(data + sizeof cleared);
+    bool expired = expires != 0 && expires <= wall_ms;
+    if (tombstone)
+        return 0;
+    return expired && expires > cleared ? expires : cleared;
+}
+
+uint64_t dht_brief_cleared_ms(const uint8_t *brief, uint64_t wall_ms)
+{
+    return cleared_ms(brief + BRIEF_DATA, dht_brief_is_tombstone(brief), wall_ms);
+}
+
+uint64_t dht_record_cleared_ms(const struct dht_record *meta, uint64_t wall_ms)
+{
+    return cleared_ms(meta->data, meta->tombstone, wall_ms);
 }

@@ -33,6 +33,15 @@ struct dht_span dht_record_brief(const uint8_t *bytes, size_t len_bytes);
 size_t dht_record_unbrief(const struct id *key, const struct dht_span *brief,
                           uint8_t ret_bytes[LIMIT_DHT_RECORD_BYTES]);
 
+/* What stands in the brief form of a well-formed record, read in place. */
+struct dht_version dht_brief_version(const uint8_t *brief);
+uint64_t dht_brief_expiry_ms(const uint8_t *brief);
+bool dht_brief_is_tombstone(const uint8_t *brief);
+const uint8_t *dht_brief_public_key(const uint8_t *brief);
+struct dht_rank dht_brief_rank(const uint8_t *brief, const struct id *member, enum dht_order order,
+                               const struct dht_place *own);
+uint64_t dht_brief_cleared_ms(const uint8_t *brief, uint64_t wall_ms); /* dht_record_cleared_ms */
+
 /* Is this, which decoded to `record`, signed by the record's writer? */
 bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes,
                           const struct dht_signatures *signatures);
@@ -51,6 +60,9 @@ struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *m
  * then tombstone, then expiry (so that a record signed anew replaces itself), then the hash of all bytes.
  * 0 only for identical records. */
 int dht_record_compare(const struct dht_record *a, const struct dht_record *b);
+
+/* Of META: members whose epoch is not beyond this have been cleared or have expired. */
+uint64_t dht_record_cleared_ms(const struct dht_record *meta, uint64_t wall_ms);
 
 /* Not lapsed, not good for longer than its kind may be, and by hand not stamped in the future. */
 bool dht_record_is_timely(const struct dht_record *record, uint64_t wall_ms);
