@@ -201,6 +201,10 @@ int dht_restore(struct dht *dht, uint64_t now_ms, struct err *err);
 /* Save the best contacts and the sweep's position. Happens by itself every few minutes too. */
 int dht_save(struct dht *dht, struct err *err);
 
+/* This node is about to stop on purpose: says so to those who hold its lease, so that it is out of all answers at once.
+ * The dht is to be freed then, after what it sent has left. */
+void dht_leave(struct dht *dht, uint64_t now_ms);
+
 /* A message from `from`, whose key, membership and address the envelope has proved. Malformed, unknown and unasked
  * ones are counted and dropped. */
 void dht_input(struct dht *dht, uint64_t now_ms, const struct dht_contact *from, const uint8_t *bytes,

@@ -11,8 +11,10 @@
  *   lookup.c   walks towards an id, reading records on the way
  *   get.c      reads: a lookup, then the leases of the members found
  *   push.c     giving records to the holders of a key
- *   publish.c  records of our own, the lease, the clock of versions
+ *   publish.c  records of our own, the clock of versions
+ *   lease.c    our lease
  *   sweep.c    the round over all held records: lapse, renewal, replication; hand-over to new neighbours
+ *   reconcile.c comparing what is held with neighbours, and mending the difference
  *   watch.c    keys that this node watches
  *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving
@@ -373,9 +375,9 @@ struct dht_publishing {
     struct dht_published_queue queue; /* to be given to the holders for the first time */
     uint64_t queue_ms;                /* not before */
     size_t pushing;
-    uint64_t clock;       /* the last version that we counted */
-    uint64_t clock_saved; /* none up to this one is counted again after a restart */
-    uint64_t lease_ms;    /* renewed then */
+    struct dht_version clock; /* the last stamp given or seen */
+    uint64_t clock_saved;     /* no epoch up to this one is used after a restart */
+    uint64_t lease_ms;        /* renewed then */
     bool lease_pushing;
     struct dht_contact lease_holders[DHT_REPLICAS];
     size_t lease_holder_count;
@@ -390,8 +392,23 @@ bool dht_publish_keeps(struct dht *dht, const struct id *key);
 bool dht_publish_renew(struct dht *dht, const struct id *key);
 /* The holders have a newer record of ours, so signed, than we sent them: our storage or clock went back. */
 void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer);
+/* A stamp of somebody came by, in a record by hand: ours are higher from now on. One that is further ahead of our wall
+ * clock than half of DHT_SKEW_MS moves nothing. */
+void dht_publish_seen(struct dht *dht, const struct dht_version *version);
 void dht_publish_tick(struct dht *dht);
 uint64_t dht_publish_next_ms(const struct dht *dht);
+
+/* ---- lease.c ---- */
+
+/* The record of a LEASE message. */
+void dht_lease_input(struct dht *dht, const struct dht_contact *from, const struct dht_span *span);
+
+/* ---- reconcile.c ---- */
+
+/* A COMPARE came in. */
+void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+/* Somebody went out of the table, or did not answer three times: the others who hold the same keys are to look. */
+void dht_reconcile_lost(struct dht *dht, const struct id *node);
 
 /* ---- sweep.c ---- */
 

@@ -12,8 +12,10 @@
 
 #define PARALLEL 8 /* first-time publications under way */
 #define RETRY_MS 5000u
-#define CLOCK_AHEAD_MS 600000u /* the saved mark is so far ahead, so that it is seldom written */
-#define LEASE_WALK_MS 600000u  /* until then the lease goes to the same holders without a walk */
+#define CLOCK_AHEAD_MS (DHT_SKEW_MS / 2) /* of the saved mark, so that it is seldom written, and others take it */
+#define COUNTER_BITS 16                  /* of a stamp's counter, as in the paper */
+#define COUNTER_MAX ((1u << COUNTER_BITS) - 1)
+#define LEASE_WALK_MS 600000u /* until then the lease goes to the same holders without a walk */
 
 static const char clock_name[] = "clock";
 
@@ -28,7 +30,7 @@ int dht_publish_init(struct dht *dht, struct err *err)
     if (found < 0)
         return err_set(err, found, "the mark of the version clock cannot be read");
     if (found && bytes.len == sizeof(uint64_t))
-        publishing->clock = publishing->clock_saved = wire_load_u64(bytes.data);
+        publishing->clock.epoch = publishing->clock_saved = wire_load_u64(bytes.data);
     return 0;
 }
 
@@ -42,23 +44,57 @@ void dht_publish_release(struct dht *dht)
 
 /* ---- versions and records ---- */
 
-/* A counter higher than all before, in this life and earlier ones, and near the wall clock. */
-static int next_counter(struct dht *dht, uint64_t *ret_counter)
+/* The hybrid logical clock: near the wall clock, and never back, over restarts too: none of the epochs up to the saved
+ * mark is used before the mark is further. */
+static int stamp(struct dht *dht, struct dht_version *ret_version)
 {
-    struct dht_publishing *publishing = &dht->publishing;
+    struct dht_version *clock = &dht->publishing.clock;
     const struct dht_storage *storage = &dht->config.storage;
     uint64_t wall_ms = dht_wall_ms(dht);
-    uint64_t counter = wall_ms > publishing->clock ? wall_ms : publishing->clock + 1;
-    if (counter > publishing->clock_saved) {
+    struct dht_version next = {clock->epoch, clock->counter + 1};
+    if (wall_ms > clock->epoch)
+        next = (struct dht_version){.epoch = wall_ms};
+    else if (next.counter > COUNTER_MAX)
+        next = (struct dht_version){.epoch = clock->epoch + 1};
+    if (next.epoch > dht->publishing.clock_saved) {
         uint8_t bytes[sizeof(uint64_t)];
-        wire_store_u64(bytes, counter + CLOCK_AHEAD_MS);
+        wire_store_u64(bytes, next.epoch + CLOCK_AHEAD_MS);
         int status = storage->save(storage->ctx, clock_name, bytes, sizeof bytes);
         if (status < 0)
             return status;
-        publishing->clock_saved = counter + CLOCK_AHEAD_MS;
+        dht->publishing.clock_saved = next.epoch + CLOCK_AHEAD_MS;
     }
-    *ret_counter = publishing->clock = counter;
+    *ret_version = *clock = next;
     return 0;
+}
+
+struct dht_version dht_stamp(struct dht *dht, uint64_t now_ms)
+{
+    struct dht_version version;
+    dht_set_now(dht, now_ms);
+    if (stamp(dht, &version) < 0) /* the mark cannot be saved: right as long as we do not restart */
+        version = (struct dht_version){dht->publishing.clock.epoch, ++dht->publishing.clock.counter};
+    return version;
+}
+
+/* Somebody who stamps as far ahead as others let him may not draw us with him to where some would refuse ours. */
+void dht_publish_seen(struct dht *dht, const struct dht_version *version)
+{
+    struct dht_version *clock = &dht->publishing.clock;
+    struct dht_version seen = *version;
+    if (seen.counter > COUNTER_MAX)
+        seen = (struct dht_version){.epoch = version->epoch + 1};
+    if (seen.epoch <= dht_wall_ms(dht) + DHT_SKEW_MS / 2 && dht_version_compare(&seen, clock) > 0)
+        *clock = seen;
+}
+
+/* The same as one number. */
+static int next_counter(struct dht *dht, uint64_t *ret_counter)
+{
+    struct dht_version version;
+    int status = stamp(dht, &version);
+    *ret_counter = version.epoch << COUNTER_BITS | version.counter;
+    return status;
 }
 
 /* A version of our own counting that is higher than `present` (NULL: none). */
@@ -233,8 +269,6 @@ void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer)
     struct dht_publishing *publishing = &dht->publishing;
     struct dht_published *entry = entry_of(dht, &newer->key);
     struct dht_record present;
-    if (newer->version.epoch == 0 && newer->version.counter > publishing->clock)
-        publishing->clock = newer->version.counter;
     if (newer->kind == DHT_NODE)
         publishing->lease_ms = dht->now_ms;
     bool ours_to_count = entry && entry->counted && dht_hold_get(dht, &newer->key, &dht->self.id, &present);
