@@ -1,0 +1,111 @@
+/* dhtsim: the daemon's own DHT code with up to a million nodes in one process, on a virtual network and clock. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "node/base/crypto.h"
+#include "tools/dhtsim/options.h"
+#include "tools/dhtsim/scenario.h"
+
+static const struct command commands[] = {
+    {"hops", "how many hops and how long a read takes, against the size of the mesh",
+     " nodes keys gets gets-per-s askers", "nodes=1000,10000,100000 keys=1000 gets=10000 gets-per-s=5000 askers=0",
+     "dhtsim hops --nodes 1000,10000,100000,1000000 --gets 100000 --plots plots", scenario_hops},
+    {"fail", "success and time of reads after a share of the nodes has died at once",
+     " nodes keys gets gets-per-s askers dead", "nodes=10000 keys=1000 gets=10000 gets-per-s=5000 askers=0",
+     "dhtsim fail --nodes 100000 --gets 100000 --dead 0,5,10,20,30,50 --plots plots", scenario_fail},
+    {"churn", "whether acknowledged records outlive the nodes that come and go",
+     " nodes keys gets days session pause rejoin stable", "nodes=1000 keys=2000 gets=200",
+     "dhtsim churn --nodes 1000 --days 7 --loss 1 --plots plots", scenario_churn},
+    {"idle", "what a mesh costs when nobody uses it", " nodes hours warm", "nodes=1000 hours=4 warm=4",
+     "dhtsim idle --nodes 1000 --warm 24 --hours 24", scenario_idle},
+    {"load", "how records and requests spread over the nodes, with popular keys", " nodes keys gets gets-per-s askers",
+     "nodes=10000 keys=1000,10000,100000 gets=100000 gets-per-s=10000 askers=0",
+     "dhtsim load --nodes 10000 --keys 1000,10000,100000 --plots plots", scenario_load},
+    {"partition", "a mesh that is cut in two, written to on both sides, and healed",
+     " nodes keys gets split split-minutes", "nodes=1000 keys=500 gets=1000",
+     "dhtsim partition --nodes 1000 --split 30 --split-minutes 120", scenario_partition},
+    {"liars", "reads and writes among nodes that lie to whoever asks them", " nodes keys gets gets-per-s askers liars",
+     "nodes=10000 keys=500 gets=5000 gets-per-s=2000 askers=0 liars=0,5,10,20,30",
+     "dhtsim liars --nodes 10000 --liars 0,10,20,30 --plots plots", scenario_liars},
+    {"memory", "what a node costs in memory with the tables of a mesh that is long there", " nodes", "nodes=100000",
+     "dhtsim memory --nodes 1000000", scenario_memory},
+};
+
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
+
+static void help(void)
+{
+    printf("usage: dhtsim COMMAND [FLAGS]\n\n"
+           "The daemon's own DHT code, many nodes in one process, on a virtual network and clock. The same flags and\n"
+           "seed give the same run; the hash at the end says so. Ctrl-C prints what there is until then.\n\n"
+           "commands:\n");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        printf("  %-12s%s\n", commands[i].name, commands[i].what);
+    printf("\nflags of all commands (dhtsim COMMAND --help has the others):\n");
+    options_help_of_models();
+    printf("\nexamples:\n");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        printf("  %s\n", commands[i].example);
+    printf("\nWhat is modelled and how to read the results: docs/simulator.md\n");
+}
+
+static void help_of(const struct command *command)
+{
+    printf("usage: dhtsim %s [FLAGS]\n\n%s\n\nflags:\n", command->name, command->what);
+    options_help_of(command);
+    options_help_of_models();
+    printf("\nexample:\n  %s\n", command->example);
+}
+
+static bool wants_help(int count, char **arguments)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0)
+            return true;
+    return false;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* Ctrl-C is looked at between events, world.c. */
+static void block_interrupts(void)
+{
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    struct options options;
+    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
+    if (!command && (argc < 2 || wants_help(argc - 1, argv + 1) || strcmp(argv[1], "help") == 0)) {
+        help();
+        return argc < 2 ? 2 : 0;
+    }
+    if (!command) {
+        fprintf(stderr, "dhtsim: there is no command '%s'; see dhtsim --help\n", argv[1]);
+        return 2;
+    }
+    if (wants_help(argc - 2, argv + 2)) {
+        help_of(command);
+        return 0;
+    }
+    if (!options_parse(command, argc - 2, argv + 2, &options))
+        return 2;
+    if (crypto_init(&err) < 0) {
+        fprintf(stderr, "dhtsim: %s\n", err.text);
+        return 1;
+    }
+    block_interrupts();
+    return command->run(&options);
+}
