@@ -6,6 +6,7 @@
  *   rpc.c      requests of ours: transactions, round-trip times, repeats, timeouts
  *   serve.c    requests of others: answers
  *   allowance.c how much each sender may ask
+ *   values.c   of them, answers to FIND_VALUE
  *   rows.c     the records of one key, by member and by score
  *   hold.c     records held for all: validity, join, caps
  *   lookup.c   walks towards an id, reading records on the way
@@ -103,6 +104,13 @@ void dht_allowance_release(struct dht_allowance *allowance);
 /* ---- serve.c ---- */
 
 void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+/* Add the good contacts closest to the target, without the asker. */
+void dht_serve_contacts(struct dht *dht, const struct dht_contact *from, const struct id *target, size_t wanted,
+                        struct dht_message *answer);
+
+/* ---- values.c ---- */
+
+void dht_values_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 
 /* ---- rows.c ---- */
 
@@ -517,8 +525,8 @@ void dht_watchers_release(struct dht *dht);
 void dht_watchers_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 /* A record came into the hold, or replaced another. Told to all who watch its key, ourselves included, at the end of
  * the dht_input or dht_tick that we are in; nothing is called back from here, and the hold is not touched. */
-void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record, const uint8_t *bytes,
-                       size_t len_bytes);
+void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record,
+                       const uint8_t *bytes, size_t len_bytes);
 /* This node watches the key itself, or does so no more. 0 or ERR_NOMEM. */
 int dht_watchers_self(struct dht *dht, const struct id *key, bool watches);
 /* A revoked node watches nothing. */

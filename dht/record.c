@@ -319,6 +319,17 @@ bool dht_brief_is_tombstone(const uint8_t *brief)
     return brief[BRIEF_FLAGS] & FLAG_TOMBSTONE;
 }
 
+bool dht_brief_is_meta(const uint8_t *brief)
+{
+    return brief[BRIEF_FLAGS] & FLAG_META;
+}
+
+bool dht_record_is_by(const struct dht_span *bytes, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES])
+{
+    return bytes->len >= DHT_RECORD_FIXED_BYTES &&
+           memcmp(bytes->at + DHT_RECORD_BRIEF_BYTES + BRIEF_PUBLIC_KEY, public_key, CRYPTO_SIGN_PUBLIC_BYTES) == 0;
+}
+
 const uint8_t *dht_brief_public_key(const uint8_t *brief)
 {
     return brief + BRIEF_PUBLIC_KEY;

@@ -37,10 +37,14 @@ size_t dht_record_unbrief(const struct id *key, const struct dht_span *brief,
 struct dht_version dht_brief_version(const uint8_t *brief);
 uint64_t dht_brief_expiry_ms(const uint8_t *brief);
 bool dht_brief_is_tombstone(const uint8_t *brief);
+bool dht_brief_is_meta(const uint8_t *brief);
 const uint8_t *dht_brief_public_key(const uint8_t *brief);
 struct dht_rank dht_brief_rank(const uint8_t *brief, const struct id *member, enum dht_order order,
                                const struct dht_place *own);
 uint64_t dht_brief_cleared_ms(const uint8_t *brief, uint64_t wall_ms); /* dht_record_cleared_ms */
+
+/* Does an encoded record say that this key wrote it? */
+bool dht_record_is_by(const struct dht_span *bytes, const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES]);
 
 /* Is this, which decoded to `record`, signed by the record's writer? */
 bool dht_record_is_signed(const struct dht_record *record, const uint8_t *bytes, size_t len_bytes,

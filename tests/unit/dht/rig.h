@@ -250,6 +250,46 @@ static inline enum dht_store_status rig_hold(struct rig *rig, const struct dht_r
     return dht_hold_put(rig->dht, span.at, span.len, false, NULL);
 }
 
+/* The i-th record of an answer about this key. */
+static inline struct dht_record rig_value(const struct dht_message *values, size_t i, const struct id *key)
+{
+    struct dht_record record;
+    uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
+    assert_true(i < values->record_count);
+    size_t len = dht_record_unbrief(key, &values->records[i], bytes);
+    assert_true(dht_record_decode(bytes, len, &record));
+    return record;
+}
+
+/* A member of a set by hand, written by the peer `age_ms` ago; the version's counter is zero. */
+static inline struct dht_record rig_member(const struct rig_peer *writer, const struct id *key, const char *name,
+                                           double score, uint64_t age_ms)
+{
+    struct dht_record record = {
+        .key = *key,
+        .kind = DHT_SET,
+        .score = score,
+        .version = {RIG_WALL_MS - age_ms, 0},
+        .expiry_wall_ms = RIG_WALL_MS + DHT_RECORD_TTL_MS,
+        .data_len = strlen(name),
+    };
+    memcpy(record.data, name, record.data_len);
+    assert_int_equal(rig_sign(&record, &writer->key), 0);
+    return record;
+}
+
+/* The state of a set by hand. */
+static inline struct dht_record rig_meta(const struct rig_peer *writer, const struct id *key, uint64_t cleared_ms,
+                                         uint64_t expires_ms, uint64_t age_ms)
+{
+    struct dht_record meta = rig_member(writer, key, "0123456789abcdef", 0, age_ms);
+    meta.meta = true;
+    wire_store_u64(meta.data, cleared_ms);
+    wire_store_u64(meta.data + sizeof cleared_ms, expires_ms);
+    assert_int_equal(rig_sign(&meta, &writer->key), 0);
+    return meta;
+}
+
 static inline struct id rig_key(unsigned number)
 {
     return dht_key(DHT_OBJECT, &number, sizeof number);

@@ -67,15 +67,15 @@ static void test_serve__find_value_is_ranged(void **state)
         struct dht_record record = rig_record(&peer, &key, i * 7 % 20, 1);
         assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
     }
-    struct dht_message ask = {.type = DHT_FIND_VALUE, .target = key, .limit = 255};
+    struct dht_message ask = {.type = DHT_FIND_VALUE, .target = key, .limit = 255, .parts = 1};
+    memset(&ask.until, 0xff, sizeof ask.until);
     unsigned seen = 0;
     for (unsigned pages = 1;; pages++) {
         rig_input(rig, &asker, &ask);
         struct dht_message answer = rig_last(rig);
         assert_int_equal(answer.total, 20);
         for (size_t i = 0; i < answer.record_count; i++, seen++) {
-            struct dht_record record;
-            assert_true(dht_record_decode(answer.records[i].at, answer.records[i].len, &record));
+            struct dht_record record = rig_value(&answer, i, &key);
             assert_true(record.score == (double)(19 - seen));
             ask.after = dht_record_rank(&record, DHT_BY_SCORE, NULL);
             ask.ranged = true;
@@ -86,11 +86,167 @@ static void test_serve__find_value_is_ranged(void **state)
     }
     assert_int_equal(seen, 20);
 
-    ask = (struct dht_message){.type = DHT_FIND_VALUE, .target = key, .limit = 2, .order = DHT_BY_SCORE_LOW};
+    ask =
+        (struct dht_message){.type = DHT_FIND_VALUE, .target = key, .limit = 2, .parts = 1, .order = DHT_BY_SCORE_LOW};
     rig_input(rig, &asker, &ask);
     struct dht_message answer = rig_last(rig);
     assert_int_equal(answer.record_count, 2);
     assert_true(answer.more);
+    rig_free(rig);
+}
+
+/* All orders over a set large enough for trees, and over a small one; each record once, in rank order, and no message
+ * more than was asked for. */
+static void read_in_order(struct rig *rig, const struct rig_peer *asker, const struct id *key, unsigned count,
+                          enum dht_order order, uint8_t parts)
+{
+    struct dht_message ask = {.type = DHT_FIND_VALUE,
+                              .flags = DHT_PLACED | DHT_FROM_CLIENT,
+                              .place = {.x = {50}},
+                              .target = *key,
+                              .order = (uint8_t)order,
+                              .limit = UINT16_MAX,
+                              .parts = parts};
+    unsigned seen = 0;
+    memset(&ask.until, 0xff, sizeof ask.until);
+    for (bool more = true; more; ask.ranged = true) {
+        rig->sent_count = 0;
+        rig_input(rig, asker, &ask);
+        assert_in_range(rig->sent_count, 1, parts);
+        for (size_t p = 0; p < rig->sent_count; p++) {
+            struct dht_message answer = rig_message(rig, p);
+            assert_int_equal(answer.part, p);
+            assert_int_equal(answer.parts, rig->sent_count);
+            more = answer.more;
+            for (size_t i = 0; i < answer.record_count; i++, seen++) {
+                struct dht_record record = rig_value(&answer, i, key);
+                struct dht_rank rank = dht_record_rank(&record, order, &ask.place);
+                assert_true(seen == 0 || dht_rank_compare(&ask.after, &rank) < 0);
+                ask.after = rank;
+            }
+        }
+    }
+    assert_int_equal(seen, count);
+}
+
+static void test_serve__orders_and_parts(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer asker = rig_peer(3);
+    struct id small = rig_key(1), large = rig_key(2);
+    for (unsigned i = 0; i < 150; i++) {
+        struct rig_peer peer = rig_peer(100 + i);
+        struct dht_record record = rig_record(&peer, i < 10 ? &small : &large, i * 7 % 20, i * 13 % 40);
+        record.place = (struct dht_place){.x = {(int16_t)(i * 31 % 100), 3, 0}, .height = (uint16_t)(i % 3)};
+        rig_sign(&record, &peer.key);
+        assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    }
+    for (int order = 0; order < DHT_ORDER_COUNT; order++)
+        for (uint8_t parts = 1; parts <= DHT_PARTS_MAX; parts = (uint8_t)(parts * 4)) {
+            read_in_order(rig, &asker, &small, 10, (enum dht_order)order, parts);
+            read_in_order(rig, &asker, &large, 140, (enum dht_order)order, parts);
+        }
+    rig_free(rig);
+}
+
+/* A slice by member: beyond `after` and not beyond `until`; the digest comes with the first part if it is wanted. */
+static void test_serve__slices_by_member(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer asker = rig_peer(3);
+    struct id key = rig_key(2);
+    unsigned inside = 0;
+    struct dht_message ask = {.type = DHT_FIND_VALUE,
+                              .target = key,
+                              .order = DHT_BY_MEMBER,
+                              .limit = UINT16_MAX,
+                              .parts = DHT_PARTS_MAX,
+                              .ranged = true,
+                              .want_digest = true};
+    ask.flags = DHT_FROM_CLIENT;
+    memset(&ask.after.member, 0x3f, ID_BYTES);
+    memset(&ask.until, 0x8f, ID_BYTES);
+    for (unsigned i = 0; i < 60; i++) {
+        struct rig_peer peer = rig_peer(100 + i);
+        struct dht_record record = rig_record(&peer, &key, i, 1);
+        assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+        inside += record.member.b[0] >= 0x40 && record.member.b[0] < 0x90;
+    }
+    rig_input(rig, &asker, &ask);
+    unsigned seen = 0;
+    for (size_t p = 0; p < rig->sent_count; p++) {
+        struct dht_message answer = rig_message(rig, p);
+        seen += (unsigned)answer.record_count;
+        assert_int_equal(answer.has_digest, p == 0);
+        assert_false(answer.more);
+        assert_int_equal(answer.total, 60);
+    }
+    assert_int_equal(seen, inside);
+    assert_true(inside > 0 && inside < 60);
+    uint8_t digest[DHT_DIGEST_BYTES];
+    dht_hold_digest(rig->dht, dht_hold_of_key(rig->dht, &key), digest);
+    struct dht_message first = rig_message(rig, 0);
+    assert_memory_equal(first.digest, digest, sizeof digest);
+    rig_free(rig);
+}
+
+/* In the orders of live members META is told first, and what it has cleared or what has expired with it is not. */
+static void test_serve__meta_clears(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer asker = rig_peer(3), writer = rig_peer(4);
+    struct id key = dht_key(DHT_SET, "s", 1);
+    struct dht_record old = rig_member(&writer, &key, "old", 3, 5000), new = rig_member(&writer, &key, "new", 1, 1000),
+                      meta = rig_meta(&writer, &key, RIG_WALL_MS - 3000, RIG_WALL_MS + 60000, 2000);
+    assert_int_equal(rig_hold(rig, &old), DHT_ACCEPTED);
+    assert_int_equal(rig_hold(rig, &new), DHT_ACCEPTED);
+    assert_int_equal(rig_hold(rig, &meta), DHT_ACCEPTED);
+    struct dht_message ask = {.type = DHT_FIND_VALUE, .target = key, .limit = 16, .parts = 1};
+    rig_input(rig, &asker, &ask);
+    struct dht_message answer = rig_last(rig);
+    assert_int_equal(answer.record_count, 2);
+    assert_true(rig_value(&answer, 0, &key).meta);
+    assert_int_equal(rig_value(&answer, 1, &key).data_len, 3);
+    assert_memory_equal(rig_value(&answer, 1, &key).data, "new", 3);
+
+    rig_run(rig, 61000);
+    rig_input(rig, &asker, &ask);
+    assert_true(rig_find(rig, DHT_VALUES, &asker, &answer));
+    assert_int_equal(answer.record_count, 1);
+    ask.order = DHT_BY_MEMBER; /* who collects is told everything */
+    rig_input(rig, &asker, &ask);
+    assert_true(rig_find(rig, DHT_VALUES, &asker, &answer));
+    assert_int_equal(answer.record_count, 3);
+    rig_free(rig);
+}
+
+/* What a sender writes itself is not checked on arrival, but before it is given on; what others wrote is. */
+static void test_serve__first_hand_is_vouched_for_later(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer writer = rig_peer(4), other = rig_peer(5);
+    struct id key = rig_key(1);
+    struct dht_record record = rig_record(&writer, &key, 1, 1);
+    record.signature[7] ^= 1;
+    OWNED(buf_release) struct buf a = BUF(LIMIT_DHT_RECORD_BYTES);
+    struct dht_message store = {.type = DHT_STORE, .record_count = 1, .records = {rig_span(&record, &a)}};
+    rig_input(rig, &other, &store);
+    assert_int_equal(rig_last(rig).status[0], DHT_BAD);
+    rig_input(rig, &writer, &store);
+    assert_true(rig_find(rig, DHT_STORED, &writer, &(struct dht_message){0}));
+    assert_int_equal(rig_stats(rig).records, 1);
+    struct dht_held *held = dht_hold_of_key(rig->dht, &key);
+    assert_false(dht_hold_vouched(rig->dht, held, &record.member));
+    assert_int_equal(rig_stats(rig).records, 0);
+
+    struct dht_record good = rig_record(&writer, &key, 1, 2);
+    store.records[0] = rig_span(&good, &a);
+    rig_input(rig, &writer, &store);
+    assert_true(dht_hold_vouched(rig->dht, dht_hold_of_key(rig->dht, &key), &record.member));
     rig_free(rig);
 }
 
@@ -111,7 +267,7 @@ static void test_serve__find_value_brings_contacts_and_leases(void **state)
     struct dht_record lease = rig_lease(&member, 1, RIG_WALL_MS + DHT_LEASE_TTL_MS);
     assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
     assert_int_equal(rig_hold(rig, &lease), DHT_ACCEPTED);
-    struct dht_message ask = {.type = DHT_FIND_VALUE, .target = key, .limit = 16, .want_lease = true};
+    struct dht_message ask = {.type = DHT_FIND_VALUE, .target = key, .limit = 16, .parts = 1, .want_lease = true};
     rig_input(rig, &asker, &ask);
     struct dht_message answer = rig_last(rig);
     assert_int_equal(answer.record_count, 1);
@@ -190,6 +346,10 @@ int main(void)
         cmocka_unit_test(test_serve__askers_are_verified_first),
         cmocka_unit_test(test_serve__find_node_tells_the_closest_but_the_asker),
         cmocka_unit_test(test_serve__find_value_is_ranged),
+        cmocka_unit_test(test_serve__orders_and_parts),
+        cmocka_unit_test(test_serve__slices_by_member),
+        cmocka_unit_test(test_serve__meta_clears),
+        cmocka_unit_test(test_serve__first_hand_is_vouched_for_later),
         cmocka_unit_test(test_serve__find_value_brings_contacts_and_leases),
         cmocka_unit_test(test_serve__store_answers_for_each_record),
         cmocka_unit_test(test_serve__flood_is_told_to_slow_down),
