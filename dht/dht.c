@@ -54,6 +54,8 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     TAILQ_INIT(&dht->lookups);
     TAILQ_INIT(&dht->pushes);
     dht_get_init(dht);
+    dht_watch_init(dht);
+    dht_watchers_init(dht);
     dht->sweep.next_ms = dht_jittered_ms(dht, DHT_LEASE_TTL_MS);
     int status = dht_publish_init(dht, err);
     if (status == 0)
@@ -70,10 +72,12 @@ void dht_free(struct dht *dht)
         return;
     while (!TAILQ_EMPTY(&dht->pushes))
         dht_push_free(dht, TAILQ_FIRST(&dht->pushes));
+    dht_watch_release(dht);
     dht_get_release(dht);
     while (!TAILQ_EMPTY(&dht->lookups))
         dht_lookup_cancel(dht, TAILQ_FIRST(&dht->lookups));
     dht_publish_release(dht);
+    dht_watchers_release(dht);
     dht_hold_release(&dht->hold);
     dht_rpc_release(&dht->rpcs);
     dht_allowance_release(&dht->allowance);
@@ -147,6 +151,8 @@ void dht_input(struct dht *dht, uint64_t now_ms, const struct dht_contact *from,
         dht_rpc_input(dht, from, &message);
         run(dht);
     }
+    dht_watch_tick(dht);
+    dht_watchers_flush(dht);
 }
 
 uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
@@ -156,7 +162,10 @@ uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
     dht_upkeep_tick(dht);
     dht_sweep_tick(dht);
     dht_publish_tick(dht);
+    dht_watchers_tick(dht);
     run(dht);
+    dht_watch_tick(dht);
+    dht_watchers_flush(dht);
     return dht_next_ms(dht);
 }
 
@@ -168,6 +177,8 @@ uint64_t dht_next_ms(const struct dht *dht)
     next = dht_min_ms(next, dht_publish_next_ms(dht));
     next = dht_min_ms(next, dht_lookup_next_ms(dht));
     next = dht_min_ms(next, dht_get_next_ms(dht));
+    next = dht_min_ms(next, dht_watch_next_ms(dht));
+    next = dht_min_ms(next, dht_watchers_next_ms(dht));
     return dht_min_ms(next, dht_push_next_ms(dht));
 }
 
@@ -188,6 +199,7 @@ int dht_forget(struct dht *dht, const struct id *node, struct err *err)
     dht_table_remove(&dht->table, node);
     dht_get_forget_lease(dht, node);
     dht_hold_remove_writer(dht, node);
+    dht_watchers_forget(dht, node);
     return 0;
 }
 
@@ -210,4 +222,6 @@ void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
     ret_stats->published = dht->publishing.entries.count;
     ret_stats->records = dht->hold.count;
     ret_stats->joined = dht->upkeep.joined;
+    ret_stats->watches = dht->watching.count;
+    ret_stats->watchers = dht->notifying.count;
 }

@@ -16,7 +16,7 @@
  *   lease.c    our lease
  *   sweep.c    the round over all held records: lapse, renewal, replication; hand-over to new neighbours
  *   reconcile.c comparing what is held with neighbours, and mending the difference
- *   watch.c    keys that this node watches
+ *   watch.c    keys that this node watches (numbers.c: which changes it has heard of)
  *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving
  */
@@ -453,6 +453,7 @@ struct dht_watching {
     size_t count;                 /* watches */
     uint64_t last_watch;
     size_t lookups;  /* under way */
+    bool some_over;  /* watches to be freed */
     uint64_t due_ms; /* nothing is to be done before */
 };
 
@@ -525,8 +526,8 @@ void dht_watchers_release(struct dht *dht);
 void dht_watchers_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 /* A record came into the hold, or replaced another. Told to all who watch its key, ourselves included, at the end of
  * the dht_input or dht_tick that we are in; nothing is called back from here, and the hold is not touched. */
-void dht_watch_changed(struct dht *dht, const struct dht_held *held, const struct dht_record *record,
-                       const uint8_t *bytes, size_t len_bytes);
+void dht_watch_changed(struct dht *dht, struct dht_held *held, const struct dht_record *record, const uint8_t *bytes,
+                       size_t len_bytes);
 /* This node watches the key itself, or does so no more. 0 or ERR_NOMEM. */
 int dht_watchers_self(struct dht *dht, const struct id *key, bool watches);
 /* A revoked node watches nothing. */

@@ -52,7 +52,7 @@ static const struct {
 };
 
 enum { WANT_LEASE = 1, RANGED = 2, WANT_DIGEST = 4 }; /* flags of FIND_VALUE */
-enum { MORE = 1, DEEPER = 2, HAS_DIGEST = 4 };        /* flags of VALUES */
+enum { MORE = 1, DEEPER = 2, HAS_DIGEST = 4 };        /* flags of VALUES; WATCHED has DEEPER alone */
 enum { STOP = 1 };                                    /* flags of WATCH */
 enum { KNOWN = 1 };                                   /* flags of NOTIFIED */
 
@@ -352,6 +352,7 @@ static void get_watch(struct wire *wire, struct dht_message *message)
 
 static void put_watched(struct buf *buf, const struct dht_message *message)
 {
+    wire_put_u8(buf, message->deeper ? DEEPER : 0);
     wire_put_u32(buf, message->lease_ms);
     wire_put_u64(buf, message->sequence);
     wire_put_u32(buf, message->total);
@@ -360,6 +361,7 @@ static void put_watched(struct buf *buf, const struct dht_message *message)
 
 static void get_watched(struct wire *wire, struct dht_message *message)
 {
+    message->deeper = get_flags(wire, DEEPER);
     message->lease_ms = wire_get_u32(wire);
     message->sequence = wire_get_u64(wire);
     message->total = wire_get_u32(wire);

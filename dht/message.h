@@ -91,7 +91,7 @@ struct dht_message {
     size_t lease_count;
     uint8_t part;                     /* VALUES: from 0 */
     bool more;                        /* VALUES: there are records beyond the last part's last */
-    bool deeper;                      /* VALUES: some were refused for lack of room and are in shards */
+    bool deeper;                      /* VALUES, WATCHED: some were refused for lack of room and are in shards */
     uint32_t total;                   /* VALUES, WATCHED: records held under the key, tombstones included */
     bool has_digest;                  /* VALUES */
     uint8_t digest[DHT_DIGEST_BYTES]; /* VALUES, WATCHED: of all records held under the key. COMPARE: of the range */
