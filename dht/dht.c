@@ -40,6 +40,16 @@ uint64_t dht_jittered_ms(struct dht *dht, uint64_t ms)
 
 /* ---- lifecycle ---- */
 
+/* The book that was given, or one of our own. */
+static int open_book(struct dht *dht, struct err *err)
+{
+    if (dht->config.book)
+        return 0;
+    int status = dht_book_make(rng_u64(&dht->config.rng), &dht->own_book, err);
+    dht->config.book = dht->own_book;
+    return status;
+}
+
 int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *err)
 {
     OWNED(release_dht) struct dht *dht = calloc(1, sizeof *dht);
@@ -49,7 +59,8 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     dht->self = dht_contact_of(config->public_key, &config->address);
     dht->now_ms = config->now_ms;
     dht->wall_offset_ms = config->wall_ms - config->now_ms;
-    dht_table_init(&dht->table, &dht->self.id, config->block_per_bucket, config->block_per_table);
+    dht_rpc_init(&dht->rpcs);
+    dht_placing_init(&dht->placing);
     map_init(&dht->revoked, LIMIT_DHT_REVOKED, rng_u64(&dht->config.rng));
     TAILQ_INIT(&dht->lookups);
     TAILQ_INIT(&dht->pushes);
@@ -57,11 +68,14 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     dht_watch_init(dht);
     dht_watchers_init(dht);
     dht->sweep.next_ms = dht_jittered_ms(dht, DHT_LEASE_TTL_MS);
-    int status = dht_publish_init(dht, err);
+    int status = open_book(dht, err);
+    if (status == 0)
+        status = dht_publish_init(dht, err);
     if (status == 0)
         status = dht_hold_init(dht, err);
     if (status < 0)
         return status;
+    dht_table_init(&dht->table, dht->config.book, &dht->self.id, config->block_per_bucket, config->block_per_table);
     *ret_dht = STEAL(dht);
     return 0;
 }
@@ -83,7 +97,8 @@ void dht_free(struct dht *dht)
     dht_allowance_release(&dht->allowance);
     dht_table_release(&dht->table);
     map_release(&dht->revoked);
-    free(dht->upkeep.saved);
+    dht_upkeep_release(&dht->upkeep);
+    dht_book_free(dht->own_book);
     free(dht);
 }
 
@@ -107,10 +122,10 @@ void dht_set_address(struct dht *dht, uint64_t now_ms, const struct addr *addres
 /* Somebody who asks us is alive, but is in the tables only once it has answered: so ask it, if there is room. */
 static void notice_asker(struct dht *dht, const struct dht_contact *from)
 {
-    dht_table_heard(&dht->table, from, dht->now_ms);
-    const struct dht_node *known = dht_table_get(&dht->table, &from->id);
-    bool moved = known && !addr_equal(&known->contact.addr, &from->addr);
-    if (moved || (!known && dht_contact_is_acceptable(dht, from) && dht_table_has_room(&dht->table, from)))
+    enum dht_heard heard = dht_table_heard(&dht->table, from, dht->now_ms);
+    if (heard == DHT_HEARD || !dht_contact_is_acceptable(dht, from))
+        return;
+    if (heard == DHT_HEARD_AWAY || dht_table_has_room(&dht->table, from))
         dht_rpc_ping(dht, from);
 }
 
@@ -130,7 +145,7 @@ void dht_input(struct dht *dht, uint64_t now_ms, const struct dht_contact *from,
         dht->stats.dropped_revoked++;
         return;
     }
-    switch (dht_message_decode(bytes, len_bytes, &message)) {
+    switch (dht_message_decode(dht->config.book, bytes, len_bytes, &message)) {
     case DHT_MALFORMED:
         dht->stats.dropped_short++;
         return;
@@ -171,7 +186,7 @@ uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
 
 uint64_t dht_next_ms(const struct dht *dht)
 {
-    uint64_t next = dht_rpc_next_ms(dht);
+    uint64_t next = dht->rpcs.wake_ms;
     next = dht_min_ms(next, dht_upkeep_next_ms(dht));
     next = dht_min_ms(next, dht_sweep_next_ms(dht));
     next = dht_min_ms(next, dht_publish_next_ms(dht));
@@ -191,6 +206,16 @@ void dht_add_contact(struct dht *dht, uint64_t now_ms, const struct dht_contact 
         dht_rpc_ping(dht, contact);
 }
 
+void dht_meet(struct dht *dht, uint64_t now_ms, const struct dht_contact *contact, unsigned rtt_ms)
+{
+    dht_set_now(dht, now_ms);
+    if (!dht_contact_is_acceptable(dht, contact))
+        return;
+    dht_table_answered(&dht->table, contact, &(uint64_t){rtt_ms}, dht->now_ms);
+    dht_table_touch(&dht->table, &contact->id, dht->now_ms + rng_below(&dht->config.rng, DHT_REFRESH_MS));
+    dht_upkeep_met(dht);
+}
+
 int dht_forget(struct dht *dht, const struct id *node, struct err *err)
 {
     int status = map_set(&dht->revoked, node, dht); /* any pointer but NULL */
@@ -205,13 +230,19 @@ int dht_forget(struct dht *dht, const struct id *node, struct err *err)
 
 void dht_contacts(const struct dht *dht, dht_contact_cb cb, void *ctx)
 {
-    const struct dht_node *node;
+    struct dht_node node;
     for (size_t cursor = 0; dht_table_next(&dht->table, &cursor, &node);)
-        if (!cb(ctx, &node->contact, dht_rtt_ms(&node->rtt), node->heard_ms))
+        if (!cb(ctx, &node.contact, dht_rtt_ms(&node.rtt), node.heard_ms))
             return;
 }
 
 /* ---- queries ---- */
+
+struct dht_place dht_place(const struct dht *dht, double *ret_error)
+{
+    *ret_error = dht->placing.error;
+    return dht->placing.placed ? dht_placing_place(&dht->placing) : (struct dht_place){0};
+}
 
 void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
 {
@@ -224,4 +255,7 @@ void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
     ret_stats->joined = dht->upkeep.joined;
     ret_stats->watches = dht->watching.count;
     ret_stats->watchers = dht->notifying.count;
+    ret_stats->memory_bytes = sizeof *dht + dht_table_bytes(&dht->table) + dht_rpc_bytes(&dht->rpcs);
+    if (dht->own_book)
+        ret_stats->memory_bytes += dht_book_bytes(dht->own_book);
 }

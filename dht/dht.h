@@ -173,16 +173,16 @@ struct dht_storage dht_storage_memory(struct dht_memory *memory);
 typedef void (*dht_send_cb)(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes);
 
 struct dht_config {
-    const uint8_t *public_key; /* of this node, CRYPTO_SIGN_PUBLIC_BYTES; borrowed for the call of dht_new */
-    struct dht_signatures signatures;             /* with that key */
-    struct dht_book *book;                        /* borrowed; NULL: one of its own */
-    struct addr address;       /* where others reach this node; family 0: not known yet. Contacts on loopback
-                                * are taken from others only by a node that is there itself */
-    bool client;               /* cannot be reached: asks, but asks to be kept out of tables */
-    unsigned block_per_bucket; /* contacts of one address block (addr_block) in a bucket; 0: no cap. 2 on */
-    unsigned block_per_table;  /* open networks; likewise in the whole table and in one lookup. 3 there. */
-    uint32_t records_max;      /* held for all; 0: LIMIT_DHT_RECORDS */
-    uint32_t key_max;          /* of them, under one key; 0: LIMIT_DHT_RECORDS_PER_KEY. More go to shards */
+    const uint8_t *public_key;        /* of this node, CRYPTO_SIGN_PUBLIC_BYTES; borrowed for the call of dht_new */
+    struct dht_signatures signatures; /* with that key */
+    struct dht_book *book;            /* borrowed; NULL: one of its own */
+    struct addr address;              /* where others reach this node; family 0: not known yet. Contacts on loopback
+                                       * are taken from others only by a node that is there itself */
+    bool client;                      /* cannot be reached: asks, but asks to be kept out of tables */
+    unsigned block_per_bucket;        /* contacts of one address block (addr_block) in a bucket; 0: no cap. 2 on */
+    unsigned block_per_table;         /* open networks; likewise in the whole table and in one lookup. 3 there. */
+    uint32_t records_max;             /* held for all; 0: LIMIT_DHT_RECORDS */
+    uint32_t key_max;                 /* of them, under one key; 0: LIMIT_DHT_RECORDS_PER_KEY. More go to shards */
     uint64_t now_ms;
     uint64_t wall_ms; /* at now_ms */
     struct rng rng;

@@ -48,28 +48,19 @@ enum dht_rpc_event {
 typedef void (*dht_rpc_cb)(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
                            const struct dht_message *reply);
 
-struct dht_rpc {
-    uint64_t transaction;
-    struct dht_contact to;
-    uint8_t type; /* of the request */
-    bool slow;
-    uint64_t sent_ms;
-    uint64_t due_ms; /* slow, or failed */
-    unsigned timeout_ms;
-    uint8_t *bytes; /* owned: to send it again */
-    size_t len;
-    dht_rpc_cb cb; /* NULL: nobody waits any more */
-    void *owner;   /* borrowed, for cb */
-};
+struct dht_rpc;
 
 struct dht_rpcs {
-    struct dht_rpc *items; /* owned */
+    struct dht_rpc **slots; /* owned, as what they point to; NULL: free */
+    size_t slot_count;      /* a power of two, or 0 */
     size_t count;
-    size_t cap;
+    uint64_t wake_ms;
     struct dht_rtt anyone; /* round trips to all: what to expect of somebody new */
 };
 
+void dht_rpc_init(struct dht_rpcs *rpcs);
 void dht_rpc_release(struct dht_rpcs *rpcs);
+size_t dht_rpc_bytes(const struct dht_rpcs *rpcs);
 /* Send a request; type and fields are the caller's, the rest is filled in. 0, ERR_LIMIT or ERR_NOMEM. */
 int dht_rpc_ask(struct dht *dht, const struct dht_contact *to, struct dht_message *request, dht_rpc_cb cb, void *owner);
 /* Ask whether it is there; at most one such question to one contact at a time. */
@@ -83,7 +74,6 @@ void dht_rpc_input(struct dht *dht, const struct dht_contact *from, const struct
 /* Events for this owner are no longer delivered. */
 void dht_rpc_abandon(struct dht *dht, const void *owner);
 void dht_rpc_tick(struct dht *dht);
-uint64_t dht_rpc_next_ms(const struct dht *dht);
 
 /* ---- allowance.c ---- */
 
@@ -542,9 +532,9 @@ uint64_t dht_watchers_next_ms(const struct dht *dht);
 #define DHT_SAVED_CONTACTS 200
 
 struct dht_upkeep {
-    struct dht_contact seeds[LIMIT_DHT_SEEDS];
+    struct dht_contact *seeds; /* owned */
     size_t seed_count;
-    struct dht_contact *saved; /* owned; of an earlier life, asked a few at a time until one answers */
+    struct dht_contact *saved; /* owned; of an earlier life, asked a few at a time until one answers; while alone */
     size_t saved_count;
     uint64_t seed_ms;
     unsigned seed_tries;
@@ -555,6 +545,11 @@ struct dht_upkeep {
     uint64_t save_ms;
 };
 
+void dht_upkeep_release(struct dht_upkeep *upkeep);
+/* A contact did not answer. */
+void dht_upkeep_failed(struct dht *dht, const struct dht_contact *contact);
+/* Somebody came into the table without being asked (dht_meet). */
+void dht_upkeep_met(struct dht *dht);
 void dht_upkeep_tick(struct dht *dht);
 uint64_t dht_upkeep_next_ms(const struct dht *dht);
 
@@ -562,12 +557,14 @@ uint64_t dht_upkeep_next_ms(const struct dht *dht);
 
 struct dht {
     struct dht_config config;
+    struct dht_book *own_book; /* owned; NULL if config.book is somebody else's */
     struct dht_contact self;
     uint64_t now_ms;
     uint64_t wall_offset_ms; /* wall clock less now_ms, modulo 2^64 */
     struct map revoked;
     struct dht_table table;
     struct dht_rpcs rpcs;
+    struct dht_placing placing;
     struct dht_allowance allowance;
     struct dht_hold hold;
     struct dht_lookups lookups;

@@ -69,7 +69,8 @@ void dht_message_encode(const struct dht_message *message, struct buf *out)
     grammar[message->type].put(out, message);
 }
 
-enum dht_decode dht_message_decode(const uint8_t *bytes, size_t len_bytes, struct dht_message *ret_message)
+enum dht_decode dht_message_decode(const struct dht_book *book, const uint8_t *bytes, size_t len_bytes,
+                                   struct dht_message *ret_message)
 {
     struct dht_message *message = ret_message;
     *message = (struct dht_message){0};
@@ -89,7 +90,11 @@ enum dht_decode dht_message_decode(const uint8_t *bytes, size_t len_bytes, struc
         message->place_error = wire_get_u8(&wire);
     }
     grammar[message->type].get(&wire, message);
-    return wire_done(&wire) ? DHT_DECODED : DHT_MALFORMED;
+    if (!wire_done(&wire))
+        return DHT_MALFORMED;
+    for (size_t i = 0; i < message->contact_count; i++)
+        message->contacts[i].id = dht_book_id_of(book, message->contacts[i].public_key);
+    return DHT_DECODED;
 }
 
 /* A count of at most max; more fails the cursor. */
@@ -140,10 +145,10 @@ void dht_contact_put(struct buf *buf, const struct dht_contact *contact)
 
 struct dht_contact dht_contact_get(struct wire *wire)
 {
-    uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES];
-    wire_get_copy(wire, public_key, sizeof public_key);
-    struct addr addr = addr_get(wire);
-    return dht_contact_of(public_key, &addr);
+    struct dht_contact contact = {0};
+    wire_get_copy(wire, contact.public_key, sizeof contact.public_key);
+    contact.addr = addr_get(wire);
+    return contact;
 }
 
 static void put_contacts(struct buf *buf, const struct dht_message *message)

@@ -5,11 +5,13 @@
  */
 #pragma once
 
+#include "dht/book.h"
 #include "dht/place.h"
 #include "dht/record.h"
 
 #define DHT_MESSAGE_VERSION 2
 #define DHT_MESSAGE_HEADER_BYTES 11
+#define DHT_MESSAGE_TRANSACTION_OFFSET 3
 #define DHT_CONTACT_WIRE_BYTES (CRYPTO_SIGN_PUBLIC_BYTES + ADDR_WIRE_BYTES)
 #define DHT_PLACED_BYTES 9 /* a place and its error, behind the header */
 #define DHT_ITEMS_MAX 6    /* 6 brief records x 169 = 1,014 of the 1,100; 5 whole ones */
@@ -113,10 +115,13 @@ struct dht_message {
 
 enum dht_decode { DHT_DECODED, DHT_MALFORMED, DHT_UNKNOWN };
 
-/* Unknown version, type or flag: DHT_UNKNOWN. Cut, padded or out of range: DHT_MALFORMED. */
-enum dht_decode dht_message_decode(const uint8_t *bytes, size_t len_bytes, struct dht_message *ret_message);
+/* Unknown version, type or flag: DHT_UNKNOWN. Cut, padded or out of range: DHT_MALFORMED. The ids of contacts come from
+ * the book where it knows their keys; `book` may be NULL. */
+enum dht_decode dht_message_decode(const struct dht_book *book, const uint8_t *bytes, size_t len_bytes,
+                                   struct dht_message *ret_message);
 /* Append to `out`, whose `failed` tells whether it fitted. */
 void dht_message_encode(const struct dht_message *message, struct buf *out);
 
 void dht_contact_put(struct buf *buf, const struct dht_contact *contact);
+/* Without its id. */
 struct dht_contact dht_contact_get(struct wire *wire);

@@ -1,135 +1,280 @@
 #include "dht/table.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FAILS_REPLACED 3
 #define FAILS_REMOVED 6
-#define CHECK_AGAIN_MS 10000u
+#define CHECK_AGAIN_S 10
 #define TIMEOUT_FIRST_MS 1000u
 #define TIMEOUT_FLOOR_MS 200u
 #define TIMEOUT_CEILING_MS 2000u
+#define SAMPLE_MAX_MS 8000u /* in eighths it fits into 16 bits */
+#define BUCKET_STEP 4       /* places are added by so many */
 
-struct dht_bucket {
-    struct dht_node nodes[DHT_REPLICAS];
-    struct dht_node spares[DHT_SPARES]; /* the latest to answer last */
-    unsigned count;
-    unsigned spare_count;
+struct entry {
+    dht_handle handle;
+    uint32_t heard_s;
+    uint32_t known_s;
+    struct dht_rtt rtt;
+    uint16_t check_s; /* after heard_s: asked whether it is still there */
+    uint8_t fails;
 };
+_Static_assert(sizeof(struct entry) == 20, "a million tables of 400 entries");
+
+/* The first `count` entries are the contacts, the next `spare_count` the spares, the latest to answer last. */
+struct dht_bucket {
+    uint8_t count;
+    uint8_t spare_count;
+    uint8_t places;
+    bool walked; /* at touched_s, else never */
+    uint32_t touched_s;
+    struct entry entries[];
+};
+
+/* ---- round-trip times ---- */
 
 void dht_rtt_add(struct dht_rtt *rtt, uint64_t sample_ms)
 {
-    uint32_t sample = sample_ms > 60000 ? 60000 : (uint32_t)sample_ms + (sample_ms == 0);
+    unsigned sample = sample_ms > SAMPLE_MAX_MS ? SAMPLE_MAX_MS : (unsigned)sample_ms + (sample_ms == 0);
     if (!rtt->smooth_8ths) {
-        *rtt = (struct dht_rtt){.smooth_8ths = sample * 8, .deviation_4ths = sample * 2};
+        *rtt = (struct dht_rtt){.smooth_8ths = (uint16_t)(sample * 8), .deviation_4ths = (uint16_t)(sample * 2)};
         return;
     }
-    uint32_t smooth = rtt->smooth_8ths / 8;
-    uint32_t off = sample > smooth ? sample - smooth : smooth - sample;
-    rtt->deviation_4ths += off - rtt->deviation_4ths / 4;
-    rtt->smooth_8ths += sample - smooth;
+    unsigned smooth = rtt->smooth_8ths / 8u;
+    unsigned off = sample > smooth ? sample - smooth : smooth - sample;
+    rtt->deviation_4ths = (uint16_t)(rtt->deviation_4ths + off - rtt->deviation_4ths / 4u);
+    rtt->smooth_8ths = (uint16_t)(rtt->smooth_8ths + sample - smooth);
 }
 
 unsigned dht_rtt_ms(const struct dht_rtt *rtt)
 {
-    return rtt->smooth_8ths / 8;
+    return rtt->smooth_8ths / 8u;
 }
 
 unsigned dht_rtt_timeout_ms(const struct dht_rtt *rtt)
 {
     if (!rtt->smooth_8ths)
         return TIMEOUT_FIRST_MS;
-    unsigned timeout = rtt->smooth_8ths / 8 + rtt->deviation_4ths; /* SRTT + 4 * RTTVAR */
+    unsigned timeout = rtt->smooth_8ths / 8u + rtt->deviation_4ths; /* SRTT + 4 * RTTVAR */
     if (timeout < TIMEOUT_FLOOR_MS)
         return TIMEOUT_FLOOR_MS;
     return timeout > TIMEOUT_CEILING_MS ? TIMEOUT_CEILING_MS : timeout;
 }
 
+/* ---- ids ---- */
+
+/* The i-th 8 bytes as a number. */
+static uint64_t word(const struct id *id, size_t i)
+{
+    uint64_t value;
+    memcpy(&value, id->b + i * sizeof value, sizeof value);
+    return be64toh(value);
+}
+
 unsigned dht_shared_bits(const struct id *a, const struct id *b)
 {
-    for (unsigned i = 0; i < ID_BYTES; i++) {
-        unsigned differing = a->b[i] ^ b->b[i];
+    for (unsigned i = 0; i < ID_BYTES / 8; i++) {
+        uint64_t differing = word(a, i) ^ word(b, i);
         if (differing)
-            return i * 8 + (unsigned)__builtin_clz(differing) - 24;
+            return i * 64 + (unsigned)__builtin_clzll(differing);
     }
     return ID_BYTES * 8;
 }
 
 int dht_closer(const struct id *target, const struct id *a, const struct id *b)
 {
-    for (size_t i = 0; i < ID_BYTES; i++) {
-        int order = (a->b[i] ^ target->b[i]) - (b->b[i] ^ target->b[i]);
-        if (order)
-            return order;
+    for (size_t i = 0; i < ID_BYTES / 8; i++) {
+        uint64_t from_a = word(a, i) ^ word(target, i);
+        uint64_t from_b = word(b, i) ^ word(target, i);
+        if (from_a != from_b)
+            return from_a < from_b ? -1 : 1;
     }
     return 0;
 }
 
-void dht_table_init(struct dht_table *table, const struct id *self, unsigned block_per_bucket, unsigned block_per_table)
+/* Do they differ in this bit, counted from the first? */
+static bool differ_at(const struct id *a, const struct id *b, unsigned bit)
+{
+    return (a->b[bit / 8] ^ b->b[bit / 8]) >> (7 - bit % 8) & 1;
+}
+
+/* ---- lifecycle ---- */
+
+void dht_table_init(struct dht_table *table, struct dht_book *book, const struct id *self, unsigned block_per_bucket,
+                    unsigned block_per_table)
 {
     *table = (struct dht_table){
+        .book = book,
         .self = *self,
         .block_per_bucket = block_per_bucket,
         .block_per_table = block_per_table,
+        .check_wake_ms = UINT64_MAX,
+        .refresh_wake_ms = UINT64_MAX,
     };
+}
+
+static unsigned held_by(const struct dht_bucket *bucket)
+{
+    return bucket ? bucket->count + bucket->spare_count : 0u;
 }
 
 void dht_table_release(struct dht_table *table)
 {
-    for (size_t i = 0; i < DHT_BUCKETS; i++)
+    for (unsigned i = 0; i < table->bucket_count; i++) {
+        for (unsigned at = 0; at < held_by(table->buckets[i]); at++)
+            dht_book_unref(table->book, table->buckets[i]->entries[at].handle);
         free(table->buckets[i]);
+    }
+    free(table->buckets);
     *table = (struct dht_table){0};
+}
+
+/* ---- buckets and their entries ---- */
+
+static const struct dht_contact *contact_of(const struct dht_table *table, const struct entry *entry)
+{
+    return dht_book_at(table->book, entry->handle);
 }
 
 /* The bucket of an id, NULL for our own id and where there is none yet. */
 static struct dht_bucket *bucket_of(const struct dht_table *table, const struct id *id)
 {
     unsigned shared = dht_shared_bits(&table->self, id);
-    return shared < DHT_BUCKETS ? table->buckets[shared] : NULL;
+    return shared < table->bucket_count ? table->buckets[shared] : NULL;
 }
 
-static struct dht_node *find(struct dht_node *nodes, unsigned count, const struct id *id)
+static struct entry *find_id(const struct dht_table *table, struct dht_bucket *bucket, const struct id *id)
 {
-    for (unsigned i = 0; i < count; i++)
-        if (id_equal(&nodes[i].contact.id, id))
-            return &nodes[i];
+    for (unsigned i = 0; i < held_by(bucket); i++)
+        if (id_equal(&contact_of(table, &bucket->entries[i])->id, id))
+            return &bucket->entries[i];
     return NULL;
 }
 
-static void take_out(struct dht_node *nodes, unsigned *count, struct dht_node *node)
+/* The entry of a contact, whatever its address there. What the book does not know is in no table. */
+static struct entry *find(const struct dht_table *table, struct dht_bucket *bucket, const struct dht_contact *contact)
 {
-    size_t behind = (size_t)(nodes + *count - node) - 1;
-    memmove(node, node + 1, behind * sizeof *node);
-    (*count)--;
+    dht_handle handle;
+    for (size_t cursor = 0; bucket && (handle = dht_book_next(table->book, contact->public_key, &cursor));)
+        for (unsigned i = 0; i < held_by(bucket); i++)
+            if (bucket->entries[i].handle == handle)
+                return &bucket->entries[i];
+    return NULL;
 }
 
-const struct dht_node *dht_table_get(const struct dht_table *table, const struct id *id)
+static bool is_spare(const struct dht_bucket *bucket, const struct entry *entry)
 {
-    struct dht_bucket *bucket = bucket_of(table, id);
+    return entry >= bucket->entries + bucket->count;
+}
+
+/* Out of the bucket, without its reference. */
+static struct entry take_out(struct dht_bucket *bucket, struct entry *entry)
+{
+    struct entry taken = *entry;
+    size_t behind = (size_t)(bucket->entries + held_by(bucket) - entry) - 1;
+    if (is_spare(bucket, entry))
+        bucket->spare_count--;
+    else
+        bucket->count--;
+    memmove(entry, entry + 1, behind * sizeof *entry);
+    return taken;
+}
+
+static void drop(struct dht_table *table, struct dht_bucket *bucket, struct entry *entry)
+{
+    table->count -= !is_spare(bucket, entry);
+    dht_book_unref(table->book, take_out(bucket, entry).handle);
+}
+
+/* Room for all buckets up to this one. */
+static bool reach_bucket(struct dht_table *table, unsigned at)
+{
+    if (at < table->bucket_count)
+        return true;
+    struct dht_bucket **buckets = realloc(table->buckets, (at + 1) * sizeof *buckets);
+    if (!buckets)
+        return false;
+    for (unsigned i = table->bucket_count; i <= at; i++)
+        buckets[i] = NULL;
+    table->buckets = buckets;
+    table->bucket_count = at + 1;
+    return true;
+}
+
+/* The bucket of an id, made if need be, with room for one more entry, unless it has as many as it may; NULL when out of
+ * memory. */
+static struct dht_bucket *make_room(struct dht_table *table, const struct id *id)
+{
+    unsigned at = dht_shared_bits(&table->self, id);
+    if (!reach_bucket(table, at))
+        return NULL;
+    struct dht_bucket *bucket = table->buckets[at];
+    if (bucket && (held_by(bucket) < bucket->places || held_by(bucket) == DHT_REPLICAS + DHT_SPARES))
+        return bucket;
+    unsigned places = (bucket ? bucket->places : 0u) + BUCKET_STEP;
+    bucket = realloc(bucket, sizeof *bucket + places * sizeof *bucket->entries);
     if (!bucket)
         return NULL;
-    struct dht_node *node = find(bucket->nodes, bucket->count, id);
-    return node ? node : find(bucket->spares, bucket->spare_count, id);
+    if (!table->buckets[at])
+        *bucket = (struct dht_bucket){0};
+    bucket->places = (uint8_t)places;
+    return table->buckets[at] = bucket;
 }
 
-static unsigned same_block(const struct dht_bucket *bucket, const struct addr *addr)
+/* ---- when they are due ---- */
+
+static uint64_t check_ms(const struct entry *entry)
+{
+    return ((uint64_t)entry->heard_s + entry->check_s) * 1000;
+}
+
+static uint64_t refresh_ms(const struct dht_bucket *bucket)
+{
+    if (!bucket || bucket->count == 0)
+        return UINT64_MAX; /* what is as empty as that is walked through with its neighbours */
+    return bucket->walked ? bucket->touched_s * 1000ull + DHT_REFRESH_MS : 0;
+}
+
+static void lower(uint64_t *wake_ms, uint64_t ms)
+{
+    if (ms < *wake_ms)
+        *wake_ms = ms;
+}
+
+/* Behind the other contacts, in front of the spares. There is room. */
+static void put_in(struct dht_table *table, struct dht_bucket *bucket, const struct entry *entry)
+{
+    struct entry *place = bucket->entries + bucket->count;
+    memmove(place + 1, place, bucket->spare_count * sizeof *place);
+    *place = *entry;
+    bucket->count++;
+    table->count++;
+    lower(&table->check_wake_ms, check_ms(entry));
+    lower(&table->refresh_wake_ms, refresh_ms(bucket));
+}
+
+/* ---- address blocks ---- */
+
+static unsigned same_block(const struct dht_table *table, const struct dht_bucket *bucket, const struct addr *addr)
 {
     unsigned same = 0;
     for (unsigned i = 0; bucket && i < bucket->count; i++)
-        same += addr_block(&bucket->nodes[i].contact.addr) == addr_block(addr);
+        same += addr_block(&contact_of(table, &bucket->entries[i])->addr) == addr_block(addr);
     return same;
 }
 
 /* Is there room for one more of this address block, in the bucket and in the table? */
 static bool block_has_room(const struct dht_table *table, const struct dht_bucket *bucket, const struct addr *addr)
 {
-    if (table->block_per_bucket && same_block(bucket, addr) >= table->block_per_bucket)
+    if (table->block_per_bucket && same_block(table, bucket, addr) >= table->block_per_bucket)
         return false;
     if (!table->block_per_table)
         return true;
     unsigned same = 0;
-    for (size_t i = 0; i < DHT_BUCKETS; i++)
-        same += same_block(table->buckets[i], addr);
+    for (unsigned i = 0; i < table->bucket_count; i++)
+        same += same_block(table, table->buckets[i], addr);
     return same < table->block_per_table;
 }
 
@@ -141,34 +286,68 @@ bool dht_table_has_room(const struct dht_table *table, const struct dht_contact 
     return block_has_room(table, bucket, &contact->addr);
 }
 
-static struct dht_bucket *make_bucket(struct dht_table *table, const struct id *id)
+/* ---- what happens to contacts ---- */
+
+/* Check it at that time, or so: an entry that was not heard of for longer than a 16-bit number of seconds at once. */
+static void check_at(struct dht_table *table, struct entry *entry, uint64_t ms)
 {
-    struct dht_bucket **place = &table->buckets[dht_shared_bits(&table->self, id)];
-    if (!*place)
-        *place = calloc(1, sizeof **place);
-    return *place;
+    uint64_t after_s = ms / 1000 - entry->heard_s;
+    entry->check_s = (uint16_t)(after_s < UINT16_MAX ? after_s : UINT16_MAX);
+    lower(&table->check_wake_ms, check_ms(entry));
 }
 
-static void add_spare(struct dht_bucket *bucket, const struct dht_node *node)
+/* Up to a quarter more, each by another share, so that those who came together are not checked together. */
+static uint64_t spread(const struct dht_table *table, const struct entry *entry, uint64_t ms)
 {
-    struct dht_node *known = find(bucket->spares, bucket->spare_count, &node->contact.id);
-    if (known)
-        take_out(bucket->spares, &bucket->spare_count, known);
-    else if (bucket->spare_count == DHT_SPARES)
-        take_out(bucket->spares, &bucket->spare_count, bucket->spares);
-    bucket->spares[bucket->spare_count++] = *node;
+    uint32_t share = ((uint32_t)word(&table->self, 0) ^ entry->handle) * 0x9e3779b1u; /* Fibonacci hashing */
+    return ms + (ms / 4 * (share >> 16) >> 16);
 }
 
-/* It is alive now, at this address. */
-static void refresh_node(struct dht_node *node, const struct dht_contact *contact, const uint64_t *sample_ms,
-                         uint64_t now_ms)
+/* It is alive now. */
+static void refresh(struct dht_table *table, struct entry *entry, uint64_t now_ms)
 {
-    node->contact = *contact;
-    node->heard_ms = now_ms;
-    node->check_ms = now_ms + DHT_SILENT_MS;
-    node->fails = 0;
-    if (sample_ms)
-        dht_rtt_add(&node->rtt, *sample_ms);
+    entry->heard_s = (uint32_t)(now_ms / 1000);
+    entry->fails = 0;
+    uint64_t pause_ms = (uint64_t)(entry->heard_s - entry->known_s) * 1000 / 2;
+    if (pause_ms < DHT_CHECK_MS)
+        pause_ms = DHT_CHECK_MS;
+    if (pause_ms > DHT_CHECK_LONGEST_MS)
+        pause_ms = DHT_CHECK_LONGEST_MS;
+    check_at(table, entry, now_ms + spread(table, entry, pause_ms));
+}
+
+/* From now on at this address; its old one stays if there is no memory for the new. */
+static void readdress(struct dht_table *table, struct entry *entry, const struct dht_contact *contact)
+{
+    dht_handle handle = dht_book_ref(table->book, contact);
+    if (!handle)
+        return;
+    dht_book_unref(table->book, entry->handle);
+    entry->handle = handle;
+}
+
+/* A spare for this full bucket, in place of the one that answered longest ago if there are enough. */
+static void add_spare(struct dht_table *table, struct dht_bucket *bucket, const struct entry *entry)
+{
+    if (bucket->spare_count == DHT_SPARES)
+        drop(table, bucket, bucket->entries + bucket->count);
+    bucket->entries[held_by(bucket)] = *entry;
+    bucket->spare_count++;
+}
+
+static bool add(struct dht_table *table, const struct entry *entry)
+{
+    struct dht_bucket *bucket = make_room(table, &contact_of(table, entry)->id);
+    if (!bucket) {
+        dht_book_unref(table->book, entry->handle);
+        return false;
+    }
+    if (bucket->count == DHT_REPLICAS) {
+        add_spare(table, bucket, entry);
+        return false;
+    }
+    put_in(table, bucket, entry);
+    return true;
 }
 
 bool dht_table_answered(struct dht_table *table, const struct dht_contact *contact, const uint64_t *sample_ms,
@@ -176,131 +355,176 @@ bool dht_table_answered(struct dht_table *table, const struct dht_contact *conta
 {
     if (id_equal(&table->self, &contact->id))
         return false;
-    struct dht_node *known = (struct dht_node *)dht_table_get(table, &contact->id);
-    struct dht_node fresh = known ? *known : (struct dht_node){0};
-    refresh_node(&fresh, contact, sample_ms, now_ms);
     struct dht_bucket *bucket = bucket_of(table, &contact->id);
-    if (known && known >= bucket->nodes && known < bucket->nodes + DHT_REPLICAS) {
-        *known = fresh;
+    struct entry *known = find(table, bucket, contact);
+    struct entry fresh = {.known_s = (uint32_t)(now_ms / 1000)};
+    struct entry *entry = known ? known : &fresh;
+    if (known)
+        readdress(table, known, contact);
+    else if (!block_has_room(table, bucket, &contact->addr) || !(fresh.handle = dht_book_ref(table->book, contact)))
         return false;
-    }
-    if (!block_has_room(table, bucket, &contact->addr))
+    refresh(table, entry, now_ms);
+    if (sample_ms)
+        dht_rtt_add(&entry->rtt, *sample_ms);
+    if (!known)
+        return add(table, &fresh);
+    if (!is_spare(bucket, known))
         return false;
-    bucket = make_bucket(table, &contact->id);
-    if (!bucket)
-        return false;
-    if (bucket->count == DHT_REPLICAS) {
-        add_spare(bucket, &fresh);
-        return false;
-    }
-    bucket->nodes[bucket->count++] = fresh;
-    table->count++;
-    return true;
+    fresh = take_out(bucket, known);
+    if (bucket->count < DHT_REPLICAS && block_has_room(table, bucket, &contact->addr))
+        return add(table, &fresh);
+    add_spare(table, bucket, &fresh); /* now the latest */
+    return false;
 }
 
-void dht_table_heard(struct dht_table *table, const struct dht_contact *contact, uint64_t now_ms)
+enum dht_heard dht_table_heard(struct dht_table *table, const struct dht_contact *contact, uint64_t now_ms)
 {
-    struct dht_node *known = (struct dht_node *)dht_table_get(table, &contact->id);
-    if (known && known->fails == 0 && addr_equal(&known->contact.addr, &contact->addr))
-        refresh_node(known, contact, NULL, now_ms);
+    struct entry *known = find(table, bucket_of(table, &contact->id), contact);
+    if (!known)
+        return DHT_HEARD_NEW;
+    if (!addr_equal(&contact_of(table, known)->addr, &contact->addr))
+        return DHT_HEARD_AWAY;
+    if (known->fails == 0)
+        refresh(table, known, now_ms);
+    return DHT_HEARD;
 }
 
 /* Out of its bucket; the latest spare that may comes in. */
-static void replace(struct dht_table *table, struct dht_bucket *bucket, struct dht_node *node)
+static void replace(struct dht_table *table, struct dht_bucket *bucket, struct entry *entry)
 {
-    take_out(bucket->nodes, &bucket->count, node);
-    table->count--;
-    for (unsigned i = bucket->spare_count; i-- > 0;) {
-        struct dht_node spare = bucket->spares[i];
-        if (!block_has_room(table, bucket, &spare.contact.addr))
+    drop(table, bucket, entry);
+    for (unsigned i = held_by(bucket); i-- > bucket->count;) {
+        if (!block_has_room(table, bucket, &contact_of(table, &bucket->entries[i])->addr))
             continue;
-        take_out(bucket->spares, &bucket->spare_count, &bucket->spares[i]);
-        bucket->nodes[bucket->count++] = spare;
-        table->count++;
+        struct entry spare = take_out(bucket, &bucket->entries[i]);
+        put_in(table, bucket, &spare);
         return;
     }
 }
 
-void dht_table_failed(struct dht_table *table, const struct id *id, uint64_t now_ms)
+unsigned dht_table_failed(struct dht_table *table, const struct id *id, uint64_t now_ms)
 {
     struct dht_bucket *bucket = bucket_of(table, id);
-    if (!bucket)
-        return;
-    struct dht_node *spare = find(bucket->spares, bucket->spare_count, id);
-    if (spare)
-        take_out(bucket->spares, &bucket->spare_count, spare);
-    struct dht_node *node = find(bucket->nodes, bucket->count, id);
-    if (!node)
-        return;
-    node->fails++;
-    node->check_ms = now_ms + ((uint64_t)CHECK_AGAIN_MS << node->fails);
-    if (node->fails >= FAILS_REMOVED || (node->fails >= FAILS_REPLACED && bucket->spare_count > 0))
-        replace(table, bucket, node);
+    struct entry *entry = find_id(table, bucket, id);
+    if (!entry)
+        return 0;
+    if (is_spare(bucket, entry)) {
+        drop(table, bucket, entry);
+        return 1;
+    }
+    unsigned fails = ++entry->fails;
+    check_at(table, entry, now_ms + ((uint64_t)CHECK_AGAIN_S * 1000 << fails));
+    if (fails >= FAILS_REMOVED || (fails >= FAILS_REPLACED && bucket->spare_count > 0))
+        replace(table, bucket, entry);
+    return fails;
 }
 
 void dht_table_remove(struct dht_table *table, const struct id *id)
 {
     struct dht_bucket *bucket = bucket_of(table, id);
-    struct dht_node *spare = bucket ? find(bucket->spares, bucket->spare_count, id) : NULL;
-    if (spare)
-        take_out(bucket->spares, &bucket->spare_count, spare);
-    struct dht_node *node = bucket ? find(bucket->nodes, bucket->count, id) : NULL;
-    if (node)
-        replace(table, bucket, node);
+    struct entry *entry = find_id(table, bucket, id);
+    if (entry && is_spare(bucket, entry))
+        drop(table, bucket, entry);
+    else if (entry)
+        replace(table, bucket, entry);
+}
+
+/* ---- queries ---- */
+
+static void fill_node(const struct dht_table *table, const struct entry *entry, struct dht_node *ret_node)
+{
+    *ret_node = (struct dht_node){
+        .contact = *contact_of(table, entry),
+        .rtt = entry->rtt,
+        .heard_ms = (uint64_t)entry->heard_s * 1000,
+        .known_ms = (uint64_t)entry->known_s * 1000,
+        .fails = entry->fails,
+    };
+}
+
+bool dht_table_find(const struct dht_table *table, const struct id *id, struct dht_node *ret_node)
+{
+    const struct entry *entry = find_id(table, bucket_of(table, id), id);
+    if (entry)
+        fill_node(table, entry, ret_node);
+    return entry;
+}
+
+const struct dht_rtt *dht_table_rtt(const struct dht_table *table, const struct dht_contact *contact)
+{
+    const struct entry *entry = find(table, bucket_of(table, &contact->id), contact);
+    return entry ? &entry->rtt : NULL;
 }
 
 /* A sorted list of the closest so far. */
 struct closest {
     const struct id *target;
-    struct dht_contact *contacts;
+    const struct dht_contact *contacts[DHT_CLOSEST_MAX];
     size_t count;
     size_t max;
 };
 
-static void closest_offer(struct closest *list, const struct dht_contact *contact)
+static void offer(struct closest *list, const struct dht_contact *contact)
 {
     size_t at = list->count;
-    while (at > 0 && dht_closer(list->target, &contact->id, &list->contacts[at - 1].id) < 0)
+    while (at > 0 && dht_closer(list->target, &contact->id, &list->contacts[at - 1]->id) < 0)
         at--;
     if (at == list->max)
         return;
     if (list->count < list->max)
         list->count++;
-    memmove(list->contacts + at + 1, list->contacts + at, (list->count - at - 1) * sizeof *contact);
-    list->contacts[at] = *contact;
+    memmove(&list->contacts[at + 1], &list->contacts[at], (list->count - at - 1) * sizeof *list->contacts);
+    list->contacts[at] = contact;
 }
 
-static void closest_offer_bucket(struct closest *list, const struct dht_bucket *bucket, bool good_only)
+static void offer_bucket(const struct dht_table *table, unsigned at, bool good_only, struct closest *list)
 {
+    const struct dht_bucket *bucket = table->buckets[at];
     for (unsigned i = 0; bucket && i < bucket->count; i++)
-        if (!good_only || bucket->nodes[i].fails == 0)
-            closest_offer(list, &bucket->nodes[i].contact);
+        if (!good_only || bucket->entries[i].fails == 0)
+            offer(list, contact_of(table, &bucket->entries[i]));
 }
 
-/* The target's own bucket holds the closest; then come, all alike, the deeper ones; then the others, each farther than
- * the one before. So whole groups can be taken in that order until there are enough. */
+/* Contacts of bucket i differ from us in bit i, and not before. So where the target differs from us in bit i, bucket i
+ * is closer to it than all deeper buckets are, and where it does not, farther: whole buckets are taken in that order
+ * until there are enough, and sorted each by itself. */
 size_t dht_table_closest(const struct dht_table *table, const struct id *target, bool good_only,
                          struct dht_contact *ret_contacts, size_t max)
 {
-    struct closest list = {.target = target, .contacts = ret_contacts, .max = max};
-    unsigned home = dht_shared_bits(&table->self, target);
-    if (home < DHT_BUCKETS)
-        closest_offer_bucket(&list, table->buckets[home], good_only);
-    bool deeper = list.count < max;
-    for (unsigned i = home + 1; deeper && i < DHT_BUCKETS; i++)
-        closest_offer_bucket(&list, table->buckets[i], good_only);
-    for (unsigned i = home; list.count < max && i-- > 0;)
-        closest_offer_bucket(&list, table->buckets[i], good_only);
+    struct closest list = {.target = target, .max = max < DHT_CLOSEST_MAX ? max : DHT_CLOSEST_MAX};
+    for (unsigned i = 0; i < table->bucket_count && list.count < list.max; i++)
+        if (differ_at(&table->self, target, i))
+            offer_bucket(table, i, good_only, &list);
+    for (unsigned i = table->bucket_count; list.count < list.max && i-- > 0;)
+        if (!differ_at(&table->self, target, i))
+            offer_bucket(table, i, good_only, &list);
+    for (size_t i = 0; i < list.count; i++)
+        ret_contacts[i] = *list.contacts[i];
     return list.count;
 }
 
-bool dht_table_next(const struct dht_table *table, size_t *cursor, const struct dht_node **ret_node)
+size_t dht_table_count_within(const struct dht_table *table, const struct id *key, unsigned bits)
 {
-    while (*cursor < DHT_BUCKETS * DHT_REPLICAS) {
+    size_t count = 0;
+    unsigned shared = dht_shared_bits(&table->self, key);
+    unsigned first = shared < bits ? shared : bits; /* all others share fewer bits with the key */
+    unsigned end = shared < bits ? shared + 1 : table->bucket_count;
+    for (unsigned i = first; i < end && i < table->bucket_count; i++) {
+        const struct dht_bucket *bucket = table->buckets[i];
+        for (unsigned at = 0; bucket && at < bucket->count; at++)
+            count += bucket->entries[at].fails == 0 &&
+                     (shared >= bits || dht_shared_bits(&contact_of(table, &bucket->entries[at])->id, key) >= bits);
+    }
+    return count;
+}
+
+bool dht_table_next(const struct dht_table *table, size_t *cursor, struct dht_node *ret_node)
+{
+    while (*cursor < (size_t)table->bucket_count * DHT_REPLICAS) {
         const struct dht_bucket *bucket = table->buckets[*cursor / DHT_REPLICAS];
         size_t at = *cursor % DHT_REPLICAS;
         if (bucket && at < bucket->count) {
-            *ret_node = &bucket->nodes[at];
+            fill_node(table, &bucket->entries[at], ret_node);
             (*cursor)++;
             return true;
         }
@@ -309,75 +533,103 @@ bool dht_table_next(const struct dht_table *table, size_t *cursor, const struct 
     return false;
 }
 
-/* The contact that is to be checked first, or NULL. */
-static struct dht_node *first_check(const struct dht_table *table)
+size_t dht_table_bytes(const struct dht_table *table)
 {
-    struct dht_node *first = NULL;
-    const struct dht_node *node;
-    for (size_t cursor = 0; dht_table_next(table, &cursor, &node);)
-        if (!first || node->check_ms < first->check_ms)
-            first = (struct dht_node *)node;
-    return first;
+    size_t bytes = table->bucket_count * sizeof(struct dht_bucket *);
+    for (unsigned i = 0; i < table->bucket_count; i++)
+        if (table->buckets[i])
+            bytes += sizeof(struct dht_bucket) + table->buckets[i]->places * sizeof(struct entry);
+    return bytes;
 }
 
-uint64_t dht_table_check_ms(const struct dht_table *table)
+/* ---- checking and refreshing ---- */
+
+/* The contact that is to be checked first, or NULL. */
+static struct entry *first_check(const struct dht_table *table)
 {
-    const struct dht_node *first = first_check(table);
-    return first ? first->check_ms : UINT64_MAX;
+    struct entry *first = NULL;
+    for (unsigned i = 0; i < table->bucket_count; i++) {
+        struct dht_bucket *bucket = table->buckets[i];
+        for (unsigned at = 0; bucket && at < bucket->count; at++)
+            if (!first || check_ms(&bucket->entries[at]) < check_ms(first))
+                first = &bucket->entries[at];
+    }
+    return first;
 }
 
 bool dht_table_take_check(struct dht_table *table, uint64_t now_ms, struct dht_contact *ret_contact)
 {
-    struct dht_node *first = first_check(table);
-    if (!first || first->check_ms > now_ms)
+    if (now_ms < table->check_wake_ms)
         return false;
-    first->check_ms = now_ms + CHECK_AGAIN_MS;
-    *ret_contact = first->contact;
+    struct entry *first = first_check(table);
+    table->check_wake_ms = first ? check_ms(first) : UINT64_MAX;
+    if (!first || check_ms(first) > now_ms)
+        return false;
+    *ret_contact = *contact_of(table, first);
+    check_at(table, first, now_ms + CHECK_AGAIN_S * 1000);
     return true;
 }
 
-/* One more than the deepest bucket in use. */
-static unsigned depth(const struct dht_table *table)
+static bool is_full_of_good(const struct dht_bucket *bucket)
 {
-    for (unsigned i = DHT_BUCKETS; i > 0; i--)
-        if (table->buckets[i - 1] && table->buckets[i - 1]->count > 0)
-            return i;
-    return 0;
+    unsigned good = 0;
+    for (unsigned i = 0; i < bucket->count; i++)
+        good += bucket->entries[i].fails == 0;
+    return good == DHT_REPLICAS;
+}
+
+static void touch_bucket(struct dht_bucket *bucket, uint64_t now_ms)
+{
+    if (!bucket)
+        return;
+    bucket->walked = true;
+    bucket->touched_s = (uint32_t)(now_ms / 1000);
 }
 
 void dht_table_touch(struct dht_table *table, const struct id *target, uint64_t now_ms)
 {
-    unsigned shared = dht_shared_bits(&table->self, target);
-    if (shared < DHT_BUCKETS)
-        table->refresh_ms[shared] = now_ms + DHT_SILENT_MS;
+    touch_bucket(bucket_of(table, target), now_ms);
 }
 
-uint64_t dht_table_refresh_ms(const struct dht_table *table)
+void dht_table_touch_near(struct dht_table *table, const struct id *farthest, uint64_t now_ms)
 {
-    uint64_t first = UINT64_MAX;
-    for (unsigned i = depth(table); i-- > 0;)
-        if (table->refresh_ms[i] < first)
-            first = table->refresh_ms[i];
-    return first;
+    for (unsigned i = dht_shared_bits(&table->self, farthest) + 1; i < table->bucket_count; i++)
+        touch_bucket(table->buckets[i], now_ms);
+}
+
+/* Our own first `bits` bits, the next one turned, the rest random. */
+static struct id id_in_bucket(const struct id *self, unsigned bits, const struct rng *rng)
+{
+    struct id target;
+    rng->fill(rng->ctx, target.b, sizeof target.b);
+    memcpy(target.b, self->b, bits / 8);
+    uint8_t kept = (uint8_t)(0xff00 >> (bits % 8));
+    uint8_t turned = (uint8_t)(0x80 >> (bits % 8));
+    uint8_t own = self->b[bits / 8];
+    uint8_t random = target.b[bits / 8] & (uint8_t) ~(kept | turned);
+    target.b[bits / 8] = (uint8_t)((own & kept) | (~own & turned) | random);
+    return target;
 }
 
 bool dht_table_take_refresh(struct dht_table *table, uint64_t now_ms, const struct rng *rng, struct id *ret_target)
 {
-    for (unsigned i = depth(table); i-- > 0;) {
-        if (table->refresh_ms[i] > now_ms)
-            continue;
-        table->refresh_ms[i] = now_ms + DHT_SILENT_MS;
-        /* Our own first i bits, the next one turned, the rest random. */
-        struct id target;
-        rng->fill(rng->ctx, target.b, sizeof target.b);
-        memcpy(target.b, table->self.b, i / 8);
-        uint8_t kept = (uint8_t)(0xff00 >> (i % 8));
-        uint8_t turned = (uint8_t)(0x80 >> (i % 8));
-        uint8_t own = table->self.b[i / 8];
-        uint8_t random = target.b[i / 8] & (uint8_t) ~(kept | turned);
-        target.b[i / 8] = (uint8_t)((own & kept) | (~own & turned) | random);
-        *ret_target = target;
-        return true;
+    if (now_ms < table->refresh_wake_ms)
+        return false;
+    uint64_t wake_ms = UINT64_MAX;
+    for (unsigned i = table->bucket_count; i-- > 0;) {
+        struct dht_bucket *bucket = table->buckets[i];
+        uint64_t due_ms = refresh_ms(bucket);
+        if (due_ms <= now_ms) {
+            bool needed = !bucket->walked || !is_full_of_good(bucket);
+            touch_bucket(bucket, now_ms);
+            if (needed) {
+                *ret_target = id_in_bucket(&table->self, i, rng);
+                return true;
+            }
+            due_ms = refresh_ms(bucket);
+        }
+        lower(&wake_ms, due_ms);
     }
+    table->refresh_wake_ms = wake_ms;
     return false;
 }

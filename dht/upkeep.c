@@ -5,8 +5,10 @@
  *     ^  seeds are asked with growing, jittered pauses      |                                                |
  *     +------------------- the tables are empty ------------+------------------------------------------------+
  *
- * While JOINED: a walk to ourselves now and then (Crosby and Wallach 2007 miss it in the clients of their time), one to
- * each bucket that no lookup came through for a quarter of an hour, and a question to each contact silent for so long.
+ * While JOINED: a walk to ourselves every 30 to 60 minutes (Crosby and Wallach 2007 miss it in the clients of their
+ * time), and soon after neighbours have failed; one to each bucket that is not full and that no lookup came through for
+ * an hour; a question to each contact that was silent for long (table.h). All that together is a packet in half a
+ * minute.
  */
 #include <stdlib.h>
 
@@ -21,6 +23,9 @@
 #define WALK_MS 10000u
 #define SAVE_FIRST_MS 10000u
 #define SAVE_AGAIN_MS 300000u
+#define SELF_MS 2700000u    /* and a third less or more */
+#define SELF_SOON_MS 30000u /* after neighbours have failed */
+#define NEIGHBOUR_FAILS 2   /* requests in a row: one may well have been lost */
 
 static const char contacts_name[] = "contacts";
 
@@ -28,11 +33,11 @@ static const char contacts_name[] = "contacts";
 
 static void put_contacts(const struct dht *dht, struct buf *out)
 {
-    const struct dht_node *node;
+    struct dht_node node;
     size_t saved = 0;
     for (size_t cursor = 0; saved < DHT_SAVED_CONTACTS && dht_table_next(&dht->table, &cursor, &node);)
-        if (node->fails == 0) {
-            dht_contact_put(out, &node->contact);
+        if (node.fails == 0) {
+            dht_contact_put(out, &node.contact);
             saved++;
         }
 }
@@ -52,30 +57,44 @@ int dht_save(struct dht *dht, struct err *err)
     return status < 0 ? err_set(err, status, "contacts cannot be saved") : 0;
 }
 
-int dht_restore(struct dht *dht, uint64_t now_ms, struct err *err)
+static void forget_saved(struct dht_upkeep *upkeep)
+{
+    free(upkeep->saved);
+    upkeep->saved = NULL;
+    upkeep->saved_count = 0;
+}
+
+static int load_contacts(struct dht *dht, struct err *err)
 {
     const struct dht_storage *storage = &dht->config.storage;
     struct dht_upkeep *upkeep = &dht->upkeep;
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_BLOB_BYTES);
-    dht_set_now(dht, now_ms);
-    dht_sweep_restore(dht);
     int found = storage->load(storage->ctx, contacts_name, &bytes);
     if (found < 0)
         return err_set(err, found, "saved contacts cannot be read");
-    free(upkeep->saved);
-    upkeep->saved_count = 0;
+    forget_saved(upkeep);
     upkeep->saved = calloc(DHT_SAVED_CONTACTS, sizeof *upkeep->saved);
     if (!upkeep->saved)
         return err_set(err, ERR_NOMEM, "no memory for saved contacts");
     struct wire wire;
     wire_init(&wire, bytes.data, bytes.len);
-    while (wire_left(&wire) > 0 && !wire.failed && upkeep->saved_count < DHT_SAVED_CONTACTS) {
+    while (wire_left(&wire) > 0 && upkeep->saved_count < DHT_SAVED_CONTACTS) {
         struct dht_contact contact = dht_contact_get(&wire);
-        if (!wire.failed && dht_contact_is_acceptable(dht, &contact))
+        if (wire.failed)
+            break;
+        contact.id = dht_book_id_of(dht->config.book, contact.public_key);
+        if (dht_contact_is_acceptable(dht, &contact))
             upkeep->saved[upkeep->saved_count++] = contact;
     }
-    upkeep->seed_ms = dht->now_ms;
     return 0;
+}
+
+int dht_restore(struct dht *dht, uint64_t now_ms, struct err *err)
+{
+    dht_set_now(dht, now_ms);
+    dht_sweep_restore(dht);
+    dht->upkeep.seed_ms = dht->now_ms;
+    return load_contacts(dht, err);
 }
 
 int dht_bootstrap(struct dht *dht, uint64_t now_ms, const struct dht_contact *contact, struct err *err)
@@ -91,10 +110,20 @@ int dht_bootstrap(struct dht *dht, uint64_t now_ms, const struct dht_contact *co
         }
     if (upkeep->seed_count == LIMIT_DHT_SEEDS)
         return err_set(err, ERR_LIMIT, "%d nodes to join through are known already", LIMIT_DHT_SEEDS);
+    struct dht_contact *seeds = realloc(upkeep->seeds, (upkeep->seed_count + 1) * sizeof *seeds);
+    if (!seeds)
+        return err_set(err, ERR_NOMEM, "no memory for one more node to join through");
+    upkeep->seeds = seeds;
     upkeep->seeds[upkeep->seed_count++] = *contact;
     upkeep->seed_ms = dht->now_ms;
     upkeep->seed_tries = 0;
     return 0;
+}
+
+void dht_upkeep_release(struct dht_upkeep *upkeep)
+{
+    forget_saved(upkeep);
+    free(upkeep->seeds);
 }
 
 /* ---- states ---- */
@@ -118,15 +147,26 @@ static void ask_seeds(struct dht *dht)
     upkeep->seed_tries++;
 }
 
+static uint64_t next_own_walk_ms(struct dht *dht)
+{
+    return dht->now_ms + SELF_MS / 3 * 2 + rng_below(&dht->config.rng, SELF_MS / 3 * 2);
+}
+
+/* What is closer than the farthest of those sixteen has been walked through. */
 static void on_own_walk(struct dht *dht, struct dht_lookup *lookup, void *owner)
 {
     struct dht_upkeep *upkeep = &dht->upkeep;
-    struct dht_contact closest;
+    struct dht_contact closest[DHT_REPLICAS];
     (void)owner;
     upkeep->lookup = NULL;
-    upkeep->joined = dht_lookup_closest(lookup, false, &closest, 1) == 1;
-    upkeep->self_ms = dht_jittered_ms(dht, upkeep->joined ? DHT_SILENT_MS : SEED_FIRST_MS);
+    upkeep->joined = dht_lookup_closest(lookup, false, closest, 1) == 1;
+    size_t count = dht_lookup_closest(lookup, true, closest, DHT_REPLICAS);
+    upkeep->self_ms = upkeep->joined ? next_own_walk_ms(dht) : dht_jittered_ms(dht, SEED_FIRST_MS);
     upkeep->refresh_ms = dht->now_ms;
+    if (!upkeep->joined)
+        return;
+    forget_saved(upkeep);
+    dht_table_touch_near(&dht->table, &closest[count - 1].id, dht->now_ms);
 }
 
 static void on_refreshed(struct dht *dht, struct dht_lookup *lookup, void *owner)
@@ -156,9 +196,35 @@ static void fall_alone(struct dht *dht)
     if (upkeep->joined) {
         upkeep->seed_tries = 0;
         upkeep->seed_ms = dht->now_ms;
+        load_contacts(dht, NULL); /* who cannot be read is not asked */
     }
     upkeep->joined = false;
     upkeep->self_ms = 0;
+}
+
+/* Is it one of the sixteen that are closest to us? */
+static bool is_neighbour(const struct dht *dht, const struct id *id)
+{
+    unsigned shared = dht_shared_bits(&dht->self.id, id);
+    return dht_table_count_within(&dht->table, &dht->self.id, shared) <= DHT_REPLICAS;
+}
+
+void dht_upkeep_failed(struct dht *dht, const struct dht_contact *contact)
+{
+    struct dht_upkeep *upkeep = &dht->upkeep;
+    unsigned fails = dht_table_failed(&dht->table, &contact->id, dht->now_ms);
+    if (fails == NEIGHBOUR_FAILS && upkeep->joined && is_neighbour(dht, &contact->id))
+        dht_wake_by(&upkeep->self_ms, dht_jittered_ms(dht, SELF_SOON_MS));
+}
+
+void dht_upkeep_met(struct dht *dht)
+{
+    struct dht_upkeep *upkeep = &dht->upkeep;
+    if (upkeep->joined || dht->table.count == 0)
+        return;
+    upkeep->joined = true;
+    upkeep->self_ms = next_own_walk_ms(dht);
+    upkeep->save_ms = dht_jittered_ms(dht, SAVE_AGAIN_MS);
 }
 
 void dht_upkeep_tick(struct dht *dht)
@@ -186,10 +252,10 @@ uint64_t dht_upkeep_next_ms(const struct dht *dht)
     const struct dht_upkeep *upkeep = &dht->upkeep;
     if (is_alone(dht))
         return upkeep->seed_count + upkeep->saved_count > 0 ? upkeep->seed_ms : UINT64_MAX;
-    uint64_t next = dht_min_ms(dht_table_check_ms(&dht->table), upkeep->save_ms);
+    uint64_t next = dht_min_ms(dht->table.check_wake_ms, upkeep->save_ms);
     if (upkeep->lookup)
         return next;
-    uint64_t refresh_ms = dht_table_refresh_ms(&dht->table);
+    uint64_t refresh_ms = dht->table.refresh_wake_ms;
     if (refresh_ms < upkeep->refresh_ms)
         refresh_ms = upkeep->refresh_ms;
     if (upkeep->joined)

@@ -25,13 +25,14 @@
 #define LIMIT_DHT_WATCHERS_PER_SOURCE LIMIT_DHT_WATCHES /* of one node */
 #define LIMIT_DHT_CHANGE_BYTES (4u << 20)               /* changes that wait for slow watchers */
 #define LIMIT_DHT_NOTIFIES 512                          /* not answered yet; of LIMIT_DHT_PENDING */
-#define LIMIT_DHT_PENDING 1024 /* requests of ours x (200 B + 1100 B to repeat them) = 1.3 MiB */
+#define LIMIT_DHT_PENDING 1024 /* requests of ours x (180 B + 1100 B to repeat them) = 1.3 MiB */
 #define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024
+#define LIMIT_DHT_BOOK (1u << 24) /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many */
 #define LIMIT_DHT_SEEDS 16
 #define LIMIT_DHT_LEASES 1024 /* cached x 770 B = 0.8 MiB */
 #define LIMIT_DHT_REVOKED 65536
-#define LIMIT_DHT_SOURCES 256      /* senders whose rate is remembered */
+#define LIMIT_DHT_SOURCES 256      /* slots x 8 B in which the requests of senders are counted */
 #define LIMIT_DHT_BLOB_BYTES 16384 /* 200 contacts x 53 B */
 
 /* ---- sessions ---- */

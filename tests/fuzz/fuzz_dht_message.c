@@ -16,6 +16,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+#define ASKED_MAX 64
+
+struct asked {
+    struct id peer;
+    uint8_t type;
+    uint64_t transaction;
+};
+
 struct world {
     struct dht *dht;
     struct dht_memory *memory;
@@ -23,6 +31,8 @@ struct world {
     struct dht_contact contacts[PEERS + 1]; /* the last one is the node's own */
     uint64_t rng_state;
     uint64_t now_ms;
+    struct asked asked[ASKED_MAX]; /* the latest requests */
+    size_t asked_count;
 };
 
 static void check(bool fine)
@@ -31,11 +41,15 @@ static void check(bool fine)
         abort();
 }
 
-static void ignore_send(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes)
+/* The requests of the node under test that may still be answered are known from what it sends. */
+static void note_send(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes)
 {
-    (void)ctx;
-    (void)bytes;
-    check(addr_is_usable(&to->addr) && len_bytes <= DHT_MESSAGE_MAX_BYTES);
+    struct world *world = ctx;
+    check(addr_is_usable(&to->addr) && len_bytes >= DHT_MESSAGE_HEADER_BYTES && len_bytes <= DHT_MESSAGE_MAX_BYTES);
+    if (bytes[1] % 2 == 0)
+        return;
+    struct asked *asked = &world->asked[world->asked_count++ % ASKED_MAX];
+    *asked = (struct asked){to->id, bytes[1], wire_load_u64(bytes + DHT_MESSAGE_TRANSACTION_OFFSET)};
 }
 
 static void ignore_found(void *ctx, const struct dht_found *found, size_t count)
@@ -49,7 +63,7 @@ static void answer_ping(struct world *world, unsigned peer)
 {
     struct dht_message pong = {.type = DHT_PONG};
     dht_add_contact(world->dht, world->now_ms, &world->contacts[peer]);
-    pong.transaction = world->dht->rpcs.items[world->dht->rpcs.count - 1].transaction;
+    pong.transaction = world->asked[(world->asked_count - 1) % ASKED_MAX].transaction;
     OWNED(buf_release) struct buf bytes = BUF(DHT_MESSAGE_MAX_BYTES);
     dht_message_encode(&pong, &bytes);
     dht_input(world->dht, world->now_ms, &world->contacts[peer], bytes.data, bytes.len);
@@ -73,7 +87,8 @@ static void world_init(struct world *world)
         .wall_ms = WALL_MS,
         .rng = rng_seeded(&world->rng_state),
         .storage = dht_storage_memory(world->memory),
-        .send = ignore_send,
+        .send = note_send,
+        .send_ctx = world,
     };
     check(dht_new(&config, &world->dht, NULL) == 0);
     for (unsigned i = 0; i < PEERS; i++)
@@ -86,15 +101,15 @@ static void world_init(struct world *world)
     dht_tick(world->dht, world->now_ms);
 }
 
-/* Give the message the transaction of a request that is under way to this peer. */
+/* Give the message the transaction of the last request of its type to this peer, or of any. */
 static void adopt_transaction(const struct world *world, const struct dht_contact *peer, uint8_t *bytes, size_t len)
 {
-    for (size_t i = world->dht->rpcs.count; i-- > 0;) {
-        const struct dht_rpc *rpc = &world->dht->rpcs.items[i];
-        if (len < DHT_MESSAGE_HEADER_BYTES || !id_equal(&rpc->to.id, &peer->id))
+    for (size_t i = 0; i < ASKED_MAX && i < world->asked_count; i++) {
+        const struct asked *asked = &world->asked[(world->asked_count - 1 - i) % ASKED_MAX];
+        if (len < DHT_MESSAGE_HEADER_BYTES || !id_equal(&asked->peer, &peer->id))
             continue;
-        wire_store_u64(bytes + 3, rpc->transaction);
-        if (bytes[1] == rpc->type + 1)
+        wire_store_u64(bytes + DHT_MESSAGE_TRANSACTION_OFFSET, asked->transaction);
+        if (bytes[1] == asked->type + 1)
             return;
     }
 }

@@ -154,7 +154,7 @@ static inline struct dht_message rig_message(const struct rig *rig, size_t i)
 {
     struct dht_message message;
     assert_true(i < rig->sent_count);
-    assert_int_equal(dht_message_decode(rig->sent[i].bytes, rig->sent[i].len, &message), DHT_DECODED);
+    assert_int_equal(dht_message_decode(NULL, rig->sent[i].bytes, rig->sent[i].len, &message), DHT_DECODED);
     return message;
 }
 
