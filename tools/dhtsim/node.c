@@ -206,6 +206,7 @@ uint64_t node_next_us(const struct node *node)
 void node_meet(struct node *node, const struct node *other)
 {
     struct dht_contact contact = node_contact(other);
+    check_answered(node->world->check, node->number, other->number);
     dht_meet(node->dht, now_ms(node), &contact, (unsigned)(net_rtt_us(&node->place, &other->place) / 1000));
 }
 
@@ -299,6 +300,11 @@ enum node_held node_holds(const struct node *node, const struct id *key, const s
         return NODE_NOTHING;
     *ret_size = record.size;
     return record.tombstone ? NODE_TOMBSTONE : NODE_RECORD;
+}
+
+void node_each_contact(const struct node *node, dht_contact_cb cb, void *ctx)
+{
+    dht_contacts(node->dht, cb, ctx);
 }
 
 size_t node_records(const struct node *node)

@@ -106,6 +106,8 @@ bool node_find(struct node *node, const struct id *target, struct node_asked *as
 /* What it has on its disk of this record: nothing, a tombstone, or the record itself and its size. */
 enum node_held { NODE_NOTHING, NODE_TOMBSTONE, NODE_RECORD };
 enum node_held node_holds(const struct node *node, const struct id *key, const struct id *member, uint64_t *ret_size);
+/* Who is in its tables. */
+void node_each_contact(const struct node *node, dht_contact_cb cb, void *ctx);
 /* Records held. */
 size_t node_records(const struct node *node);
 size_t node_contacts(const struct node *node);

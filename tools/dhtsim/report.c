@@ -86,11 +86,11 @@ void report_target(struct report *report, bool reached, const char *format, ...)
 
 void report_run(struct report *report, const struct world *world)
 {
-    double elapsed_s = (double)world_elapsed_ms(world) / 1000;
+    double ran_s = (double)world->ran_ms / 1000;
     double resident = (double)memory_resident();
     report_note(report, "%zu nodes: %.1f virtual s, %llu packets sent, %llu arrived, %.0f packets/s of real time",
                 world->count, (double)world->now_us / 1e6, (unsigned long long)world->sent,
-                (unsigned long long)world->arrived, elapsed_s > 0 ? (double)world->arrived / elapsed_s : 0);
+                (unsigned long long)world->arrived, ran_s > 0 ? (double)world->arrived / ran_s : 0);
     report_note(report, "%zu nodes: %.0f MiB in memory, %.0f bytes a node", world->count, resident / (1 << 20),
                 resident / (double)world->count);
     report_note(report, "%zu nodes: seed %llu, events %llu, hash %016llx", world->count,

@@ -27,7 +27,7 @@ struct churn {
     struct random_lognormal session, pause;
     uint64_t stream;
     size_t stable; /* the first so many never die */
-    uint64_t deaths, missing_ever;
+    uint64_t deaths, missing_ever, breaches;
     struct oracle living;
 };
 
@@ -108,7 +108,7 @@ static void begin_sessions(struct churn *churn)
 
 static bool is_due(const struct churn *churn, const struct work_record *record)
 {
-    return record->accepted > 0 && churn->world->now_us < record->last_us;
+    return record->accepted > 0 && !record->withdrawn && churn->world->now_us < record->last_us;
 }
 
 static bool has(const struct node *node, const struct work_record *record)
@@ -162,8 +162,24 @@ static void read_some(struct churn *churn, uint64_t count)
     for (uint64_t i = 0; i < count; i++) {
         struct work_record *record = &churn->work.records[random_below(&churn->stream, churn->work.record_count)];
         struct node *node = world_any_alive(world, &churn->stream, NULL);
-        if (node && is_due(churn, record))
+        if (node && (record->withdrawn || is_due(churn, record)))
             work_get(&churn->work, node, record);
+    }
+}
+
+/* Over all hours a tenth of the records, of publishers that never die: reads find nothing from the next look on. */
+static void withdraw_some(struct churn *churn, uint64_t hours)
+{
+    struct work *work = &churn->work;
+    size_t first = random_below(&churn->stream, work->record_count);
+    size_t wanted = work->record_max / 10 / hours + 1;
+    for (size_t i = 0; i < work->record_count && wanted > 0; i++) {
+        struct work_record *record = &work->records[(first + i) % work->record_count];
+        if (!is_due(churn, record) || record->publisher >= churn->stable)
+            continue;
+        record->withdrawn = true;
+        node_withdraw(&churn->world->nodes[record->publisher], &record->key);
+        wanted--;
     }
 }
 
@@ -238,9 +254,13 @@ static void live(struct churn *churn, struct report *report, struct plot *plot)
     uint64_t hours = world->options->days * 24;
     struct day before = {.sent = world->sent};
     for (uint64_t hour = 1; hour <= hours; hour++) {
-        if (!world_run_for(world, HOUR_US))
+        if (!world_run_for(world, HOUR_US / 2))
+            return;
+        withdraw_some(churn, hours);
+        if (!world_run_for(world, HOUR_US / 2))
             return;
         struct look now = look(churn);
+        churn->breaches += check_look(world);
         plot_add(plot, 0, (double)hour / 24, now.replicas);
         plot_add(plot, 1, (double)hour / 24, now.in_place);
         plot_add(plot, 2, (double)hour / 24, now.due > 0 ? (double)now.least : 0);
@@ -264,6 +284,7 @@ static void churn_begin(struct churn *churn, const struct options *options)
     random_lognormal_init(&churn->session, SESSION_SIGMA);
     random_lognormal_init(&churn->pause, PAUSE_SIGMA);
     churn->world->disks = true;
+    churn->world->check = check_new(nodes);
     work_init(&churn->work, churn->world, options->keys.values[0]);
     churn->work.figures = &churn->figures;
     churn->work.whole = true;
@@ -292,6 +313,10 @@ int scenario_churn(const struct options *options)
     report_target(&report, churn.missing_ever == 0,
                   "%llu acknowledged records were at some hour with no living node (0)",
                   (unsigned long long)churn.missing_ever);
+    report_target(&report, churn.figures.old == 0, "%llu reads gave a record that was withdrawn (0)",
+                  (unsigned long long)churn.figures.old);
+    report_target(&report, churn.breaches == 0, "%llu contacts in tables had never answered (0)",
+                  (unsigned long long)churn.breaches);
     report_run(&report, churn.world);
     report_print(&report);
     plot_write(&plot, options->plots, "churn");

@@ -137,12 +137,16 @@ int scenario_partition(const struct options *options)
     report_init(&report, "partition", options,
                 "minutes keys whole_% right_of_16 unheard reads_right_% old empty wrong");
     world->disks = true;
+    world->check = check_new(world->count);
     world_boot(world);
     work_init(&work, world, keys + keys / 3 + 1);
     work.whole = true;
     bool going = work_publish_many(&work, keys, 20) && world_run_for(world, BEFORE_US) && live_cut(&work, keys);
     if (going)
         live_healed(&work, &report, &plot);
+    uint64_t breaches = check_look(world);
+    report_target(&report, breaches == 0, "%llu contacts in tables had never answered (0)",
+                  (unsigned long long)breaches);
     report_run(&report, world);
     report_print(&report);
     plot_write(&plot, options->plots, "partition");

@@ -50,6 +50,7 @@ void world_free(struct world *world)
     node_shared_free(world->shared);
     tap_release(&world->tap);
     oracle_release(&world->liars);
+    check_free(world->check);
     wheel_free(world->wheel);
     free(world->nodes);
     free(world);
@@ -144,6 +145,8 @@ static void arrive(struct world *world, const struct event *event)
     world->arrived++;
     to->received++;
     hash_arrival(world, event);
+    if (tap_type(event->bytes, event->len) % 2 == 0) /* an answer */
+        check_answered(world->check, to->number, from->number);
     if (to->trace)
         tap_arrived(world, to, event->from, event->bytes, event->len);
     if (to->liar && liar_answers(world, to, from, event->bytes, event->len))
@@ -254,12 +257,14 @@ void world_tell(struct world *world, const char *what, uint64_t at, uint64_t end
 bool world_run_until(struct world *world, uint64_t end_us)
 {
     struct event *event;
+    uint64_t began_ms = machine_ms();
     while (!world->stopped && (event = wheel_take(world->wheel, end_us))) {
         world->now_us = event->at_us;
         happen(world, event);
         wheel_give_back(world->wheel, event);
         world_tell(world, "running", ++world->events, 0);
     }
+    world->ran_ms += machine_ms() - began_ms;
     if (!world->stopped)
         world->now_us = end_us;
     return !world->stopped;
@@ -293,6 +298,7 @@ void world_kill_share(struct world *world, uint64_t percent, uint64_t *stream)
 void world_revive(struct world *world, struct node *node, bool anew)
 {
     if (anew) {
+        check_forget(world->check, node->number);
         node_wipe(node);
         node_init(node, world, node->number, (uint16_t)(node->generation + 1));
     }

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "tools/dhtsim/check.h"
 #include "tools/dhtsim/node.h"
 #include "tools/dhtsim/oracle.h"
 #include "tools/dhtsim/tap.h"
@@ -27,14 +28,16 @@ struct world {
     struct node_shared *shared;
     struct tap tap;
     struct oracle liars;
-    uint64_t work; /* stream of the workload */
-    uint64_t hash; /* of all that arrived, in order */
+    struct check *check; /* owned; NULL: invariants are not looked at */
+    uint64_t work;       /* stream of the workload */
+    uint64_t hash;       /* of all that arrived, in order */
     uint64_t events;
     uint64_t sent;
     uint64_t arrived;
     uint64_t lost; /* by the network, and at the dead */
     uint64_t by_type[WORLD_TYPES];
-    uint64_t started_ms; /* of this machine's clock: progress alone */
+    uint64_t started_ms; /* of this machine's clock, like the next two: for what is said of the run alone */
+    uint64_t ran_ms;     /* spent in world_run_until */
     uint64_t told_ms;
     bool stopped; /* Ctrl-C */
 };
