@@ -62,7 +62,7 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     dht_rpc_init(&dht->rpcs);
     dht_placing_init(&dht->placing);
     map_init(&dht->revoked, LIMIT_DHT_REVOKED, rng_u64(&dht->config.rng));
-    TAILQ_INIT(&dht->lookups);
+    dht_lookup_init(dht);
     TAILQ_INIT(&dht->pushes);
     dht_get_init(dht);
     dht_watch_init(dht);
@@ -88,8 +88,7 @@ void dht_free(struct dht *dht)
         dht_push_free(dht, TAILQ_FIRST(&dht->pushes));
     dht_watch_release(dht);
     dht_get_release(dht);
-    while (!TAILQ_EMPTY(&dht->lookups))
-        dht_lookup_cancel(dht, TAILQ_FIRST(&dht->lookups));
+    dht_lookup_release(dht);
     dht_publish_release(dht);
     dht_watchers_release(dht);
     dht_hold_release(&dht->hold);

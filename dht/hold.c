@@ -248,6 +248,8 @@ enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t
         dht_get_note_lease(dht, &record);
     if (dht->stats.stored > stored) {
         struct dht_held *held = dht_hold_of_key(dht, &record.key);
+        if (dht_is_by_hand(record.kind))
+            dht_publish_seen(dht, &record.version);
         dht_watch_changed(dht, held, &record, bytes, len_bytes);
     }
     return status;

@@ -235,6 +235,11 @@ struct dht_candidate {
     struct dht_contact contact;
     uint8_t state; /* enum dht_candidate_state */
     uint8_t walk;
+    bool more;     /* of a read: it has more records than it told */
+    bool ranked;   /* `last` is the rank of the last record that it told */
+    bool paged;    /* and it has been asked for what is beyond `asked` */
+    uint64_t told; /* the sum of its records' marks */
+    struct dht_rank last, asked;
 };
 
 struct dht_lookup;
@@ -249,10 +254,15 @@ struct dht_lookup {
     struct dht_candidate candidates[DHT_CANDIDATES]; /* closest first */
     size_t candidate_count;
     unsigned queries;
+    unsigned answers;
     unsigned pages; /* further ranges asked for and not answered */
     uint64_t deadline_ms;
-    bool stirred; /* something happened since it was looked at */
-    bool starved; /* could not ask, because too much was pending */
+    TAILQ_ENTRY(dht_lookup)
+    stirred_link; /* something happened since it was looked at, */
+    bool stirred;
+    uint64_t stirred_round; /* in this round of ticks */
+    bool deeper;            /* a holder says that there are shards */
+    bool starved;           /* could not ask, because too much was pending */
     bool finished;
     bool reads; /* for records, else for contacts */
     struct dht_get_options options;
@@ -261,7 +271,17 @@ struct dht_lookup {
     void *owner; /* borrowed */
 };
 
-TAILQ_HEAD(dht_lookups, dht_lookup);
+TAILQ_HEAD(dht_lookup_list, dht_lookup);
+
+struct dht_lookups {
+    struct dht_lookup_list all; /* owned */
+    struct dht_lookup_list stirred;
+    uint64_t round;  /* of ticks */
+    uint64_t due_ms; /* none is late or starved before */
+};
+
+void dht_lookup_init(struct dht *dht);
+void dht_lookup_release(struct dht *dht);
 
 /* Walk towards `target` over so many disjoint paths; `options` NULL for contacts alone. A read over one path that finds
  * nothing starts again over four. NULL when out of memory. */

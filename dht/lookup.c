@@ -6,13 +6,30 @@
  *                  +----> ANSWERED <-+        or FAILED from either
  *
  * Each candidate belongs to the walk that heard of it first, so no node is in two walks: a liar can mislead the walks
- * that it is in and no others (S/Kademlia, Baumgart and Mies 2007). A walk is over when the closest four of its
- * candidates that did not fail have answered; a slow one is passed over as long as others are left.
+ * that it is in and no others (S/Kademlia, Baumgart and Mies 2007). A walk is over when the closest one of its
+ * candidates that did not fail has answered, or, of a single walk, the closest four; a slow one is passed over as long
+ * as others are left.
+ *
+ * A read gathers on the way. When holders told it different things, each is given what it did not have.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "dht/internal.h"
+#include "node/base/scope.h"
+#include "node/base/wire.h"
+
+#define STARVED_AGAIN_MS 50
+
+/* Something happened to it: the next tick looks at it. */
+static void stir(struct dht *dht, struct dht_lookup *lookup)
+{
+    if (lookup->stirred)
+        return;
+    lookup->stirred = true;
+    lookup->stirred_round = dht->lookups.round;
+    TAILQ_INSERT_TAIL(&dht->lookups.stirred, lookup, stirred_link);
+}
 
 /* ---- candidates ---- */
 
@@ -28,7 +45,7 @@ static struct dht_candidate *find(struct dht_lookup *lookup, const struct id *id
 static bool block_has_room(const struct dht *dht, const struct dht_lookup *lookup, const struct addr *addr)
 {
     unsigned same = 0;
-    for (size_t i = 0; i < lookup->candidate_count; i++)
+    for (size_t i = 0; dht->config.block_per_table && i < lookup->candidate_count; i++)
         same += addr_block(&lookup->candidates[i].contact.addr) == addr_block(addr);
     return !dht->config.block_per_table || same < dht->config.block_per_table;
 }
@@ -75,12 +92,12 @@ size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_
 /* ---- records ---- */
 
 /* Are there as many live records as were asked for? *ret_last is then the rank of the last of them. */
-static bool is_satisfied(const struct dht_lookup *lookup, struct dht_rank *ret_last)
+static bool is_satisfied(const struct dht *dht, const struct dht_lookup *lookup, struct dht_rank *ret_last)
 {
     size_t at;
-    if (!dht_set_nth_live(&lookup->found, lookup->options.limit - 1, &at))
+    if (!dht_set_nth_live(&lookup->found, lookup->options.limit - 1, dht_wall_ms(dht), &at))
         return false;
-    *ret_last = dht_record_rank(lookup->found.records[at], lookup->options.order, NULL);
+    *ret_last = dht_set_rank(&lookup->found, lookup->found.records[at]);
     return true;
 }
 
@@ -91,10 +108,13 @@ static void take_record(struct dht *dht, struct dht_lookup *lookup, const struct
     const struct dht_record *known = dht_set_find(&lookup->found, &record->member);
     if (known && dht_record_compare(record, known) <= 0)
         return;
-    if (dht_record_is_signed(record, span->at, span->len, &dht->config.signatures))
-        dht_set_add(&lookup->found, record);
-    else
+    if (!dht_record_is_signed(record, span->at, span->len, &dht->config.signatures)) {
         dht->stats.bad_records++;
+        return;
+    }
+    dht_set_add(&lookup->found, record);
+    if (dht_is_by_hand(record->kind))
+        dht_publish_seen(dht, &record->version);
 }
 
 static bool decode_timely(struct dht *dht, const struct dht_span *span, struct dht_record *ret_record)
@@ -117,30 +137,38 @@ static void take_lease(struct dht *dht, const struct dht_span *span)
 static int ask_value(struct dht *dht, struct dht_lookup *lookup, const struct dht_contact *to,
                      const struct dht_rank *after, dht_rpc_cb cb)
 {
+    const struct dht_set *found = &lookup->found;
     size_t limit = lookup->options.limit;
     struct dht_message request = {
         .type = DHT_FIND_VALUE,
-        .parts = 1,
+        .parts = (uint8_t)(limit < DHT_PARTS_MAX ? limit : DHT_PARTS_MAX),
         .target = lookup->target,
         .order = (uint8_t)lookup->options.order,
-        .limit = (uint8_t)(limit < UINT8_MAX ? limit : UINT8_MAX),
+        .limit = (uint16_t)limit,
         .contacts_wanted = after ? 0 : DHT_REPLICAS,
         .want_lease = lookup->options.want_lease,
-        .ranged = after,
+        .ranged = after || found->ranged,
     };
-    if (after)
-        request.after = *after;
+    if (request.ranged) {
+        request.after = after ? *after : found->after;
+        memset(&request.until, 0xff, sizeof request.until);
+    }
     return dht_rpc_ask(dht, to, &request, cb, lookup);
 }
 
-static void on_page(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
-                    const struct dht_message *reply);
+/* Any two records of the key differ in this, but for what a liar would make: it only decides who is given what. */
+static uint64_t mark_of(const struct dht_record *record)
+{
+    uint64_t mark = wire_load_u64(record->member.b) ^ record->version.epoch * 0x9e3779b97f4a7c15u;
+    mark ^= record->version.counter * 0xc2b2ae3d27d4eb4fu ^ record->expiry_wall_ms * 0x165667b19e3779f9u;
+    return mark * 0xff51afd7ed558ccdu + record->tombstone;
+}
 
-/* Take the records of a holder, and ask it for the next ones while they may belong to the answer. */
-static void take_values(struct dht *dht, struct dht_lookup *lookup, const struct dht_contact *peer,
+/* Take the records of one part of an answer. */
+static void take_values(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate *holder,
                         const struct dht_message *reply)
 {
-    struct dht_rank last = {0};
+    lookup->deeper |= reply->deeper;
     for (size_t i = 0; i < reply->lease_count; i++)
         take_lease(dht, &reply->leases[i]);
     for (size_t i = 0; i < reply->record_count; i++) {
@@ -150,15 +178,32 @@ static void take_values(struct dht *dht, struct dht_lookup *lookup, const struct
         if (!decode_timely(dht, &whole, &record))
             continue;
         take_record(dht, lookup, &record, &whole);
-        last = dht_record_rank(&record, lookup->options.order, NULL);
+        holder->told += mark_of(&record);
+        struct dht_rank rank = dht_set_rank(&lookup->found, &record);
+        if (!record.meta && (!holder->ranked || dht_rank_compare(&holder->last, &rank) < 0)) {
+            holder->ranked = true;
+            holder->last = rank;
+        }
     }
+}
+
+static void on_page(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
+                    const struct dht_message *reply);
+
+/* A holder has told all that it was asked for: ask for the next records while they may belong to the answer. */
+static void turn_page(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate *holder,
+                      const struct dht_message *reply)
+{
     struct dht_rank end;
-    bool wanted = !is_satisfied(lookup, &end) || dht_rank_compare(&last, &end) < 0;
-    if (!reply->more || reply->record_count == 0 || !wanted ||
-        lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
+    bool told = holder->ranked && (!holder->paged || dht_rank_compare(&holder->asked, &holder->last) < 0);
+    bool wanted = !is_satisfied(dht, lookup, &end) || dht_rank_compare(&holder->last, &end) < 0;
+    holder->more = reply->more;
+    if (!reply->more || !told || !wanted || lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
         return;
     lookup->queries++;
-    if (ask_value(dht, lookup, peer, &last, on_page) == 0)
+    holder->paged = true;
+    holder->asked = holder->last;
+    if (ask_value(dht, lookup, &holder->contact, &holder->last, on_page) == 0)
         lookup->pages++;
 }
 
@@ -166,12 +211,59 @@ static void on_page(struct dht *dht, void *owner, const struct dht_contact *peer
                     const struct dht_message *reply)
 {
     struct dht_lookup *lookup = owner;
+    struct dht_candidate *holder = find(lookup, &peer->id);
     if (event == DHT_RPC_SLOW)
         return;
-    lookup->stirred = true;
+    stir(dht, lookup);
+    if (holder && reply && reply->type == DHT_VALUES)
+        take_values(dht, lookup, holder, reply);
+    if (event == DHT_RPC_PART)
+        return;
     lookup->pages--;
-    if (event == DHT_RPC_REPLY && reply->type == DHT_VALUES)
-        take_values(dht, lookup, peer, reply);
+    if (holder && reply && reply->type == DHT_VALUES)
+        turn_page(dht, lookup, holder, reply);
+}
+
+/* ---- repair ---- */
+
+/* The records found, if all of them fit into one message: larger sets are left to the neighbours' comparing. */
+static size_t spans_of(const struct dht_set *found, struct buf *bytes, struct dht_span spans[DHT_ITEMS_MAX])
+{
+    size_t starts[DHT_ITEMS_MAX];
+    size_t count = found->count + (found->meta != NULL);
+    if (count > DHT_ITEMS_MAX)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        starts[i] = bytes->len;
+        dht_record_encode(i < found->count ? found->records[i] : found->meta, bytes);
+        spans[i].len = bytes->len - starts[i];
+    }
+    for (size_t i = 0; i < count; i++)
+        spans[i].at = bytes->data + starts[i];
+    return bytes->failed ? 0 : count;
+}
+
+/* Give the records to those of the closest that told something else. What a read found has been checked. */
+static void repair(struct dht *dht, const struct dht_lookup *lookup)
+{
+    struct dht_message store = {.type = DHT_STORE};
+    const struct dht_set *found = &lookup->found;
+    OWNED(buf_release) struct buf bytes = BUF(DHT_MESSAGE_MAX_BYTES - DHT_MESSAGE_HEADER_BYTES - 1 - 2 * DHT_ITEMS_MAX);
+    uint64_t all = found->meta ? mark_of(found->meta) : 0;
+    for (size_t i = 0; i < found->count; i++)
+        all += mark_of(found->records[i]);
+    size_t seen = 0;
+    for (size_t i = 0; i < lookup->candidate_count && seen < DHT_ENOUGH; i++) {
+        const struct dht_candidate *holder = &lookup->candidates[i];
+        if (holder->state != DHT_ANSWERED || ++seen == 0 || holder->more || holder->told == all)
+            continue;
+        if (store.record_count == 0)
+            store.record_count = spans_of(found, &bytes, store.records);
+        if (store.record_count == 0)
+            return;
+        dht->stats.repaired++;
+        dht_rpc_ask(dht, &holder->contact, &store, NULL, NULL);
+    }
 }
 
 /* ---- the walks ---- */
@@ -181,24 +273,25 @@ static void on_event(struct dht *dht, void *owner, const struct dht_contact *pee
 {
     struct dht_lookup *lookup = owner;
     struct dht_candidate *candidate = find(lookup, &peer->id);
-    lookup->stirred = true;
+    stir(dht, lookup);
     if (!candidate)
         return; /* crowded out by closer ones */
-    if (event != DHT_RPC_REPLY) {
+    if (!reply || reply->type == DHT_REFUSED) {
         candidate->state = event == DHT_RPC_SLOW ? DHT_ASKED_SLOW : DHT_FAILED;
         return;
     }
-    if (reply->type == DHT_REFUSED) {
-        candidate->state = DHT_FAILED;
-        return;
-    }
-    candidate->state = DHT_ANSWERED;
+    if (reply->type == DHT_VALUES)
+        take_values(dht, lookup, candidate, reply);
     unsigned walk = candidate->walk;
-    for (size_t i = 0; i < reply->contact_count; i++)
+    if (event == DHT_RPC_REPLY) {
+        candidate->state = DHT_ANSWERED;
+        lookup->answers++;
+        if (reply->type == DHT_VALUES)
+            turn_page(dht, lookup, candidate, reply);
+    }
+    for (size_t i = 0; i < reply->contact_count; i++) /* moves the candidates about */
         if (dht_contact_is_acceptable(dht, &reply->contacts[i]))
             offer(dht, lookup, &reply->contacts[i], walk);
-    if (reply->type == DHT_VALUES)
-        take_values(dht, lookup, peer, reply);
 }
 
 static int ask(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate *candidate)
@@ -217,6 +310,9 @@ static int ask(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate 
 static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
 {
     unsigned parallel = DHT_PARALLEL / lookup->walks;
+    unsigned enough = lookup->walks == 1 ? DHT_ENOUGH : 1;
+    if (lookup->options.first_is_enough && lookup->walks == 1 && lookup->answers == 0)
+        parallel = 1; /* most likely it is a holder; when it is slow the next is asked */
     unsigned in_flight = 0;
     for (size_t i = 0; i < lookup->candidate_count; i++)
         in_flight += lookup->candidates[i].walk == walk && lookup->candidates[i].state == DHT_ASKED;
@@ -224,7 +320,7 @@ static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
     unsigned answered = 0;
     bool waiting = false;
     bool slow = false;
-    for (size_t i = 0; i < lookup->candidate_count && answered < DHT_ENOUGH; i++) {
+    for (size_t i = 0; i < lookup->candidate_count && answered < enough; i++) {
         struct dht_candidate *candidate = &lookup->candidates[i];
         if (candidate->walk != walk)
             continue;
@@ -238,7 +334,7 @@ static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
         slow |= candidate->state == DHT_ASKED_SLOW;
     }
     lookup->starved |= waiting && in_flight == 0;
-    return !waiting && (!slow || answered == DHT_ENOUGH);
+    return !waiting && (!slow || answered == enough);
 }
 
 static void widen(struct dht *dht, struct dht_lookup *lookup)
@@ -246,6 +342,7 @@ static void widen(struct dht *dht, struct dht_lookup *lookup)
     dht_rpc_abandon(dht, lookup);
     lookup->walks = DHT_WALKS;
     lookup->queries = 0;
+    lookup->answers = 0;
     lookup->pages = 0;
     seed(dht, lookup);
 }
@@ -261,16 +358,31 @@ static bool all_walks_over(struct dht *dht, struct dht_lookup *lookup)
 static void go_on(struct dht *dht, struct dht_lookup *lookup)
 {
     struct dht_rank last;
-    lookup->stirred = false;
+    bool late = dht->now_ms >= lookup->deadline_ms;
     lookup->starved = false;
-    lookup->finished = dht->now_ms >= lookup->deadline_ms ||
-                       (lookup->options.first_is_enough && is_satisfied(lookup, &last)) || all_walks_over(dht, lookup);
+    lookup->finished =
+        late || (lookup->options.first_is_enough && is_satisfied(dht, lookup, &last)) || all_walks_over(dht, lookup);
     bool widens = lookup->finished && lookup->reads && lookup->found.count == 0 && lookup->walks == 1 &&
-                  lookup->candidate_count > 0 && dht->now_ms < lookup->deadline_ms;
+                  lookup->candidate_count > 0 && !late;
     if (widens) {
         widen(dht, lookup);
         lookup->finished = all_walks_over(dht, lookup);
     }
+    if (lookup->starved)
+        dht->lookups.due_ms = dht_min_ms(dht->lookups.due_ms, dht->now_ms + STARVED_AGAIN_MS);
+}
+
+static void read_with(struct dht *dht, struct dht_lookup *lookup, const struct dht_get_options *options)
+{
+    lookup->reads = true;
+    lookup->options = *options;
+    lookup->options.after = NULL;                                                    /* borrowed for the call alone */
+    dht_set_init(&lookup->found, options->order, 2 * options->limit + DHT_REPLICAS); /* room for tombstones */
+    if (options->order == DHT_BY_DISTANCE)
+        lookup->found.own = dht_place(dht, NULL);
+    lookup->found.ranged = options->after;
+    if (options->after)
+        lookup->found.after = *options->after;
 }
 
 struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, unsigned walks,
@@ -283,19 +395,27 @@ struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, un
     lookup->target = *target;
     lookup->walks = walks;
     lookup->deadline_ms = dht->now_ms + timeout_ms;
-    lookup->reads = options;
-    if (options) {
-        lookup->options = *options;
-        dht_set_init(&lookup->found, options->order, 2 * options->limit + DHT_REPLICAS); /* room for tombstones */
-    }
+    if (options)
+        read_with(dht, lookup, options);
     lookup->cb = cb;
     lookup->owner = owner;
-    TAILQ_INSERT_TAIL(&dht->lookups, lookup, link);
+    TAILQ_INSERT_TAIL(&dht->lookups.all, lookup, link);
+    dht->lookups.due_ms = dht_min_ms(dht->lookups.due_ms, lookup->deadline_ms);
     dht_table_touch(&dht->table, target, dht->now_ms);
     seed(dht, lookup);
     all_walks_over(dht, lookup);
-    lookup->stirred = true; /* if it is over already, the next tick says so */
+    stir(dht, lookup); /* if it is over already, the next tick says so */
     return lookup;
+}
+
+/* No more events come for it. */
+static void take_out(struct dht *dht, struct dht_lookup *lookup)
+{
+    TAILQ_REMOVE(&dht->lookups.all, lookup, link);
+    if (lookup->stirred)
+        TAILQ_REMOVE(&dht->lookups.stirred, lookup, stirred_link);
+    lookup->stirred = false;
+    dht_rpc_abandon(dht, lookup);
 }
 
 static void free_lookup(struct dht_lookup *lookup)
@@ -306,47 +426,65 @@ static void free_lookup(struct dht_lookup *lookup)
 
 void dht_lookup_cancel(struct dht *dht, struct dht_lookup *lookup)
 {
-    TAILQ_REMOVE(&dht->lookups, lookup, link);
-    dht_rpc_abandon(dht, lookup);
+    take_out(dht, lookup);
     free_lookup(lookup);
 }
 
-static struct dht_lookup *first_finished(struct dht *dht)
+void dht_lookup_init(struct dht *dht)
 {
-    struct dht_lookup *lookup;
-    TAILQ_FOREACH (lookup, &dht->lookups, link)
-        if (lookup->finished)
-            break;
-    return lookup;
+    TAILQ_INIT(&dht->lookups.all);
+    TAILQ_INIT(&dht->lookups.stirred);
+    dht->lookups.due_ms = UINT64_MAX;
 }
 
-/* What a callback starts is not finished before the next tick, so this ends. */
-void dht_lookup_tick(struct dht *dht)
+void dht_lookup_release(struct dht *dht)
+{
+    while (!TAILQ_EMPTY(&dht->lookups.all))
+        dht_lookup_cancel(dht, TAILQ_FIRST(&dht->lookups.all));
+}
+
+/* Some are late or starved: look at all of them, and for when that is the case again. */
+static void stir_the_due(struct dht *dht)
 {
     struct dht_lookup *lookup;
-    TAILQ_FOREACH (lookup, &dht->lookups, link)
-        if (lookup->stirred || lookup->starved || dht->now_ms >= lookup->deadline_ms)
-            go_on(dht, lookup);
-    while ((lookup = first_finished(dht))) {
-        TAILQ_REMOVE(&dht->lookups, lookup, link);
-        dht_rpc_abandon(dht, lookup);
-        lookup->cb(dht, lookup, lookup->owner);
-        free_lookup(lookup);
+    dht->lookups.due_ms = UINT64_MAX;
+    TAILQ_FOREACH (lookup, &dht->lookups.all, link) {
+        if (lookup->starved || dht->now_ms >= lookup->deadline_ms)
+            stir(dht, lookup);
+        else
+            dht->lookups.due_ms = dht_min_ms(dht->lookups.due_ms, lookup->deadline_ms);
     }
 }
 
-#define STARVED_AGAIN_MS 50
+static void finish(struct dht *dht, struct dht_lookup *lookup)
+{
+    if (lookup->reads && !lookup->options.first_is_enough && !lookup->found.ranged && lookup->found.count > 0)
+        repair(dht, lookup);
+    take_out(dht, lookup);
+    lookup->cb(dht, lookup, lookup->owner);
+    free_lookup(lookup);
+}
+
+/* What a callback starts or stirs is left to the next tick, so this ends. */
+void dht_lookup_tick(struct dht *dht)
+{
+    struct dht_lookups *lookups = &dht->lookups;
+    struct dht_lookup *lookup;
+    if (dht->now_ms >= lookups->due_ms)
+        stir_the_due(dht);
+    uint64_t round = lookups->round++;
+    while ((lookup = TAILQ_FIRST(&lookups->stirred)) && lookup->stirred_round <= round) {
+        TAILQ_REMOVE(&lookups->stirred, lookup, stirred_link);
+        lookup->stirred = false;
+        go_on(dht, lookup);
+        if (lookup->finished)
+            finish(dht, lookup);
+        else
+            lookups->due_ms = dht_min_ms(lookups->due_ms, lookup->deadline_ms);
+    }
+}
 
 uint64_t dht_lookup_next_ms(const struct dht *dht)
 {
-    uint64_t next = UINT64_MAX;
-    const struct dht_lookup *lookup;
-    TAILQ_FOREACH (lookup, &dht->lookups, link) {
-        next = dht_min_ms(next, lookup->deadline_ms);
-        if (lookup->stirred)
-            return dht->now_ms;
-        if (lookup->starved)
-            next = dht_min_ms(next, dht->now_ms + STARVED_AGAIN_MS);
-    }
-    return next;
+    return TAILQ_EMPTY(&dht->lookups.stirred) ? dht->lookups.due_ms : dht->now_ms;
 }

@@ -13,7 +13,13 @@ void dht_set_release(struct dht_set *set)
     for (size_t i = 0; i < set->count; i++)
         free(set->records[i]);
     free(set->records);
+    free(set->meta);
     *set = (struct dht_set){0};
+}
+
+struct dht_rank dht_set_rank(const struct dht_set *set, const struct dht_record *record)
+{
+    return dht_record_rank(record, set->order, &set->own);
 }
 
 static size_t place_of_member(const struct dht_set *set, const struct id *member)
@@ -27,6 +33,8 @@ static size_t place_of_member(const struct dht_set *set, const struct id *member
 const struct dht_record *dht_set_find(const struct dht_set *set, const struct id *member)
 {
     size_t at = place_of_member(set, member);
+    if (set->meta && id_is_zero(member))
+        return set->meta;
     return at < set->count ? set->records[at] : NULL;
 }
 
@@ -50,8 +58,22 @@ static int make_room(struct dht_set *set)
     return 0;
 }
 
+static int join_meta(struct dht_set *set, const struct dht_record *meta)
+{
+    if (set->meta && dht_record_compare(meta, set->meta) <= 0)
+        return 0;
+    if (!set->meta)
+        set->meta = malloc(sizeof *meta);
+    if (!set->meta)
+        return ERR_NOMEM;
+    *set->meta = *meta;
+    return 1;
+}
+
 int dht_set_add(struct dht_set *set, const struct dht_record *record)
 {
+    if (record->meta)
+        return join_meta(set, record);
     size_t known = place_of_member(set, &record->member);
     if (known < set->count && dht_record_compare(record, set->records[known]) <= 0)
         return 0;
@@ -62,10 +84,10 @@ int dht_set_add(struct dht_set *set, const struct dht_record *record)
     if (known < set->count)
         take_out(set, known);
 
-    struct dht_rank rank = dht_record_rank(record, set->order, NULL);
+    struct dht_rank rank = dht_set_rank(set, record);
     size_t at = set->count;
     for (; at > 0; at--) {
-        struct dht_rank before = dht_record_rank(set->records[at - 1], set->order, NULL);
+        struct dht_rank before = dht_set_rank(set, set->records[at - 1]);
         if (dht_rank_compare(&before, &rank) < 0)
             break;
     }
@@ -77,10 +99,20 @@ int dht_set_add(struct dht_set *set, const struct dht_record *record)
     return 1;
 }
 
-bool dht_set_nth_live(const struct dht_set *set, size_t n, size_t *ret_at)
+bool dht_set_is_live(const struct dht_set *set, const struct dht_record *record, uint64_t wall_ms)
+{
+    if (record->tombstone || record->meta || record->expiry_wall_ms <= wall_ms)
+        return false;
+    if (set->meta && dht_is_by_hand(record->kind) && record->version.epoch <= dht_record_cleared_ms(set->meta, wall_ms))
+        return false;
+    struct dht_rank rank = dht_set_rank(set, record);
+    return !set->ranged || dht_rank_compare(&rank, &set->after) > 0;
+}
+
+bool dht_set_nth_live(const struct dht_set *set, size_t n, uint64_t wall_ms, size_t *ret_at)
 {
     for (size_t i = 0; i < set->count; i++)
-        if (!set->records[i]->tombstone && n-- == 0) {
+        if (dht_set_is_live(set, set->records[i], wall_ms) && n-- == 0) {
             *ret_at = i;
             return true;
         }

@@ -91,8 +91,8 @@ static void test_set__a_new_score_moves_the_member(void **state)
     assert_true(id_equal(&set.records[0]->member, &a.contact.id));
     first.tombstone = true;
     assert_int_equal(dht_set_add(&set, &first), 1);
-    assert_true(dht_set_nth_live(&set, 0, &at) && at == 1);
-    assert_false(dht_set_nth_live(&set, 1, &at));
+    assert_true(dht_set_nth_live(&set, 0, RIG_WALL_MS, &at) && at == 1);
+    assert_false(dht_set_nth_live(&set, 1, RIG_WALL_MS, &at));
     dht_set_release(&set);
 }
 
