@@ -512,7 +512,8 @@ int dht_watch(struct dht *dht, uint64_t now_ms, const struct id *key, dht_watch_
         return err_set(err, ERR_NOMEM, "no memory for a watch");
     *watch = (struct dht_watch){.number = ++dht->watching.last_watch, .changed = changed, .ctx = ctx};
     *ret_watch = watch->number;
-    TAILQ_INSERT_TAIL(&watched->watches, STEAL(watch), link);
+    TAILQ_INSERT_TAIL(&watched->watches, watch, link);
+    (void)STEAL(watch);
     dht->watching.count++;
     look_after(dht, watched);
     return 0;

@@ -1,6 +1,8 @@
 /* Those who watch keys here. */
 #include "tests/unit/dht/rig.h"
 
+#include "node/base/file.h"
+
 static struct dht_message ask_to_watch(struct rig *rig, const struct rig_peer *peer, const struct id *key, bool stop)
 {
     struct dht_message answer = {0};
@@ -271,6 +273,23 @@ static void test_watchers__of_one_node_are_bounded(void **state)
     rig_free(rig);
 }
 
+static void test_watchers__document_has_the_numbers(void **state)
+{
+    (void)state;
+    OWNED(buf_release) struct buf text = BUF(1u << 20);
+    assert_int_equal(file_read("../docs/protocol-dht.md", &text, NULL), 0);
+    assert_int_equal(DHT_WATCH_LEASE_MS, 120 * 1000);
+    assert_non_null(strstr(buf_str(&text), "a watch lasts 120 s"));
+    assert_int_equal(LIMIT_DHT_WATCHERS_PER_KEY, 256);
+    assert_int_equal(LIMIT_DHT_WATCHERS, 8192);
+    assert_int_equal(LIMIT_DHT_WATCHERS_PER_SOURCE, 4096);
+    assert_non_null(strstr(buf_str(&text), "at most 256 watchers on one holder, a holder 8,192, of one\nnode 4,096"));
+    assert_int_equal(DHT_NOTIFY_WINDOW, 8);
+    assert_non_null(strstr(buf_str(&text), "up to eight NOTIFYs"));
+    assert_int_equal(DHT_CHANGES_KEPT, 256);
+    assert_non_null(strstr(buf_str(&text), "Up to 256 changes"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_watchers__have_a_lease),
         cmocka_unit_test(test_watchers__of_one_key_are_bounded),
         cmocka_unit_test(test_watchers__of_one_node_are_bounded),
+        cmocka_unit_test(test_watchers__document_has_the_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
