@@ -212,18 +212,13 @@ void crypto_aead_free(struct crypto_aead *aead)
     free(aead);
 }
 
-int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
-                     size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err)
-{
-    return crypto_aead_seal_parts(aead, nonce, ad, ad_bytes, NULL, 0, plain, len_bytes, ret_sealed, err);
-}
-
-int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
-                           size_t ad_bytes, const void *head, size_t head_bytes, const void *plain, size_t len_bytes,
-                           uint8_t *ret_sealed, struct err *err)
+/* `key` NULL: the one of before. */
+static int seal(struct crypto_aead *aead, const uint8_t *key, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES],
+                const void *ad, size_t ad_bytes, const void *head, size_t head_bytes, const void *plain,
+                size_t len_bytes, uint8_t *ret_sealed, struct err *err)
 {
     int done = 0;
-    int ok = EVP_EncryptInit_ex(aead->seal, NULL, NULL, NULL, nonce);
+    int ok = EVP_EncryptInit_ex(aead->seal, NULL, NULL, key, nonce);
     if (ok == 1 && ad_bytes > 0)
         ok = EVP_EncryptUpdate(aead->seal, NULL, &done, ad, (int)ad_bytes);
     if (ok == 1 && head_bytes > 0)
@@ -238,8 +233,22 @@ int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_
     return ok == 1 ? 0 : err_set(err, ERR_INTERNAL, "libcrypto refuses to encrypt");
 }
 
-int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
-                     size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
+int crypto_aead_seal(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                     size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err)
+{
+    return seal(aead, NULL, nonce, ad, ad_bytes, NULL, 0, plain, len_bytes, ret_sealed, err);
+}
+
+int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                           size_t ad_bytes, const void *head, size_t head_bytes, const void *plain, size_t len_bytes,
+                           uint8_t *ret_sealed, struct err *err)
+{
+    return seal(aead, NULL, nonce, ad, ad_bytes, head, head_bytes, plain, len_bytes, ret_sealed, err);
+}
+
+static int open_sealed(struct crypto_aead *aead, const uint8_t *key, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES],
+                       const void *ad, size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain,
+                       struct err *err)
 {
     if (sealed_bytes < CRYPTO_AEAD_TAG_BYTES)
         return err_set(err, ERR_AUTH, "sealed bytes are shorter than their tag");
@@ -248,7 +257,7 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_N
     memcpy(tag, sealed + len, sizeof tag);
 
     int done = 0;
-    int ok = EVP_DecryptInit_ex(aead->open, NULL, NULL, NULL, nonce);
+    int ok = EVP_DecryptInit_ex(aead->open, NULL, NULL, key, nonce);
     if (ok == 1)
         ok = EVP_CIPHER_CTX_ctrl(aead->open, EVP_CTRL_AEAD_SET_TAG, CRYPTO_AEAD_TAG_BYTES, tag);
     if (ok == 1 && ad_bytes > 0)
@@ -261,17 +270,38 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_N
     return ok == 1 ? 0 : err_set(err, ERR_AUTH, "sealed bytes fail their authentication tag");
 }
 
-_Static_assert(CRYPTO_PACKET_NONCE_BYTES == crypto_aead_xchacha20poly1305_ietf_NPUBBYTES, "XChaCha20's nonce");
-
-void crypto_packet_seal(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
-                        size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed)
+int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
+                     size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
 {
-    crypto_aead_xchacha20poly1305_ietf_encrypt(ret_sealed, NULL, plain, len_bytes, ad, ad_bytes, NULL, nonce, key);
+    return open_sealed(aead, NULL, nonce, ad, ad_bytes, sealed, sealed_bytes, ret_plain, err);
 }
 
-bool crypto_packet_open(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
-                        size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain)
+void crypto_xchacha_key(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], const uint8_t head[CRYPTO_XCHACHA_HEAD_BYTES],
+                        uint8_t ret_key[CRYPTO_AEAD_KEY_BYTES])
 {
-    return crypto_aead_xchacha20poly1305_ietf_decrypt(ret_plain, NULL, NULL, sealed, sealed_bytes, ad, ad_bytes, nonce,
-                                                      key) == 0;
+    crypto_core_hchacha20(ret_key, head, key, NULL);
+}
+
+static void make_nonce(const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], uint8_t ret_nonce[CRYPTO_AEAD_NONCE_BYTES])
+{
+    memset(ret_nonce, 0, CRYPTO_AEAD_NONCE_BYTES - CRYPTO_XCHACHA_TAIL_BYTES);
+    memcpy(ret_nonce + CRYPTO_AEAD_NONCE_BYTES - CRYPTO_XCHACHA_TAIL_BYTES, tail, CRYPTO_XCHACHA_TAIL_BYTES);
+}
+
+int crypto_xchacha_seal(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES],
+                        const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], const void *ad, size_t ad_bytes,
+                        const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err)
+{
+    uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES];
+    make_nonce(tail, nonce);
+    return seal(aead, key, nonce, ad, ad_bytes, NULL, 0, plain, len_bytes, ret_sealed, err);
+}
+
+int crypto_xchacha_open(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES],
+                        const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], const void *ad, size_t ad_bytes,
+                        const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
+{
+    uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES];
+    make_nonce(tail, nonce);
+    return open_sealed(aead, key, nonce, ad, ad_bytes, sealed, sealed_bytes, ret_plain, err);
 }

@@ -100,12 +100,20 @@ int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_
 int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
                      size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err);
 
-/* XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), for small things under a long-lived key (datagrams). A nonce may be
- * used once; 24 bytes have room for a random part of it. ret_sealed gets len_bytes + 16 bytes. */
-#define CRYPTO_PACKET_NONCE_BYTES 24
-#define CRYPTO_PACKET_TAG_BYTES 16
-void crypto_packet_seal(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
-                        size_t ad_bytes, const void *plain, size_t len_bytes, uint8_t *ret_sealed);
-/* False if it does not verify; ret_plain gets sealed_bytes - 16. */
-bool crypto_packet_open(const uint8_t key[32], const uint8_t nonce[CRYPTO_PACKET_NONCE_BYTES], const void *ad,
-                        size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain);
+/* ---- the same for small things under many keys (datagrams) ---- */
+
+/* XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), in two steps so that the first is made once for many nonces: the key
+ * of all nonces that begin with these 16 bytes, for ChaCha20-Poly1305 with 4 zero bytes and the other 8 as its nonce.
+ */
+#define CRYPTO_XCHACHA_HEAD_BYTES 16
+#define CRYPTO_XCHACHA_TAIL_BYTES 8
+void crypto_xchacha_key(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], const uint8_t head[CRYPTO_XCHACHA_HEAD_BYTES],
+                        uint8_t ret_key[CRYPTO_AEAD_KEY_BYTES]);
+/* crypto_aead_seal and _open under such a key instead of the one that `aead` was made with, which is then forgotten:
+ * one schedule serves all keys in turn. */
+int crypto_xchacha_seal(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES],
+                        const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], const void *ad, size_t ad_bytes,
+                        const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err);
+int crypto_xchacha_open(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES],
+                        const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], const void *ad, size_t ad_bytes,
+                        const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err);

@@ -44,8 +44,8 @@
 #include "node/identity/identity.h"
 
 #define DATAGRAM_HEADER_BYTES 68
-#define DATAGRAM_OVERHEAD_BYTES (DATAGRAM_HEADER_BYTES + CRYPTO_PACKET_TAG_BYTES) /* 84, always */
-#define DATAGRAM_PAYLOAD_BYTES (LIMIT_DATAGRAM_BYTES - DATAGRAM_OVERHEAD_BYTES)   /* 1,148 at most */
+#define DATAGRAM_OVERHEAD_BYTES (DATAGRAM_HEADER_BYTES + CRYPTO_AEAD_TAG_BYTES) /* 84, always */
+#define DATAGRAM_PAYLOAD_BYTES (LIMIT_DATAGRAM_BYTES - DATAGRAM_OVERHEAD_BYTES) /* 1,148 at most */
 
 #define DATAGRAM_RESEND_MS 3000 /* an older datagram is not sent again: whoever waited for it has asked again */
 

@@ -61,7 +61,6 @@ bool net_cookies_check(struct net_cookies *cookies, uint64_t now_ms, const struc
 
 void net_ration_init(struct net_ration *ration, uint32_t per_second, uint32_t burst, uint64_t seed)
 {
-    memset(ration, 0, sizeof *ration);
     ration->per_second = per_second;
     ration->burst = burst;
     ration->seed = seed;
@@ -79,13 +78,11 @@ static size_t bucket_of(const struct net_ration *ration, const struct addr *from
 bool net_ration_take(struct net_ration *ration, uint64_t now_ms, const struct addr *from)
 {
     size_t i = bucket_of(ration, from);
-    uint64_t drained = (now_ms - ration->buckets[i].last_ms) * ration->per_second;
+    uint64_t drained = (uint64_t)((uint32_t)now_ms - ration->buckets[i].last_ms) * ration->per_second;
     uint64_t spent = ration->buckets[i].spent_milli;
     spent = spent > drained ? spent - drained : 0;
-    ration->buckets[i].last_ms = now_ms;
-    ration->buckets[i].spent_milli = spent;
-    if (spent + 1000 > (uint64_t)ration->burst * 1000)
-        return false;
-    ration->buckets[i].spent_milli = spent + 1000;
-    return true;
+    bool good = spent + 1000 <= (uint64_t)ration->burst * 1000;
+    ration->buckets[i].last_ms = (uint32_t)now_ms;
+    ration->buckets[i].spent_milli = (uint32_t)(good ? spent + 1000 : spent);
+    return good;
 }

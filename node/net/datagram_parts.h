@@ -39,11 +39,12 @@ struct net_ration {
     uint32_t burst;
     uint64_t seed; /* so that nobody outside knows whose bucket he empties */
     struct {
-        uint64_t last_ms;
-        uint64_t spent_milli; /* thousandths of a token, drains with time */
+        uint32_t last_ms;     /* modulo 2^32: whoever comes after 49 days may find a bucket less drained than it is */
+        uint32_t spent_milli; /* thousandths of a token, drains with time */
     } buckets[RATION_BUCKETS];
 };
 
+/* Of zeroed memory, which is not touched where nobody asks: an idle node has none of these pages. */
 void net_ration_init(struct net_ration *ration, uint32_t per_second, uint32_t burst, uint64_t seed);
 /* Take one; false if there is none. */
 bool net_ration_take(struct net_ration *ration, uint64_t now_ms, const struct addr *from);

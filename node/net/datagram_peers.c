@@ -8,13 +8,13 @@
 #define PAIR_LABEL "cmig datagram 2"
 
 void net_peers_init(struct net_peers *peers, const struct id *own_id, const uint8_t own_secret[CRYPTO_DH_BYTES],
-                    uint64_t seed)
+                    const uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES], uint64_t seed)
 {
-    memset(peers, 0, sizeof *peers);
     map_init(&peers->map, LIMIT_DATAGRAM_PEERS, seed);
     TAILQ_INIT(&peers->recent);
     peers->own_id = *own_id;
     memcpy(peers->own_secret, own_secret, sizeof peers->own_secret);
+    memcpy(peers->own_head, own_head, sizeof peers->own_head);
 }
 
 void net_peer_wipe(struct net_peer *peer)
@@ -68,7 +68,9 @@ bool net_peers_derive(const struct net_peers *peers, const struct id *id,
     *ret_peer = (struct net_peer){.id = *id};
     memcpy(ret_peer->public_key, public_key, CRYPTO_SIGN_PUBLIC_BYTES);
     direction_key(shared, &peers->own_id, id, ret_peer->key_out);
+    crypto_xchacha_key(ret_peer->key_out, peers->own_head, ret_peer->key_out);
     direction_key(shared, id, &peers->own_id, ret_peer->key_in);
+    crypto_xchacha_key(ret_peer->key_in, ret_peer->head_in, ret_peer->key_in_now);
     crypto_wipe(shared, sizeof shared);
     return true;
 }

@@ -21,8 +21,10 @@ struct net_peer {
     entry;
     struct id id;
     uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES];
-    uint8_t key_out[32]; /* seals what we send to it */
-    uint8_t key_in[32];
+    uint8_t key_out[32]; /* seals what we send to it, in this life of ours */
+    uint8_t key_in[32];  /* of the pair: what it seals with is made of this and of the head of its nonces */
+    uint8_t head_in[CRYPTO_XCHACHA_HEAD_BYTES]; /* of the last nonce that was authentic */
+    uint8_t key_in_now[32];                     /* made of key_in and that */
 
     /* Once it has shown its chain: */
     bool member;
@@ -46,12 +48,14 @@ struct net_peers {
     struct net_peer_list recent; /* the latest used first */
     struct id own_id;
     uint8_t own_secret[CRYPTO_DH_BYTES];
+    uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES];
     /* Just after a peer was last forgotten, by its id's bucket: a HELLO whose cookie is older may be a replay. */
     uint64_t floor_ms[FLOOR_SLOTS];
 };
 
+/* Of zeroed memory. own_head is the same for all nonces of this life. */
 void net_peers_init(struct net_peers *peers, const struct id *own_id, const uint8_t own_secret[CRYPTO_DH_BYTES],
-                    uint64_t seed);
+                    const uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES], uint64_t seed);
 void net_peers_release(struct net_peers *peers);
 
 /* The peer, or NULL. */

@@ -106,7 +106,7 @@ static void test_crypto__aead(void **state)
 }
 
 /* draft-irtf-cfrg-xchacha-03, A.3.1 */
-static void test_crypto__packet_vector(void **state)
+static void test_crypto__xchacha_vector(void **state)
 {
     (void)state;
     uint8_t key[32], nonce[24], ad[12], tag[16], sealed[200], back[200];
@@ -117,18 +117,25 @@ static void test_crypto__packet_vector(void **state)
     const char plain[] = "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
                          "sunscreen would be it.";
     size_t len = sizeof plain - 1;
-    crypto_packet_seal(key, nonce, ad, 12, plain, len, sealed);
+    struct crypto_aead *aead;
+    uint8_t none[32] = {0};
+    assert_int_equal(crypto_aead_new(none, &aead, NULL), 0);
+    crypto_xchacha_key(key, nonce, key);
+    const uint8_t *tail = nonce + CRYPTO_XCHACHA_HEAD_BYTES;
+    assert_int_equal(crypto_xchacha_seal(aead, key, tail, ad, 12, plain, len, sealed, NULL), 0);
     assert_memory_equal(sealed + len, tag, 16);
-    assert_true(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
+    assert_int_equal(crypto_xchacha_open(aead, none, tail, ad, 12, sealed, len + 16, back, NULL), ERR_AUTH);
+    assert_int_equal(crypto_xchacha_open(aead, key, tail, ad, 12, sealed, len + 16, back, NULL), 0);
     assert_memory_equal(back, plain, len);
     for (size_t i = 0; i < len + 16; i++) {
         sealed[i] ^= 0x80;
-        assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
+        assert_int_equal(crypto_xchacha_open(aead, key, tail, ad, 12, sealed, len + 16, back, NULL), ERR_AUTH);
         sealed[i] ^= 0x80;
-        assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, i, back));
+        assert_int_equal(crypto_xchacha_open(aead, key, tail, ad, 12, sealed, i, back, NULL), ERR_AUTH);
     }
-    nonce[0] ^= 1;
-    assert_false(crypto_packet_open(key, nonce, ad, 12, sealed, len + 16, back));
+    nonce[23] ^= 1;
+    assert_int_equal(crypto_xchacha_open(aead, key, tail, ad, 12, sealed, len + 16, back, NULL), ERR_AUTH);
+    crypto_aead_free(aead);
 }
 
 static int setup(void **state)
@@ -140,9 +147,9 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crypto__hashes),        cmocka_unit_test(test_crypto__signatures),
-        cmocka_unit_test(test_crypto__agreement),     cmocka_unit_test(test_crypto__aead),
-        cmocka_unit_test(test_crypto__packet_vector),
+        cmocka_unit_test(test_crypto__hashes),         cmocka_unit_test(test_crypto__signatures),
+        cmocka_unit_test(test_crypto__agreement),      cmocka_unit_test(test_crypto__aead),
+        cmocka_unit_test(test_crypto__xchacha_vector),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
