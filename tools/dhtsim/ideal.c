@@ -55,8 +55,14 @@ static void descend(struct path *path, const struct entry *entries, size_t at)
     }
 }
 
+/* Whom a node is going to meet; looked up all at once, because each is somewhere else in memory. */
+struct picks {
+    const struct node *nodes[BITS * DHT_REPLICAS];
+    size_t count;
+};
+
 /* Up to 16 of entries[low, high), all different. */
-static void meet_some(struct world *world, struct node *node, const struct entry *entries, size_t low, size_t high,
+static void pick_some(struct world *world, struct picks *picks, const struct entry *entries, size_t low, size_t high,
                       uint64_t *stream)
 {
     size_t count = high - low;
@@ -69,9 +75,28 @@ static void meet_some(struct world *world, struct node *node, const struct entry
             same++;
         if (same < i)
             continue;
-        node_meet(node, &world->nodes[entries[low + picked[i]].number]);
+        const struct node *other = &world->nodes[entries[low + picked[i]].number];
+        __builtin_prefetch(other);
+        __builtin_prefetch(&other->place);
+        picks->nodes[picks->count++] = other;
         i++;
     }
+}
+
+static void make_table(struct world *world, struct node *node, const struct path *path, const struct entry *entries,
+                       size_t at)
+{
+    uint64_t stream = random_stream(world->options->seed, RANDOM_TABLES, node->number);
+    struct picks picks;
+    picks.count = 0;
+    for (unsigned level = 0; level < path->depth; level++) {
+        if (at < path->middle[level])
+            pick_some(world, &picks, entries, path->middle[level], path->high[level], &stream);
+        else
+            pick_some(world, &picks, entries, path->low[level], path->middle[level], &stream);
+    }
+    for (size_t i = 0; i < picks.count; i++)
+        node_meet(node, picks.nodes[i]);
 }
 
 void world_make_tables(struct world *world)
@@ -85,15 +110,8 @@ void world_make_tables(struct world *world)
 
     struct path path = {.high = {count}};
     for (size_t at = 0; at < count && !world->stopped; at++) {
-        struct node *node = &world->nodes[entries[at].number];
-        uint64_t stream = random_stream(world->options->seed, RANDOM_TABLES, node->number);
         descend(&path, entries, at);
-        for (unsigned level = 0; level < path.depth; level++) {
-            if (at < path.middle[level])
-                meet_some(world, node, entries, path.middle[level], path.high[level], &stream);
-            else
-                meet_some(world, node, entries, path.low[level], path.middle[level], &stream);
-        }
+        make_table(world, &world->nodes[entries[at].number], &path, entries, at);
         world_tell(world, "tables", at, count);
     }
     free(entries);

@@ -81,7 +81,7 @@ bool liar_answers(struct world *world, struct node *liar, const struct node *fro
     struct buf out = {.data = sent, .cap = sizeof sent, .max = sizeof sent};
     struct dht_message request;
     struct dht_message answer = {0};
-    if (dht_message_decode(bytes, len_bytes, &request) != DHT_DECODED ||
+    if (dht_message_decode(NULL, bytes, len_bytes, &request) != DHT_DECODED ||
         !make_answer(world, liar, &request, &forged, &answer))
         return false;
     answer.transaction = request.transaction;

@@ -15,22 +15,23 @@
 
 struct world;
 
+/* What others look at comes first, in two cache lines. */
 struct node {
-    struct world *world;            /* borrowed */
-    struct dht *dht;                /* owned; NULL: dead */
-    struct dht_memory *disk;        /* owned: what outlives its process; NULL for a node without */
-    struct crypto_sign_key *secret; /* owned; NULL where signatures are a keyed hash */
-    uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES];
     struct id id;
-    uint64_t random;
-    uint64_t armed_us; /* its timer; UINT64_MAX: none */
-    struct net_place place;
+    uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES];
     uint32_t number;
-    uint32_t trace; /* the first of its reads that are followed, tap.h; 0: none */
     uint16_t generation;
     bool liar;
-    uint32_t busy; /* with so many things: is called when it wants, also in a resting world */
+    struct net_place place;
+    struct dht *dht;   /* owned; NULL: dead */
+    uint64_t armed_us; /* its timer; UINT64_MAX: none */
+    uint32_t busy;     /* with so many things: is called when it wants, also in a resting world */
+    uint32_t trace;    /* the first of its reads that are followed, tap.h; 0: none */
     uint32_t sent, received;
+    uint64_t random;
+    struct world *world;            /* borrowed */
+    struct dht_memory *disk;        /* owned: what outlives its process; NULL for a node without */
+    struct crypto_sign_key *secret; /* owned; NULL where signatures are a keyed hash */
 };
 
 /* What nodes share. */

@@ -110,7 +110,8 @@ static void note_request(struct tap_trace *trace, uint32_t to, uint64_t transact
 void tap_sent(struct world *world, const struct node *node, uint32_t to, const uint8_t *bytes, size_t len_bytes)
 {
     struct dht_message message;
-    if (tap_type(bytes, len_bytes) != DHT_FIND_VALUE || dht_message_decode(bytes, len_bytes, &message) != DHT_DECODED)
+    if (tap_type(bytes, len_bytes) != DHT_FIND_VALUE ||
+        dht_message_decode(NULL, bytes, len_bytes, &message) != DHT_DECODED)
         return;
     for (uint32_t number = node->trace; number; number = trace_at(&world->tap, number)->next) {
         struct tap_trace *trace = trace_at(&world->tap, number);
@@ -137,7 +138,7 @@ static void note_answer(struct world *world, struct tap_trace *trace, const stru
 void tap_arrived(struct world *world, const struct node *node, uint32_t from, const uint8_t *bytes, size_t len_bytes)
 {
     struct dht_message message;
-    if (tap_type(bytes, len_bytes) != DHT_VALUES || dht_message_decode(bytes, len_bytes, &message) != DHT_DECODED)
+    if (tap_type(bytes, len_bytes) != DHT_VALUES || dht_message_decode(NULL, bytes, len_bytes, &message) != DHT_DECODED)
         return;
     for (uint32_t number = node->trace; number; number = trace_at(&world->tap, number)->next) {
         struct tap_trace *trace = trace_at(&world->tap, number);
