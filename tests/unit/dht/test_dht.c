@@ -94,6 +94,90 @@ static void test_dht__idles_quietly(void **state)
     rig_free(rig);
 }
 
+static void ignore_send(void *ctx, const struct dht_contact *to, const uint8_t *bytes, size_t len_bytes)
+{
+    (void)ctx;
+    (void)to;
+    (void)bytes;
+    (void)len_bytes;
+}
+
+/* One of a million, in a simulator: full buckets, spares, nothing under way, the contacts in a book of all. */
+static void test_dht__is_small(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct dht_book *book;
+    struct dht *dht;
+    assert_int_equal(dht_book_new(&book, NULL), 0);
+    struct dht_config config = rig->dht->config;
+    config.public_key = rig->key.public_key;
+    config.book = book;
+    config.send = ignore_send;
+    assert_int_equal(dht_new(&config, &dht, NULL), 0);
+    for (unsigned i = 0; i < 17 * 24; i++) {
+        struct dht_contact contact = rig_peer(i).contact; /* whose id is as close to ours as it takes */
+        memcpy(contact.id.b, dht->self.id.b, ID_BYTES / 2);
+        contact.id.b[i / 24 / 8] ^= (uint8_t)(0x80 >> i / 24 % 8);
+        dht_meet(dht, rig->now_ms, &contact, 20);
+    }
+    struct dht_stats stats;
+    dht_stats(dht, &stats);
+    assert_int_equal(stats.contacts, 17 * 16);
+    assert_true(stats.joined);
+    printf("%zu bytes\n", stats.memory_bytes);
+    assert_in_range(stats.memory_bytes, 17 * 16 * 20, 13 * 1024);
+    dht_free(dht);
+    dht_book_free(book);
+    rig_free(rig);
+}
+
+/* Met elsewhere: in the tables without a packet, and nothing is hurried afterwards. */
+static void test_dht__meets_without_packets(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    for (unsigned i = 0; i < 30; i++) {
+        struct rig_peer peer = rig_peer(i);
+        dht_meet(rig->dht, rig->now_ms, &peer.contact, 25);
+    }
+    assert_true(rig_stats(rig).joined);
+    assert_true(rig_stats(rig).contacts >= 20);
+    struct dht_message message;
+    rig_run(rig, 10000);
+    assert_false(rig_find(rig, DHT_PING, NULL, &message));
+    assert_true(rig->dht->upkeep.self_ms > rig->now_ms);
+    assert_true(rig->dht->table.refresh_wake_ms > rig->now_ms);
+    rig_free(rig);
+}
+
+/* Somebody who asks is asked back, once, and is in the tables when it has answered; one that asks from another address
+ * than we know is there when it answers from there. */
+static void test_dht__askers_are_asked(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(1);
+    rig_input(rig, &peer, &(struct dht_message){.type = DHT_PING});
+    rig_input(rig, &peer, &(struct dht_message){.type = DHT_PING});
+    assert_int_equal(rig->sent_count, 3);
+    assert_int_equal(rig_stats(rig).contacts, 0);
+    rig_answer(rig, &peer, DHT_PING, (struct dht_message){.type = DHT_PONG});
+    assert_int_equal(rig_stats(rig).contacts, 1);
+
+    rig->sent_count = 0;
+    struct rig_peer moved = peer;
+    moved.contact.addr.port = 9;
+    struct dht_node node;
+    rig_input(rig, &moved, &(struct dht_message){.type = DHT_PING});
+    assert_true(dht_table_find(&rig->dht->table, &peer.contact.id, &node));
+    assert_int_equal(node.contact.addr.port, 7421);
+    rig_answer(rig, &moved, DHT_PING, (struct dht_message){.type = DHT_PONG});
+    assert_true(dht_table_find(&rig->dht->table, &peer.contact.id, &node));
+    assert_int_equal(node.contact.addr.port, 9);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +186,9 @@ int main(void)
         cmocka_unit_test(test_dht__contacts_are_shown),
         cmocka_unit_test(test_dht__time_only_goes_on),
         cmocka_unit_test(test_dht__idles_quietly),
+        cmocka_unit_test(test_dht__is_small),
+        cmocka_unit_test(test_dht__meets_without_packets),
+        cmocka_unit_test(test_dht__askers_are_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,6 +112,97 @@ static void test_upkeep__alone_again(void **state)
     rig_free(rig);
 }
 
+#define PEERS 20
+#define HOUR_MS 3600000u
+
+/* Peers who answer everything at once, but for one, and know nobody else. */
+struct village {
+    struct rig *rig;
+    struct rig_peer peers[PEERS];
+    unsigned dead; /* PEERS: nobody */
+    unsigned pings, finds;
+    unsigned own_walks;
+    uint64_t next_own_walk_ms;
+};
+
+static struct village village_new(void)
+{
+    struct village village = {.rig = rig_new(), .dead = PEERS};
+    for (unsigned i = 0; i < PEERS; i++) {
+        village.peers[i] = rig_peer(i);
+        rig_meet(village.rig, &village.peers[i]);
+    }
+    village.rig->sent_count = 0;
+    return village;
+}
+
+static void village_answer(struct village *village, size_t at)
+{
+    struct rig *rig = village->rig;
+    struct dht_message request = rig_message(rig, at);
+    struct dht_message answer = {.type = (uint8_t)(request.type + 1), .transaction = request.transaction, .parts = 1};
+    bool finds = request.type == DHT_FIND_NODE;
+    if (request.type == DHT_STORE)
+        answer.record_count = request.record_count;
+    village->pings += request.type == DHT_PING;
+    village->finds += finds && !id_equal(&request.target, &rig->dht->self.id);
+    for (unsigned i = 0; i < PEERS; i++)
+        if (i != village->dead && id_equal(&village->peers[i].contact.id, &rig->sent[at].to.id) &&
+            request.type % 2 == 1 && request.type != DHT_LEASE)
+            rig_input(rig, &village->peers[i], &answer);
+}
+
+static void village_live(struct village *village, uint64_t ms)
+{
+    struct rig *rig = village->rig;
+    uint64_t end_ms = rig->now_ms + ms;
+    for (uint64_t next_ms; (next_ms = dht_next_ms(rig->dht)) <= end_ms;) {
+        rig->now_ms = next_ms > rig->now_ms ? next_ms : rig->now_ms;
+        dht_tick(rig->dht, rig->now_ms);
+        for (size_t i = 0; i < rig->sent_count; i++)
+            village_answer(village, i);
+        rig->sent_count = 0;
+        village->own_walks += rig->dht->upkeep.self_ms > village->next_own_walk_ms;
+        village->next_own_walk_ms = rig->dht->upkeep.self_ms;
+    }
+    rig->now_ms = end_ms;
+}
+
+/* A walk to ourselves each 30 to 60 minutes, contacts asked after an hour or more, buckets once an hour. */
+static void test_upkeep__idles_at_little_cost(void **state)
+{
+    (void)state;
+    struct village village = village_new();
+    village_live(&village, 4 * HOUR_MS);
+    assert_true(rig_stats(village.rig).joined);
+    village.own_walks = village.pings = village.finds = 0;
+    village_live(&village, 12 * HOUR_MS);
+    assert_in_range(village.own_walks, 12, 24);
+    assert_in_range(village.pings, 0, PEERS * 12 / 2);
+    assert_in_range(village.finds, 12, 12 * 60);
+    assert_int_equal(rig_stats(village.rig).contacts, PEERS);
+    rig_free(village.rig);
+}
+
+/* A neighbour that did not answer twice is missed: we look soon for who is there instead. */
+static void test_upkeep__walks_soon_after_neighbours_failed(void **state)
+{
+    (void)state;
+    struct village village = village_new();
+    village_live(&village, HOUR_MS / 4);
+    struct dht_contact closest;
+    dht_table_closest(&village.rig->dht->table, &village.rig->dht->self.id, true, &closest, 1);
+    for (village.dead = 0; !id_equal(&village.peers[village.dead].contact.id, &closest.id);)
+        village.dead++;
+    uint64_t planned_ms = village.next_own_walk_ms;
+    unsigned walks = village.own_walks;
+    dht_rpc_ping(village.rig->dht, &closest);
+    village_live(&village, 90000); /* asked, and asked again after 20 s; and then 30 s, more or less */
+    assert_true(planned_ms > village.rig->now_ms);
+    assert_int_equal(village.own_walks, walks + 1);
+    rig_free(village.rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +212,8 @@ int main(void)
         cmocka_unit_test(test_upkeep__contacts_survive_a_restart),
         cmocka_unit_test(test_upkeep__damaged_contacts_do_no_harm),
         cmocka_unit_test(test_upkeep__alone_again),
+        cmocka_unit_test(test_upkeep__idles_at_little_cost),
+        cmocka_unit_test(test_upkeep__walks_soon_after_neighbours_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
