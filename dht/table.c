@@ -1,17 +1,14 @@
 #include "dht/table.h"
 
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "node/base/wire.h"
 
 #define FAILS_REPLACED 3
 #define FAILS_REMOVED 6
 #define CHECK_AGAIN_S 10
-#define TIMEOUT_FIRST_MS 1000u
-#define TIMEOUT_FLOOR_MS 200u
-#define TIMEOUT_CEILING_MS 2000u
-#define SAMPLE_MAX_MS 8000u /* in eighths it fits into 16 bits */
-#define BUCKET_STEP 4       /* places are added by so many */
+#define BUCKET_STEP 4 /* places are added by so many */
 
 struct entry {
     dht_handle handle;
@@ -32,73 +29,6 @@ struct dht_bucket {
     uint32_t touched_s;
     struct entry entries[];
 };
-
-/* ---- round-trip times ---- */
-
-void dht_rtt_add(struct dht_rtt *rtt, uint64_t sample_ms)
-{
-    unsigned sample = sample_ms > SAMPLE_MAX_MS ? SAMPLE_MAX_MS : (unsigned)sample_ms + (sample_ms == 0);
-    if (!rtt->smooth_8ths) {
-        *rtt = (struct dht_rtt){.smooth_8ths = (uint16_t)(sample * 8), .deviation_4ths = (uint16_t)(sample * 2)};
-        return;
-    }
-    unsigned smooth = rtt->smooth_8ths / 8u;
-    unsigned off = sample > smooth ? sample - smooth : smooth - sample;
-    rtt->deviation_4ths = (uint16_t)(rtt->deviation_4ths + off - rtt->deviation_4ths / 4u);
-    rtt->smooth_8ths = (uint16_t)(rtt->smooth_8ths + sample - smooth);
-}
-
-unsigned dht_rtt_ms(const struct dht_rtt *rtt)
-{
-    return rtt->smooth_8ths / 8u;
-}
-
-unsigned dht_rtt_timeout_ms(const struct dht_rtt *rtt)
-{
-    if (!rtt->smooth_8ths)
-        return TIMEOUT_FIRST_MS;
-    unsigned timeout = rtt->smooth_8ths / 8u + rtt->deviation_4ths; /* SRTT + 4 * RTTVAR */
-    if (timeout < TIMEOUT_FLOOR_MS)
-        return TIMEOUT_FLOOR_MS;
-    return timeout > TIMEOUT_CEILING_MS ? TIMEOUT_CEILING_MS : timeout;
-}
-
-/* ---- ids ---- */
-
-/* The i-th 8 bytes as a number. */
-static uint64_t word(const struct id *id, size_t i)
-{
-    uint64_t value;
-    memcpy(&value, id->b + i * sizeof value, sizeof value);
-    return be64toh(value);
-}
-
-unsigned dht_shared_bits(const struct id *a, const struct id *b)
-{
-    for (unsigned i = 0; i < ID_BYTES / 8; i++) {
-        uint64_t differing = word(a, i) ^ word(b, i);
-        if (differing)
-            return i * 64 + (unsigned)__builtin_clzll(differing);
-    }
-    return ID_BYTES * 8;
-}
-
-int dht_closer(const struct id *target, const struct id *a, const struct id *b)
-{
-    for (size_t i = 0; i < ID_BYTES / 8; i++) {
-        uint64_t from_a = word(a, i) ^ word(target, i);
-        uint64_t from_b = word(b, i) ^ word(target, i);
-        if (from_a != from_b)
-            return from_a < from_b ? -1 : 1;
-    }
-    return 0;
-}
-
-/* Do they differ in this bit, counted from the first? */
-static bool differ_at(const struct id *a, const struct id *b, unsigned bit)
-{
-    return (a->b[bit / 8] ^ b->b[bit / 8]) >> (7 - bit % 8) & 1;
-}
 
 /* ---- lifecycle ---- */
 
@@ -299,7 +229,7 @@ static void check_at(struct dht_table *table, struct entry *entry, uint64_t ms)
 /* Up to a quarter more, each by another share, so that those who came together are not checked together. */
 static uint64_t spread(const struct dht_table *table, const struct entry *entry, uint64_t ms)
 {
-    uint32_t share = ((uint32_t)word(&table->self, 0) ^ entry->handle) * 0x9e3779b1u; /* Fibonacci hashing */
+    uint32_t share = (wire_load_u32(table->self.b) ^ entry->handle) * 0x9e3779b1u; /* Fibonacci hashing */
     return ms + (ms / 4 * (share >> 16) >> 16);
 }
 
@@ -493,10 +423,10 @@ size_t dht_table_closest(const struct dht_table *table, const struct id *target,
 {
     struct closest list = {.target = target, .max = max < DHT_CLOSEST_MAX ? max : DHT_CLOSEST_MAX};
     for (unsigned i = 0; i < table->bucket_count && list.count < list.max; i++)
-        if (differ_at(&table->self, target, i))
+        if (dht_differ_at(&table->self, target, i))
             offer_bucket(table, i, good_only, &list);
     for (unsigned i = table->bucket_count; list.count < list.max && i-- > 0;)
-        if (!differ_at(&table->self, target, i))
+        if (!dht_differ_at(&table->self, target, i))
             offer_bucket(table, i, good_only, &list);
     for (size_t i = 0; i < list.count; i++)
         ret_contacts[i] = *list.contacts[i];
@@ -597,20 +527,6 @@ void dht_table_touch_near(struct dht_table *table, const struct id *farthest, ui
         touch_bucket(table->buckets[i], now_ms);
 }
 
-/* Our own first `bits` bits, the next one turned, the rest random. */
-static struct id id_in_bucket(const struct id *self, unsigned bits, const struct rng *rng)
-{
-    struct id target;
-    rng->fill(rng->ctx, target.b, sizeof target.b);
-    memcpy(target.b, self->b, bits / 8);
-    uint8_t kept = (uint8_t)(0xff00 >> (bits % 8));
-    uint8_t turned = (uint8_t)(0x80 >> (bits % 8));
-    uint8_t own = self->b[bits / 8];
-    uint8_t random = target.b[bits / 8] & (uint8_t) ~(kept | turned);
-    target.b[bits / 8] = (uint8_t)((own & kept) | (~own & turned) | random);
-    return target;
-}
-
 bool dht_table_take_refresh(struct dht_table *table, uint64_t now_ms, const struct rng *rng, struct id *ret_target)
 {
     if (now_ms < table->refresh_wake_ms)
@@ -623,7 +539,7 @@ bool dht_table_take_refresh(struct dht_table *table, uint64_t now_ms, const stru
             bool needed = !bucket->walked || !is_full_of_good(bucket);
             touch_bucket(bucket, now_ms);
             if (needed) {
-                *ret_target = id_in_bucket(&table->self, i, rng);
+                *ret_target = dht_id_apart(&table->self, i, rng);
                 return true;
             }
             due_ms = refresh_ms(bucket);

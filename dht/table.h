@@ -11,23 +11,14 @@
 #pragma once
 
 #include "dht/book.h"
+#include "dht/distance.h"
+#include "dht/rtt.h"
 
 #define DHT_BUCKETS 256
 #define DHT_SPARES 8
 #define DHT_CHECK_MS 900000u           /* silent for so long, or for half of the time that it has been known, */
 #define DHT_CHECK_LONGEST_MS 14400000u /* but at most 4 h: asked whether it is still there */
 #define DHT_REFRESH_MS 3600000u        /* a bucket that is not full of good contacts is walked to so often */
-
-/* Smoothed round-trip time and deviation, as in RFC 6298, in fixed point. */
-struct dht_rtt {
-    uint16_t smooth_8ths; /* 0: no sample yet */
-    uint16_t deviation_4ths;
-};
-
-void dht_rtt_add(struct dht_rtt *rtt, uint64_t sample_ms);
-unsigned dht_rtt_ms(const struct dht_rtt *rtt);
-/* How long to wait before somebody else is asked too: 200 ms to 2 s; 1 s before the first sample. */
-unsigned dht_rtt_timeout_ms(const struct dht_rtt *rtt);
 
 /* What is known of a contact. */
 struct dht_node {
@@ -54,11 +45,6 @@ struct dht_table {
 void dht_table_init(struct dht_table *table, struct dht_book *book, const struct id *self, unsigned block_per_bucket,
                     unsigned block_per_table);
 void dht_table_release(struct dht_table *table);
-
-/* Leading bits that two ids share: 0 to 256. */
-unsigned dht_shared_bits(const struct id *a, const struct id *b);
-/* Which of a and b is closer to the target by XOR: <0 if a is. */
-int dht_closer(const struct id *target, const struct id *a, const struct id *b);
 
 /* It answered one of our requests; sample_ms is NULL when the answer measures nothing. True if it is new in the table;
  * without room it becomes a spare, and over the cap of its address block nothing. */

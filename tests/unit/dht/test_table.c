@@ -270,22 +270,6 @@ static void test_table__refresh_targets_lie_in_their_bucket(void **state)
     close_table(&table);
 }
 
-static void test_table__timeouts_follow_the_round_trips(void **state)
-{
-    (void)state;
-    struct dht_rtt slow = {0}, quick = {0}, wild = {0};
-    assert_int_equal(dht_rtt_timeout_ms(&slow), 1000);
-    for (unsigned i = 0; i < 50; i++) {
-        dht_rtt_add(&quick, 0);
-        dht_rtt_add(&slow, 500);
-        dht_rtt_add(&wild, i % 2 ? 900 : 100);
-    }
-    assert_int_equal(dht_rtt_timeout_ms(&quick), 200);
-    assert_in_range(dht_rtt_ms(&slow), 490, 500);
-    assert_in_range(dht_rtt_timeout_ms(&slow), 490, 560);
-    assert_int_equal(dht_rtt_timeout_ms(&wild), 2000);
-}
-
 int main(void)
 {
     assert_int_equal(crypto_init(NULL), 0);
@@ -299,7 +283,6 @@ int main(void)
         cmocka_unit_test(test_table__shared_books_keep_addresses_apart),
         cmocka_unit_test(test_table__is_small),
         cmocka_unit_test(test_table__refresh_targets_lie_in_their_bucket),
-        cmocka_unit_test(test_table__timeouts_follow_the_round_trips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
