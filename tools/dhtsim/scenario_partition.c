@@ -11,14 +11,15 @@
 
 #define MINUTE_US (60ull * WORLD_SECOND_US)
 #define BEFORE_US (10 * MINUTE_US)
+#define MEMBERS 3 /* of a key */
 
 /* Minutes after the heal at which is looked. */
 static const unsigned looks[] = {0, 1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 180};
 #define LOOKS (sizeof looks / sizeof looks[0])
 
 struct state {
-    size_t whole;   /* keys whose 16 closest all have the last word */
-    size_t unheard; /* keys of which none of the 16 has the last word */
+    size_t whole;   /* records whose 16 closest holders all have the last word */
+    size_t unheard; /* of which none of the 16 has it */
     double holders; /* of 16, with the last word: mean */
 };
 
@@ -50,15 +51,17 @@ static struct state look(const struct work *work, const struct oracle *living)
     return state;
 }
 
-/* While cut: of the old records a third changes and a third is withdrawn; and new ones come, on both sides. */
+/* While cut: of the old records a third changes and a third is withdrawn; and new ones come, on both sides. Which third
+ * is not by the place in the key, so that keys have all mixtures. */
 static void write_while_cut(struct world *world, void *ctx, uint64_t number)
 {
     struct work *work = ctx;
     struct work_record *record = &work->records[number];
-    if (number % 3 == 1) {
+    uint64_t lot = random_below(&world->work, 3);
+    if (lot == 0) {
         record->version++;
         work_say(work, record);
-    } else if (number % 3 == 2) {
+    } else if (lot == 1) {
         record->withdrawn = true;
         node_withdraw(&world->nodes[record->publisher], &record->key);
     } else {
@@ -99,7 +102,7 @@ static void report_look(struct report *report, struct plot *plot, struct work *w
     if (minutes == looks[LOOKS - 1]) {
         report_target(report, figures->old == 0, "%llu reads gave what was replaced or withdrawn, 3 hours after (0)",
                       (unsigned long long)figures->old);
-        report_target(report, state.whole == work->record_count, "%zu of %zu keys are the same at all 16 holders",
+        report_target(report, state.whole == work->record_count, "%zu of %zu records are the same at all 16 holders",
                       state.whole, work->record_count);
     }
 }
@@ -130,18 +133,19 @@ int scenario_partition(const struct options *options)
     struct plot plot = {.title = "After the heal", .x_label = "minutes", .y_label = "%", .from_zero = true};
     struct world *world = world_new(options, options->nodes.values[0]);
     struct work work;
-    size_t keys = options->keys.values[0];
-    plot_line(&plot, "keys whole");
+    size_t records = options->keys.values[0] * MEMBERS;
+    plot_line(&plot, "records whole");
     plot_line(&plot, "reads right");
     plot_line(&plot, "holders right");
     report_init(&report, "partition", options,
-                "minutes keys whole_% right_of_16 unheard reads_right_% old empty wrong");
+                "minutes records whole_% right_of_16 unheard reads_right_% old empty wrong");
     world->disks = true;
     world->check = check_new(world->count);
     world_boot(world);
-    work_init(&work, world, keys + keys / 3 + 1);
+    work_init(&work, world, records + records / 3 + 1);
     work.whole = true;
-    bool going = work_publish_many(&work, keys, 20) && world_run_for(world, BEFORE_US) && live_cut(&work, keys);
+    work.members = MEMBERS;
+    bool going = work_publish_many(&work, records, 20) && world_run_for(world, BEFORE_US) && live_cut(&work, records);
     if (going)
         live_healed(&work, &report, &plot);
     uint64_t breaches = check_look(world);

@@ -214,7 +214,10 @@ int scenario_fail(const struct options *options)
 {
     struct report report;
     struct plot plots[2] = {
-        {.title = "Reads that succeed after a share has died at once", .x_label = "dead, %", .y_label = "right, %"},
+        {.title = "Reads that succeed after a share has died at once",
+         .x_label = "dead, %",
+         .y_label = "right, %",
+         .from_zero = true},
         {.title = "Time to the first value", .x_label = "dead, %", .y_label = "ms", .from_zero = true},
     };
     double healthy_ms = 0;

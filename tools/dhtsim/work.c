@@ -22,7 +22,7 @@ struct work_get {
 
 void work_init(struct work *work, struct world *world, size_t record_max)
 {
-    *work = (struct work){.world = world, .record_max = record_max};
+    *work = (struct work){.world = world, .record_max = record_max, .members = 1};
     work->records = memory_get(record_max * sizeof *work->records);
 }
 
@@ -94,14 +94,23 @@ void work_say(struct work *work, struct work_record *record)
     node_publish(node, &record->key, NODE_SIZE(record->number, record->version), on_done, record);
 }
 
+/* Has the node published under the key that is next? */
+static bool is_member(const struct work *work, const struct node *node)
+{
+    for (size_t i = work->record_count; i % work->members > 0; i--)
+        if (id_equal(&work->records[i - 1].member, &node->id))
+            return true;
+    return false;
+}
+
 struct work_record *work_publish(struct work *work, struct node *node)
 {
-    if (work->record_count == work->record_max)
+    if (work->record_count == work->record_max || is_member(work, node))
         return NULL;
     struct work_record *record = &work->records[work->record_count];
     *record = (struct work_record){
         .work = work,
-        .key = node_key(work->record_count),
+        .key = node_key(work->record_count / work->members),
         .number = (uint32_t)work->record_count,
         .member = node->id,
         .publisher = node->number,
@@ -117,7 +126,8 @@ static void publish_next(struct world *world, void *ctx, uint64_t argument)
 {
     (void)world;
     (void)argument;
-    work_publish(ctx, any_node(ctx));
+    while (!work_publish(ctx, any_node(ctx)))
+        ;
 }
 
 bool work_publish_many(struct work *work, size_t count, uint64_t per_s)
@@ -148,23 +158,38 @@ static struct work_get *new_get(struct work *work)
     return get;
 }
 
-/* Against what was published last: a key has one record, or none once that is withdrawn. */
+/* What a read says of one record that ought to be in it, or ought not. */
+enum verdict { ITS_RIGHT, ITS_OLD, ITS_ABSENT };
+
+static enum verdict judge_record(const struct work_record *record, const struct node_read *read, size_t *matched)
+{
+    for (size_t i = 0; i < read->count; i++) {
+        if (!id_equal(&read->found[i].member, &record->member))
+            continue;
+        (*matched)++;
+        bool last = read->found[i].size == NODE_SIZE(record->number, record->version);
+        return last && !record->withdrawn ? ITS_RIGHT : ITS_OLD;
+    }
+    return record->withdrawn ? ITS_RIGHT : ITS_ABSENT;
+}
+
+/* Against the reference: what was said last of each member of the key. A read that ends at the first record needs not
+ * have the others, and nothing is expected of a record that is not acknowledged yet. */
 static void judge(struct work_figures *figures, const struct work_get *get, const struct node_read *read)
 {
-    const struct work_record *record = get->record;
+    struct work *work = get->work;
+    size_t first = get->record->number / work->members * work->members;
+    size_t matched = 0;
     bool old = false;
-    bool right = record->withdrawn;
-    for (size_t i = 0; i < read->count; i++) {
-        uint64_t size = read->found[i].size;
-        bool its = id_equal(&read->found[i].member, &record->member) && size >> 16 == record->number;
-        figures->wrong += !its;
-        if (record->withdrawn && its)
-            right = false;
-        right |= !record->withdrawn && size == NODE_SIZE(record->number, record->version);
-        old |= its && (record->withdrawn || size != NODE_SIZE(record->number, record->version));
+    bool absent = !work->whole && read->count == 0 && !get->record->withdrawn;
+    for (size_t i = first; i < first + work->members && i < work->record_count; i++) {
+        enum verdict verdict = judge_record(&work->records[i], read, &matched);
+        old |= verdict == ITS_OLD && work->records[i].accepted > 0;
+        absent |= verdict == ITS_ABSENT && work->whole && work->records[i].accepted > 0;
     }
-    figures->right += right;
-    figures->old += old && !right;
+    figures->right += !old && !absent && matched == read->count;
+    figures->old += old;
+    figures->wrong += matched < read->count;
     figures->empty += read->count == 0;
 }
 

@@ -39,6 +39,7 @@ struct work {
     struct work_record *records; /* owned; does not move */
     size_t record_count;
     size_t record_max;
+    size_t members; /* records under one key, of different nodes; 1 unless changed before the first is published */
     size_t acknowledged;
     struct sample acknowledged_us; /* how long that took */
     struct work_figures *figures;  /* borrowed: where the reads under way are counted */
@@ -54,7 +55,7 @@ void work_init(struct work *work, struct world *world, size_t record_max);
 void work_release(struct work *work);
 void work_figures_release(struct work_figures *figures);
 
-/* Publish a new record at a node, under a key of its own. NULL without room. */
+/* Publish a new record at a node. NULL without room, and if it has one under this key. */
 struct work_record *work_publish(struct work *work, struct node *node);
 /* Say it again after a restart, or a greater version of it. */
 void work_say(struct work *work, struct work_record *record);
