@@ -64,7 +64,9 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     map_init(&dht->revoked, LIMIT_DHT_REVOKED, rng_u64(&dht->config.rng));
     dht_lookup_init(dht);
     TAILQ_INIT(&dht->pushes);
+    dht_alive_init(dht);
     dht_get_init(dht);
+    dht_collect_init(dht);
     dht_watch_init(dht);
     dht_watchers_init(dht);
     dht->sweep.next_ms = dht_jittered_ms(dht, DHT_LEASE_TTL_MS);
@@ -88,6 +90,8 @@ void dht_free(struct dht *dht)
         dht_push_free(dht, TAILQ_FIRST(&dht->pushes));
     dht_watch_release(dht);
     dht_get_release(dht);
+    dht_collect_release(dht);
+    dht_alive_release(dht);
     dht_lookup_release(dht);
     dht_publish_release(dht);
     dht_watchers_release(dht);
@@ -132,6 +136,7 @@ static void run(struct dht *dht)
 {
     dht_lookup_tick(dht);
     dht_get_tick(dht);
+    dht_collect_tick(dht);
     dht_push_tick(dht);
 }
 
@@ -191,6 +196,7 @@ uint64_t dht_next_ms(const struct dht *dht)
     next = dht_min_ms(next, dht_publish_next_ms(dht));
     next = dht_min_ms(next, dht_lookup_next_ms(dht));
     next = dht_min_ms(next, dht_get_next_ms(dht));
+    next = dht_min_ms(next, dht_collect_next_ms(dht));
     next = dht_min_ms(next, dht_watch_next_ms(dht));
     next = dht_min_ms(next, dht_watchers_next_ms(dht));
     return dht_min_ms(next, dht_push_next_ms(dht));
@@ -221,7 +227,7 @@ int dht_forget(struct dht *dht, const struct id *node, struct err *err)
     if (status < 0)
         return err_set(err, status, "no room for one more revoked node");
     dht_table_remove(&dht->table, node);
-    dht_get_forget_lease(dht, node);
+    dht_alive_forget(dht, node);
     dht_hold_remove_writer(dht, node);
     dht_watchers_forget(dht, node);
     return 0;

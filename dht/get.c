@@ -1,6 +1,6 @@
 /*
- * A read: READING (a lookup of the key) -> LEASES (of the members found, if wanted; shared between reads and cached)
- * -> told to the caller. What the deadline finds is told then.
+ * A read: READING (a lookup of the key; when its holders say that others are in shards, of those too, and so on down)
+ * -> LIVING (who of the members lives, if that is wanted) -> told to the caller. What the deadline finds is told then.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +9,21 @@
 #include "node/base/scope.h"
 
 #define DEFAULT_LIMIT 16
-#define ABSENT_MS 10000u     /* a member without a lease is not looked for again so soon */
-#define LEASE_LOOKUPS_MAX 32 /* under way at once, of all reads */
 #define FIND_TIMEOUT_MS 10000u
+#define SHARDS_AT_ONCE 8
+#define SHARDS_MAX 1024 /* of one read */
+
+/* The lookup of the key itself, or of one of its shards. */
+struct part {
+    TAILQ_ENTRY(part)
+    link;
+    struct dht_request *request; /* borrowed */
+    unsigned depth;              /* 0: the key itself */
+    struct id prefix;            /* of the members in a shard: 4 x depth bits */
+    struct dht_lookup *lookup;   /* NULL: waits */
+};
+
+TAILQ_HEAD(parts, part);
 
 struct dht_request {
     TAILQ_ENTRY(dht_request)
@@ -20,10 +32,14 @@ struct dht_request {
     struct id key;
     bool finds; /* contacts, not records */
     struct dht_get_options options;
-    uint64_t deadline_ms;
-    struct dht_lookup *lookup; /* while READING */
+    bool ranged;
+    struct dht_rank after;
+    uint64_t walk_deadline_ms, deadline_ms;
+    struct parts waiting, reading; /* owned */
+    size_t shards;                 /* that there were so far */
+    size_t lookups;                /* under way */
     bool stirred;
-    struct dht_set found; /* taken from the lookup */
+    struct dht_set found;
     struct dht_contact contacts[DHT_REPLICAS];
     size_t contact_count;
     dht_get_cb get_cb;
@@ -34,214 +50,188 @@ struct dht_request {
 void dht_get_init(struct dht *dht)
 {
     TAILQ_INIT(&dht->gets.requests);
-    TAILQ_INIT(&dht->gets.lease_order);
-    map_init(&dht->gets.leases, LIMIT_DHT_LEASES, rng_u64(&dht->config.rng));
+}
+
+static void free_parts(struct dht *dht, struct parts *parts)
+{
+    for (struct part *part; (part = TAILQ_FIRST(parts));) {
+        TAILQ_REMOVE(parts, part, link);
+        if (part->lookup)
+            dht_lookup_cancel(dht, part->lookup);
+        free(part);
+    }
 }
 
 static void free_request(struct dht *dht, struct dht_request *request)
 {
     TAILQ_REMOVE(&dht->gets.requests, request, link);
     dht->gets.count--;
-    if (request->lookup)
-        dht_lookup_cancel(dht, request->lookup);
+    free_parts(dht, &request->waiting);
+    free_parts(dht, &request->reading);
     dht_set_release(&request->found);
     free(request);
 }
 
-/* ---- leases ---- */
-
-static void free_lease(struct dht *dht, struct dht_lease *lease)
-{
-    map_remove(&dht->gets.leases, &lease->member);
-    TAILQ_REMOVE(&dht->gets.lease_order, lease, link);
-    if (lease->lookup) {
-        dht_lookup_cancel(dht, lease->lookup);
-        dht->gets.lease_lookups--;
-    }
-    free(lease);
-}
-
 void dht_get_release(struct dht *dht)
 {
-    struct dht_request *request;
-    while ((request = TAILQ_FIRST(&dht->gets.requests)))
+    for (struct dht_request *request; (request = TAILQ_FIRST(&dht->gets.requests));)
         free_request(dht, request);
-    struct dht_lease *lease;
-    while ((lease = TAILQ_FIRST(&dht->gets.lease_order)))
-        free_lease(dht, lease);
-    map_release(&dht->gets.leases);
 }
 
-void dht_get_forget_lease(struct dht *dht, const struct id *member)
+void dht_get_stir(struct dht *dht)
 {
-    struct dht_lease *lease = map_get(&dht->gets.leases, member);
-    if (lease)
-        free_lease(dht, lease);
-}
-
-/* The longest unused that nobody waits for goes. */
-static void make_room(struct dht *dht)
-{
-    if (dht->gets.leases.count < LIMIT_DHT_LEASES)
-        return;
-    struct dht_lease *lease;
-    TAILQ_FOREACH (lease, &dht->gets.lease_order, link)
-        if (!lease->lookup) {
-            free_lease(dht, lease);
-            return;
-        }
-}
-
-/* What is remembered of a member, made if need be; NULL without room. */
-static struct dht_lease *lease_of(struct dht *dht, const struct id *member)
-{
-    struct dht_lease *lease = map_get(&dht->gets.leases, member);
-    if (lease) {
-        TAILQ_REMOVE(&dht->gets.lease_order, lease, link);
-        TAILQ_INSERT_TAIL(&dht->gets.lease_order, lease, link);
-        return lease;
-    }
-    make_room(dht);
-    OWNED(owned_free) struct dht_lease *fresh = calloc(1, sizeof *fresh);
-    if (!fresh || map_set(&dht->gets.leases, member, fresh) < 0)
-        return NULL;
-    fresh->member = *member;
-    TAILQ_INSERT_TAIL(&dht->gets.lease_order, fresh, link);
-    return STEAL(fresh);
-}
-
-static void keep_lease(struct dht_lease *lease, const struct dht_record *record)
-{
-    if (lease->known && dht_record_compare(record, &lease->record) <= 0)
-        return;
-    lease->record = *record;
-    lease->known = true;
-}
-
-/* Only what somebody reads is remembered: holders see the leases of strangers every minute. */
-void dht_get_note_lease(struct dht *dht, const struct dht_record *lease)
-{
-    struct dht_lease *cached = map_get(&dht->gets.leases, &lease->member);
-    bool wanted = cached || !TAILQ_EMPTY(&dht->gets.requests);
-    if (!cached && wanted)
-        cached = lease_of(dht, &lease->member);
-    if (cached)
-        keep_lease(cached, lease);
-}
-
-/* The first address of a lease at which a node can be; family 0 if there is none. */
-static struct addr lease_addr(const struct dht *dht, const struct dht_record *lease)
-{
-    struct wire wire;
-    wire_init(&wire, lease->data, lease->data_len);
-    for (unsigned left = wire_get_u8(&wire); left > 0 && !wire.failed; left--) {
-        struct dht_contact contact = {.id = lease->member, .addr = addr_get(&wire)};
-        if (!wire.failed && dht_contact_is_acceptable(dht, &contact))
-            return contact.addr;
-    }
-    return (struct addr){0};
-}
-
-static void on_lease(struct dht *dht, struct dht_lookup *lookup, void *owner)
-{
-    struct dht_lease *lease = owner;
-    lease->lookup = NULL;
-    dht->gets.lease_lookups--;
-    for (size_t i = 0; i < lookup->found.count; i++)
-        if (id_equal(&lookup->found.records[i]->member, &lease->member))
-            keep_lease(lease, lookup->found.records[i]);
-    if (lookup->found.count == 0)
-        lease->absent_until_ms = dht->now_ms + ABSENT_MS;
     struct dht_request *request;
     TAILQ_FOREACH (request, &dht->gets.requests, link)
         request->stirred = true;
 }
 
-enum liveness { ALIVE, DEAD, UNKNOWN };
+/* ---- reading ---- */
 
-/* Does the member live, by its lease? UNKNOWN while that is being found out. */
-static enum liveness liveness_of(struct dht *dht, const struct id *member, struct addr *ret_addr)
+/* What was found under a shard's key speaks of the set all the same. */
+static void add_found(struct dht_request *request, const struct dht_record *record)
 {
-    if (id_equal(member, &dht->self.id)) {
-        *ret_addr = dht->self.addr;
-        return ALIVE;
-    }
-    struct dht_lease *lease = lease_of(dht, member);
-    struct id key = dht_key(DHT_NODE, member->b, sizeof member->b);
-    if (lease && !lease->known)
-        lease->known = dht_hold_get(dht, &key, member, &lease->record);
-    if (lease && lease->known && lease->record.expiry_wall_ms > dht_wall_ms(dht)) {
-        *ret_addr = lease_addr(dht, &lease->record);
-        return lease->record.tombstone ? DEAD : ALIVE;
-    }
-    if (!lease || lease->absent_until_ms > dht->now_ms)
-        return DEAD;
-    if (!lease->lookup && dht->gets.lease_lookups < LEASE_LOOKUPS_MAX) {
-        struct dht_get_options one = {.limit = 1, .first_is_enough = true, .order = DHT_BY_VERSION};
-        lease->lookup = dht_lookup_start(dht, &key, 1, &one, DHT_GET_TIMEOUT_MS / 2, on_lease, lease);
-        dht->gets.lease_lookups += lease->lookup != NULL;
-    }
-    return UNKNOWN;
+    struct dht_record mapped = *record;
+    mapped.key = request->key;
+    dht_set_add(&request->found, &mapped);
 }
 
-/* ---- reads ---- */
-
 /* What this node holds itself is part of the answer. */
-static bool add_held(void *ctx, const struct id *key, const struct id *member, const uint8_t *bytes, size_t len)
+static void add_held(struct dht *dht, struct dht_request *request, struct dht_held *held)
 {
-    struct dht_request *request = ctx;
-    struct dht_record record;
-    (void)member;
-    if (!id_equal(key, &request->key))
-        return false;
-    if (dht_record_decode(bytes, len, &record))
-        dht_set_add(&request->found, &record);
-    return true;
+    struct dht_pick pick = {.order = request->options.order,
+                            .own = &request->found.own,
+                            .after = request->ranged ? &request->after : NULL,
+                            .wall_ms = dht_wall_ms(dht)};
+    size_t max = request->found.max;
+    OWNED(owned_free) struct dht_row **rows = calloc(max + 1, sizeof(*rows));
+    if (!rows)
+        return;
+    struct dht_row *meta = dht_rows_find(held, &(struct id){{0}});
+    size_t count = dht_rows_pick(held, &pick, rows, max);
+    if (meta)
+        rows[count++] = meta;
+    for (size_t i = 0; i < count; i++) {
+        struct dht_record record;
+        dht_row_decode(held, rows[i], &record);
+        if (dht_hold_check(dht, held, rows[i]))
+            add_found(request, &record);
+    }
+}
+
+static struct part *add_part(struct dht_request *request, unsigned depth, const struct id *prefix)
+{
+    struct part *part = request->shards < SHARDS_MAX ? calloc(1, sizeof *part) : NULL;
+    if (!part)
+        return NULL;
+    part->request = request;
+    part->depth = depth;
+    part->prefix = *prefix;
+    request->shards++;
+    TAILQ_INSERT_TAIL(&request->waiting, part, link);
+    return part;
+}
+
+static struct id key_of(const struct part *part)
+{
+    const struct dht_request *request = part->request;
+    return part->depth == 0 ? request->key : dht_shard_key(&request->key, part->depth, &part->prefix);
+}
+
+static void add_shards(struct dht_request *request, const struct part *part)
+{
+    if (part->depth == DHT_SHARD_DEPTH_MAX)
+        return;
+    for (unsigned i = 0; i < DHT_SHARDS; i++) {
+        struct id prefix = dht_shard_prefix(&part->prefix, part->depth, i);
+        add_part(request, part->depth + 1, &prefix);
+    }
+}
+
+static void on_read(struct dht *dht, struct dht_lookup *lookup, void *owner);
+
+static int start_part(struct dht *dht, struct part *part)
+{
+    struct dht_request *request = part->request;
+    struct id key = key_of(part);
+    struct dht_get_options options = request->options;
+    options.after = request->ranged ? &request->after : NULL;
+    uint64_t left_ms = request->walk_deadline_ms > dht->now_ms ? request->walk_deadline_ms - dht->now_ms : 0;
+    part->lookup = dht_lookup_start(dht, &key, 1, request->finds ? NULL : &options, left_ms, on_read, part);
+    if (!part->lookup)
+        return ERR_NOMEM;
+    if (request->found.meta) /* shards have none of their own, and the cleared are to be passed over there too */
+        dht_set_add(&part->lookup->found, request->found.meta);
+    TAILQ_REMOVE(&request->waiting, part, link);
+    TAILQ_INSERT_TAIL(&request->reading, part, link);
+    request->lookups++;
+    return 0;
+}
+
+static void start_parts(struct dht *dht, struct dht_request *request)
+{
+    while (!TAILQ_EMPTY(&request->waiting) && request->lookups < SHARDS_AT_ONCE &&
+           dht->now_ms < request->walk_deadline_ms)
+        if (start_part(dht, TAILQ_FIRST(&request->waiting)) < 0)
+            return;
 }
 
 static void on_read(struct dht *dht, struct dht_lookup *lookup, void *owner)
 {
-    struct dht_request *request = owner;
-    const struct dht_storage *storage = &dht->config.storage;
-    request->lookup = NULL;
+    struct part *part = owner;
+    struct dht_request *request = part->request;
+    struct id key = key_of(part);
     request->stirred = true;
+    request->lookups--;
+    part->lookup = NULL;
+    TAILQ_REMOVE(&request->reading, part, link);
     if (request->finds) {
         request->contact_count = dht_lookup_closest(lookup, false, request->contacts, DHT_REPLICAS);
+        free(part);
         return;
     }
-    request->found = lookup->found;
-    dht_set_init(&lookup->found, lookup->options.order, 0);
-    storage->each(storage->ctx, &request->key, add_held, request);
+    if (lookup->found.meta)
+        add_found(request, lookup->found.meta);
+    for (size_t i = 0; i < lookup->found.count; i++)
+        add_found(request, lookup->found.records[i]);
+    struct dht_held *held = dht_hold_of_key(dht, &key);
+    if (held)
+        add_held(dht, request, held);
+    if (lookup->deeper || (held && dht_hold_is_deeper(dht, held)))
+        add_shards(request, part);
+    free(part);
 }
 
-/* Is it to be told? Tombstones, the lapsed and the dead are not. */
-static enum liveness told(struct dht *dht, const struct dht_request *request, const struct dht_record *record,
-                          struct addr *ret_addr)
+/* ---- telling ---- */
+
+/* Is it to be told? By hand nobody has to live. */
+static enum dht_liveness told(struct dht *dht, const struct dht_request *request, const struct dht_record *record,
+                              struct addr *ret_addr)
 {
-    if (record->tombstone || !dht_record_is_timely(record, dht_wall_ms(dht)) || dht_is_revoked(dht, &record->member))
-        return DEAD;
+    if (!dht_set_is_live(&request->found, record, dht_wall_ms(dht)) || dht_is_revoked(dht, &record->member))
+        return DHT_DEAD;
     if (record->kind == DHT_NODE) {
-        *ret_addr = lease_addr(dht, record);
-        return ALIVE;
+        *ret_addr = dht_alive_addr(dht, record);
+        return DHT_ALIVE;
     }
-    return request->options.want_lease ? liveness_of(dht, &record->member, ret_addr) : ALIVE;
+    bool wanted = request->options.want_lease && !dht_is_by_hand(record->kind);
+    return wanted ? dht_alive_ask(dht, record, ret_addr) : DHT_ALIVE;
 }
 
-/* Fill `ret_found` with what can be told, at most the limit; false while something is still to be found out. */
+/* Fill `ret_found` with what can be told, at most the limit; false while something is still to be found out. Those who
+ * may live count as if they did: no more are asked than are wanted. */
 static bool gather(struct dht *dht, struct dht_request *request, struct dht_found *ret_found, size_t *ret_count)
 {
-    bool complete = true;
-    size_t count = 0;
-    for (size_t i = 0; i < request->found.count && count < request->options.limit; i++) {
+    size_t count = 0, unknown = 0;
+    for (size_t i = 0; i < request->found.count && count + unknown < request->options.limit; i++) {
         const struct dht_record *record = request->found.records[i];
         struct addr addr = {0};
-        enum liveness liveness = told(dht, request, record, &addr);
-        complete &= liveness != UNKNOWN;
-        if (liveness == ALIVE)
+        enum dht_liveness liveness = told(dht, request, record, &addr);
+        unknown += liveness == DHT_UNKNOWN_YET;
+        if (liveness == DHT_ALIVE)
             ret_found[count++] = (struct dht_found){*record, dht_contact_of(record->public_key, &addr)};
     }
     *ret_count = count;
-    return complete;
+    return unknown == 0;
 }
 
 /* Tell the caller, and free the request, if all is known or time is up. */
@@ -249,36 +239,34 @@ static void try_finish(struct dht *dht, struct dht_request *request)
 {
     bool late = dht->now_ms >= request->deadline_ms;
     request->stirred = false;
-    if (request->lookup)
-        return; /* its own deadline is earlier */
+    start_parts(dht, request);
+    if (request->lookups > 0 && !late)
+        return;
     size_t room = request->found.count < request->options.limit ? request->found.count : request->options.limit;
     OWNED(owned_free) struct dht_found *found = calloc(room + 1, sizeof *found);
     size_t count = 0;
     if (!request->finds && found && !gather(dht, request, found, &count) && !late)
         return;
     struct dht_request told_of = *request;
-    request->found = (struct dht_set){0};
     free_request(dht, request);
     if (told_of.finds)
         told_of.find_cb(told_of.ctx, told_of.contacts, told_of.contact_count);
     else
         told_of.get_cb(told_of.ctx, found, count);
-    dht_set_release(&told_of.found);
 }
 
 static struct dht_request *first_due(struct dht *dht)
 {
     struct dht_request *request;
     TAILQ_FOREACH (request, &dht->gets.requests, link)
-        if (request->stirred || (!request->lookup && dht->now_ms >= request->deadline_ms))
+        if (request->stirred || dht->now_ms >= request->deadline_ms)
             break;
     return request;
 }
 
 void dht_get_tick(struct dht *dht)
 {
-    struct dht_request *request;
-    while ((request = first_due(dht)))
+    for (struct dht_request *request; (request = first_due(dht));)
         try_finish(dht, request);
 }
 
@@ -293,27 +281,34 @@ uint64_t dht_get_next_ms(const struct dht *dht)
 
 /* ---- public ---- */
 
-static int start(struct dht *dht, struct dht_request *filled, const struct dht_get_options *options,
-                 uint64_t timeout_ms, uint64_t *ret_request, struct err *err)
+static int start(struct dht *dht, const struct dht_request *filled, uint64_t timeout_ms, uint64_t *ret_request,
+                 struct err *err)
 {
-    OWNED(owned_free) struct dht_request *request = NULL;
     if (dht->gets.count >= LIMIT_DHT_REQUESTS)
         return err_set(err, ERR_LIMIT, "%zu requests are under way already", dht->gets.count);
-    request = malloc(sizeof *request);
+    struct dht_request *request = malloc(sizeof *request);
     if (!request)
         return err_set(err, ERR_NOMEM, "no memory for a request");
     *request = *filled;
+    TAILQ_INIT(&request->waiting);
+    TAILQ_INIT(&request->reading);
     request->number = ++dht->gets.last_request;
     request->deadline_ms = dht->now_ms + timeout_ms;
-    uint64_t walk_ms = timeout_ms - timeout_ms / 4; /* the rest is for leases */
-    request->lookup = dht_lookup_start(dht, &request->key, 1, options, walk_ms, on_read, request);
-    if (!request->lookup)
-        return err_set(err, ERR_NOMEM, "no memory for a lookup");
-    if (ret_request)
-        *ret_request = request->number;
+    request->walk_deadline_ms = request->deadline_ms - timeout_ms / 4; /* the rest is for finding out who lives */
+    dht_set_init(&request->found, request->options.order, 2 * request->options.limit + DHT_REPLICAS);
+    if (request->options.order == DHT_BY_DISTANCE)
+        request->found.own = dht_place(dht, NULL);
+    request->found.ranged = request->ranged;
+    request->found.after = request->after;
     dht->gets.count++;
     TAILQ_INSERT_TAIL(&dht->gets.requests, request, link);
-    (void)STEAL(request);
+    struct part *part = add_part(request, 0, &(struct id){{0}});
+    if (!part || start_part(dht, part) < 0) {
+        free_request(dht, request);
+        return err_set(err, ERR_NOMEM, "no memory for a lookup");
+    }
+    if (ret_request)
+        *ret_request = request->number;
     return 0;
 }
 
@@ -324,6 +319,9 @@ int dht_get(struct dht *dht, uint64_t now_ms, const struct id *key, const struct
     dht_set_now(dht, now_ms);
     if (options)
         request.options = *options;
+    request.ranged = request.options.after;
+    if (request.ranged)
+        request.after = *request.options.after;
     if (request.options.limit == 0)
         request.options.limit = DEFAULT_LIMIT;
     if (request.options.timeout_ms == 0)
@@ -331,7 +329,7 @@ int dht_get(struct dht *dht, uint64_t now_ms, const struct id *key, const struct
     if (request.options.limit > LIMIT_DHT_GET_RECORDS)
         return err_set(err, ERR_LIMIT, "%zu records are more than the %d of one read", request.options.limit,
                        LIMIT_DHT_GET_RECORDS);
-    return start(dht, &request, &request.options, request.options.timeout_ms, ret_request, err);
+    return start(dht, &request, request.options.timeout_ms, ret_request, err);
 }
 
 int dht_find(struct dht *dht, uint64_t now_ms, const struct id *target, dht_find_cb cb, void *ctx,
@@ -339,7 +337,7 @@ int dht_find(struct dht *dht, uint64_t now_ms, const struct id *target, dht_find
 {
     struct dht_request request = {.key = *target, .finds = true, .find_cb = cb, .ctx = ctx};
     dht_set_now(dht, now_ms);
-    return start(dht, &request, NULL, FIND_TIMEOUT_MS, ret_request, err);
+    return start(dht, &request, FIND_TIMEOUT_MS, ret_request, err);
 }
 
 void dht_cancel(struct dht *dht, uint64_t number)
@@ -350,4 +348,6 @@ void dht_cancel(struct dht *dht, uint64_t number)
             break;
     if (request)
         free_request(dht, request);
+    else
+        dht_collect_cancel(dht, number);
 }

@@ -245,7 +245,7 @@ enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t
     if (status == DHT_BAD)
         dht->stats.bad_records++;
     if (status == DHT_ACCEPTED && record.kind == DHT_NODE)
-        dht_get_note_lease(dht, &record);
+        dht_alive_note(dht, &record);
     if (dht->stats.stored > stored) {
         struct dht_held *held = dht_hold_of_key(dht, &record.key);
         if (dht_is_by_hand(record.kind))
@@ -357,18 +357,23 @@ void dht_hold_lapse(struct dht *dht, struct dht_held *held)
     held->earliest_wall_ms = earliest_ms;
 }
 
-bool dht_hold_vouched(struct dht *dht, struct dht_held *held, const struct id *member)
+bool dht_hold_check(struct dht *dht, const struct dht_held *held, struct dht_row *row)
 {
-    struct dht_row *row = dht_rows_find(held, member);
-    if (!row || row->vouched)
-        return row;
     struct dht_record record;
     uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
+    if (row->vouched)
+        return true;
     size_t len = dht_row_bytes(held, row, bytes);
     row->vouched =
         dht_record_decode(bytes, len, &record) && dht_record_is_signed(&record, bytes, len, &dht->config.signatures);
-    if (row->vouched)
-        return true;
+    return row->vouched;
+}
+
+bool dht_hold_vouched(struct dht *dht, struct dht_held *held, const struct id *member)
+{
+    struct dht_row *row = dht_rows_find(held, member);
+    if (!row || dht_hold_check(dht, held, row))
+        return row;
     dht->stats.bad_records++;
     dht_hold_remove(dht, &held->key, member);
     return false;

@@ -10,7 +10,10 @@
  *   rows.c     the records of one key, by member and by score
  *   hold.c     records held for all: validity, join, caps
  *   lookup.c   walks towards an id, reading records on the way
- *   get.c      reads: a lookup, then the leases of the members found
+ *   alive.c    which members live
+ *   get.c      reads of the first records in an order
+ *   gather.c   all that is held under one key
+ *   collect.c  reads of whole sets, shards included
  *   push.c     giving records to the holders of a key
  *   publish.c  records of our own, the clock of versions
  *   lease.c    our lease
@@ -110,8 +113,7 @@ struct dht_pick {
 };
 
 /* The first `max` of them, borrowed until something changes. */
-size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, const struct dht_row **ret_rows,
-                     size_t max);
+size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, struct dht_row **ret_rows, size_t max);
 
 /* ---- hold.c ---- */
 
@@ -180,6 +182,8 @@ void dht_hold_digest(struct dht *dht, struct dht_held *held, uint8_t ret_digest[
 /* Is the record signed by its writer? To be asked before it is given to somebody who takes our word; checked once, and
  * removed if it is not. */
 bool dht_hold_vouched(struct dht *dht, struct dht_held *held, const struct id *member);
+/* The same of a row at hand, which stays. */
+bool dht_hold_check(struct dht *dht, const struct dht_held *held, struct dht_row *row);
 /* Records of this key were refused for lack of room during the last three days, or soon will be: others are in shards.
  */
 bool dht_hold_is_deeper(const struct dht *dht, const struct dht_held *held);
@@ -197,10 +201,13 @@ struct dht_candidate {
     struct dht_contact contact;
     uint8_t state; /* enum dht_candidate_state */
     uint8_t walk;
-    bool more;     /* of a read: it has more records than it told */
-    bool ranked;   /* `last` is the rank of the last record that it told */
-    bool paged;    /* and it has been asked for what is beyond `asked` */
-    uint64_t told; /* the sum of its records' marks */
+    bool more;      /* of a read: it has more records than it told */
+    bool ranked;    /* `last` is the rank of the last record that it told */
+    bool paged;     /* and it has been asked for what is beyond `asked` */
+    uint64_t told;  /* the sum of its records' marks */
+    bool surveyed;  /* the next two are known */
+    uint32_t total; /* records held */
+    uint8_t digest[DHT_DIGEST_BYTES];
     struct dht_rank last, asked;
 };
 
@@ -226,7 +233,8 @@ struct dht_lookup {
     bool deeper;            /* a holder says that there are shards */
     bool starved;           /* could not ask, because too much was pending */
     bool finished;
-    bool reads; /* for records, else for contacts */
+    bool reads;   /* for records, else for contacts */
+    bool surveys; /* with each holder's digest */
     struct dht_get_options options;
     struct dht_set found;
     dht_lookup_cb cb;
@@ -250,6 +258,9 @@ void dht_lookup_release(struct dht *dht);
 struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, unsigned walks,
                                     const struct dht_get_options *options, uint64_t timeout_ms, dht_lookup_cb cb,
                                     void *owner);
+/* A read of the first few records by member that learns of each candidate how many it holds, and their digest. */
+struct dht_lookup *dht_lookup_survey(struct dht *dht, const struct id *target, uint64_t timeout_ms, dht_lookup_cb cb,
+                                     void *owner);
 void dht_lookup_cancel(struct dht *dht, struct dht_lookup *lookup);
 /* The closest that answered, or, if `all`, those too that were heard of and did not fail. */
 size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_contact *ret_contacts, size_t max);
@@ -257,38 +268,119 @@ size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_
 void dht_lookup_tick(struct dht *dht);
 uint64_t dht_lookup_next_ms(const struct dht *dht);
 
-/* ---- get.c ---- */
+/* ---- alive.c ---- */
 
-struct dht_lease {
-    TAILQ_ENTRY(dht_lease)
-    link; /* the latest used last */
-    struct id member;
-    bool known;               /* `record` is its lease */
-    uint64_t absent_until_ms; /* nobody had one */
-    struct dht_record record;
-    struct dht_lookup *lookup; /* under way, or NULL */
+struct dht_alive;
+TAILQ_HEAD(dht_alive_list, dht_alive);
+
+struct dht_living {
+    struct map members;          /* to struct dht_alive */
+    struct dht_alive_list order; /* owned */
+    size_t lookups, pings;       /* under way */
 };
+
+enum dht_liveness { DHT_ALIVE, DHT_DEAD, DHT_UNKNOWN_YET };
+
+void dht_alive_init(struct dht *dht);
+void dht_alive_release(struct dht *dht);
+/* Does the member of this record live, and where? While that is being found out DHT_UNKNOWN_YET; dht_get_stir follows.
+ */
+enum dht_liveness dht_alive_ask(struct dht *dht, const struct dht_record *record, struct addr *ret_addr);
+/* A lease came by; kept if it is somebody's latest. */
+void dht_alive_note(struct dht *dht, const struct dht_record *lease);
+void dht_alive_forget(struct dht *dht, const struct id *member);
+/* The first address of a lease at which a node can be; family 0 if there is none. */
+struct addr dht_alive_addr(const struct dht *dht, const struct dht_record *lease);
+
+/* ---- get.c ---- */
 
 struct dht_request;
 TAILQ_HEAD(dht_requests, dht_request);
-TAILQ_HEAD(dht_leases, dht_lease);
 
 struct dht_gets {
     struct dht_requests requests; /* owned; dht_get and dht_find */
     size_t count;
-    uint64_t last_request;
-    struct map leases;             /* member to struct dht_lease */
-    struct dht_leases lease_order; /* owned */
-    size_t lease_lookups;
+    uint64_t last_request; /* of dht_collect too */
 };
 
 void dht_get_init(struct dht *dht);
 void dht_get_release(struct dht *dht);
-/* A lease came by; kept if it is somebody's latest. */
-void dht_get_note_lease(struct dht *dht, const struct dht_record *lease);
-void dht_get_forget_lease(struct dht *dht, const struct id *member);
+/* Something became known of who lives. */
+void dht_get_stir(struct dht *dht);
 void dht_get_tick(struct dht *dht);
 uint64_t dht_get_next_ms(const struct dht *dht);
+
+/* ---- gather.c ---- */
+
+struct dht_gather;
+/* It is over: `complete`, or for want of time or holders not. What was found is the owner's to take out of *rows before
+ * it frees the gather. `deeper`: there are shards. */
+typedef void (*dht_gather_cb)(struct dht *dht, struct dht_gather *gather, void *owner);
+
+enum dht_gather_state { DHT_WALKING, DHT_READING, DHT_CHECKING, DHT_GATHERED };
+
+#define DHT_SOURCES_MAX 4
+
+struct dht_slice;
+
+/* Who the whole set is read from: holders that say they have the same. */
+struct dht_gather_source {
+    struct dht_gather_holder {
+        struct dht_contact contact;
+        unsigned window; /* requests that may be under way, */
+        unsigned asked;  /* and are */
+        uint64_t again_ms;
+        bool failed;
+    } holders[DHT_SOURCES_MAX];
+    size_t holder_count;
+    struct dht_slice *slices; /* owned */
+    size_t slice_count;
+    size_t first_waiting; /* those before are not to be asked for */
+    size_t done;
+};
+
+struct dht_gather {
+    TAILQ_ENTRY(dht_gather)
+    link;
+    enum dht_gather_state state;
+    bool stirred;
+    bool agreed; /* what is read is to have `digest`, and is not checked then */
+    bool complete;
+    bool deeper;
+    uint64_t deadline_ms;
+    struct dht_lookup *lookup; /* while WALKING */
+    struct dht_contact others[DHT_SOURCES_MAX];
+    size_t other_count; /* all holders that said anything */
+    uint32_t total;     /* the most that one of them has */
+    uint8_t digest[DHT_DIGEST_BYTES];
+    struct dht_gather_source sources[DHT_SOURCES_MAX];
+    size_t source_count;
+    size_t asked;         /* requests under way */
+    struct id checked;    /* while CHECKING: members up to this one are */
+    struct dht_held rows; /* key and rows alone */
+    dht_gather_cb cb;
+    void *owner; /* borrowed */
+};
+
+TAILQ_HEAD(dht_gathers, dht_gather);
+
+/* Read all that is held under a key. NULL out of memory. */
+struct dht_gather *dht_gather_start(struct dht *dht, const struct id *key, uint64_t deadline_ms, dht_gather_cb cb,
+                                    void *owner);
+void dht_gather_free(struct dht *dht, struct dht_gather *gather);
+void dht_gather_tick(struct dht *dht);
+uint64_t dht_gather_next_ms(const struct dht *dht);
+
+/* ---- collect.c ---- */
+
+struct dht_collecting;
+TAILQ_HEAD(dht_collects, dht_collecting);
+
+void dht_collect_init(struct dht *dht);
+void dht_collect_release(struct dht *dht);
+void dht_collect_cancel(struct dht *dht, uint64_t number);
+void dht_collect_tick(struct dht *dht);
+uint64_t dht_collect_next_ms(const struct dht *dht);
 
 /* ---- push.c ---- */
 
@@ -466,10 +558,13 @@ struct dht_watchers {
     stirred_link;
     struct dht_held *held; /* of the key; it keeps this, and is kept by it */
     bool stirred;
-    bool self;                  /* this node watches the key itself */
-    bool lost;                  /* more changed than was kept */
-    uint64_t sequence;          /* of the last change */
-    uint64_t told;              /* of the last that this node itself was told of */
+    bool self;         /* this node watches the key itself */
+    bool lost;         /* more changed than was kept */
+    uint64_t sequence; /* of the last change */
+    uint64_t told;     /* of the last that this node itself was told of */
+    bool surveyed;     /* the next two are known */
+    uint32_t total;    /* records held */
+    uint8_t digest[DHT_DIGEST_BYTES];
     struct dht_changes changes; /* owned; not sent to everybody, in order, those without a number last */
     size_t change_count;
     struct dht_watcher *items; /* owned */
@@ -550,7 +645,10 @@ struct dht {
     struct dht_allowance allowance;
     struct dht_hold hold;
     struct dht_lookups lookups;
+    struct dht_living living;
     struct dht_gets gets;
+    struct dht_gathers gathers;
+    struct dht_collects collects;
     struct dht_pushes pushes;
     struct dht_publishing publishing;
     struct dht_sweep sweep;

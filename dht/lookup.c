@@ -131,7 +131,7 @@ static void take_lease(struct dht *dht, const struct dht_span *span)
     struct dht_record lease;
     if (decode_timely(dht, span, &lease) && lease.kind == DHT_NODE &&
         dht_record_is_signed(&lease, span->at, span->len, &dht->config.signatures))
-        dht_get_note_lease(dht, &lease);
+        dht_alive_note(dht, &lease);
 }
 
 static int ask_value(struct dht *dht, struct dht_lookup *lookup, const struct dht_contact *to,
@@ -147,6 +147,7 @@ static int ask_value(struct dht *dht, struct dht_lookup *lookup, const struct dh
         .limit = (uint16_t)limit,
         .contacts_wanted = after ? 0 : DHT_REPLICAS,
         .want_lease = lookup->options.want_lease,
+        .want_digest = lookup->surveys,
         .ranged = after || found->ranged,
     };
     if (request.ranged) {
@@ -169,6 +170,11 @@ static void take_values(struct dht *dht, struct dht_lookup *lookup, struct dht_c
                         const struct dht_message *reply)
 {
     lookup->deeper |= reply->deeper;
+    if (reply->has_digest) {
+        holder->surveyed = true;
+        holder->total = reply->total;
+        memcpy(holder->digest, reply->digest, sizeof holder->digest);
+    }
     for (size_t i = 0; i < reply->lease_count; i++)
         take_lease(dht, &reply->leases[i]);
     for (size_t i = 0; i < reply->record_count; i++) {
@@ -385,9 +391,8 @@ static void read_with(struct dht *dht, struct dht_lookup *lookup, const struct d
         lookup->found.after = *options->after;
 }
 
-struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, unsigned walks,
-                                    const struct dht_get_options *options, uint64_t timeout_ms, dht_lookup_cb cb,
-                                    void *owner)
+static struct dht_lookup *make(struct dht *dht, const struct id *target, unsigned walks, uint64_t timeout_ms,
+                               dht_lookup_cb cb, void *owner)
 {
     struct dht_lookup *lookup = calloc(1, sizeof *lookup);
     if (!lookup)
@@ -395,16 +400,46 @@ struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, un
     lookup->target = *target;
     lookup->walks = walks;
     lookup->deadline_ms = dht->now_ms + timeout_ms;
-    if (options)
-        read_with(dht, lookup, options);
     lookup->cb = cb;
     lookup->owner = owner;
     TAILQ_INSERT_TAIL(&dht->lookups.all, lookup, link);
     dht->lookups.due_ms = dht_min_ms(dht->lookups.due_ms, lookup->deadline_ms);
     dht_table_touch(&dht->table, target, dht->now_ms);
+    return lookup;
+}
+
+static void begin(struct dht *dht, struct dht_lookup *lookup)
+{
     seed(dht, lookup);
     all_walks_over(dht, lookup);
     stir(dht, lookup); /* if it is over already, the next tick says so */
+}
+
+struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, unsigned walks,
+                                    const struct dht_get_options *options, uint64_t timeout_ms, dht_lookup_cb cb,
+                                    void *owner)
+{
+    struct dht_lookup *lookup = make(dht, target, walks, timeout_ms, cb, owner);
+    if (!lookup)
+        return NULL;
+    if (options)
+        read_with(dht, lookup, options);
+    begin(dht, lookup);
+    return lookup;
+}
+
+#define SURVEY_RECORDS 4 /* as many as fit beside contacts and digest: small sets need nothing more */
+
+struct dht_lookup *dht_lookup_survey(struct dht *dht, const struct id *target, uint64_t timeout_ms, dht_lookup_cb cb,
+                                     void *owner)
+{
+    struct dht_get_options few = {.limit = SURVEY_RECORDS, .order = DHT_BY_MEMBER};
+    struct dht_lookup *lookup = make(dht, target, 1, timeout_ms, cb, owner);
+    if (!lookup)
+        return NULL;
+    read_with(dht, lookup, &few);
+    lookup->surveys = true;
+    begin(dht, lookup);
     return lookup;
 }
 

@@ -35,6 +35,13 @@ struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *m
     return shard;
 }
 
+struct id dht_shard_prefix(const struct id *prefix, unsigned depth, unsigned i)
+{
+    struct id longer = *prefix;
+    longer.b[depth / 2] |= (uint8_t)(depth % 2 == 0 ? i << 4 : i);
+    return longer;
+}
+
 struct dht_contact dht_contact_of(const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES], const struct addr *addr)
 {
     struct dht_contact contact = {.addr = *addr};

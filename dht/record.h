@@ -59,6 +59,8 @@ int dht_record_sign(struct dht_record *record, const uint8_t public_key[CRYPTO_S
 #define DHT_SHARD_DEPTH_MAX 4
 #define DHT_SHARDS 16 /* of each shard of the depth before */
 struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *member);
+/* The first 4 x (depth + 1) bits of the members in the i-th shard below the one of this prefix. */
+struct id dht_shard_prefix(const struct id *prefix, unsigned depth, unsigned i);
 
 /* The join: of two records of one member under one key the greater is kept, whatever the order of arrival. Version,
  * then tombstone, then expiry (so that a record signed anew replaces itself), then the hash of all bytes.

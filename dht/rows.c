@@ -329,7 +329,7 @@ int dht_rows_digest(struct dht_held *held, uint64_t wall_ms, uint8_t ret_digest[
 
 struct picking {
     const struct dht_pick *pick;
-    const struct dht_row **rows;
+    struct dht_row **rows;
     struct dht_rank *ranks; /* owned by dht_rows_pick; only of orders that need a look at all */
     size_t count;
     size_t max;
@@ -423,8 +423,7 @@ static void pick_highest(const struct dht_many *many, struct picking *picking)
     }
 }
 
-size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, const struct dht_row **ret_rows,
-                     size_t max)
+size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, struct dht_row **ret_rows, size_t max)
 {
     struct picking picking = {.pick = pick, .rows = ret_rows, .max = max};
     if (max == 0)

@@ -48,7 +48,7 @@ static struct dht_pick pick_of(struct dht *dht, const struct dht_message *reques
 static void pick_rows(struct dht *dht, const struct dht_held *held, struct values *values)
 {
     const struct dht_message *request = values->request;
-    const struct dht_row *rows[ROWS_MAX + 1];
+    struct dht_row *rows[ROWS_MAX + 1];
     const struct dht_row *meta = dht_rows_find(held, &(struct id){{0}});
     if (meta && !dht_brief_is_meta(meta->brief))
         meta = NULL; /* a member whose hash is all zeros: not to be met in this universe */

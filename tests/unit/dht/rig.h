@@ -243,6 +243,13 @@ static inline struct dht_span rig_span(const struct dht_record *record, struct b
     return (struct dht_span){buf->data, buf->len};
 }
 
+/* The same, as it is sent in VALUES. */
+static inline struct dht_span rig_brief(const struct dht_record *record, struct buf *buf)
+{
+    struct dht_span span = rig_span(record, buf);
+    return dht_record_brief(span.at, span.len);
+}
+
 static inline enum dht_store_status rig_hold(struct rig *rig, const struct dht_record *record)
 {
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);

@@ -31,9 +31,9 @@ static void answer_all(struct rig *rig, const struct rig_peer *peers, size_t pee
         struct dht_message request = rig_message(rig, i);
         for (size_t p = 0; p < peer_count && request.type == DHT_FIND_VALUE; p++) {
             OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
-            struct dht_message values = {.type = DHT_VALUES, .transaction = request.transaction};
+            struct dht_message values = {.type = DHT_VALUES, .transaction = request.transaction, .parts = 1};
             if (records[p] && id_equal(&records[p]->key, &request.target))
-                values.records[values.record_count++] = rig_span(records[p], &bytes);
+                values.records[values.record_count++] = rig_brief(records[p], &bytes);
             if (id_equal(&rig->sent[i].to.id, &peers[p].contact.id))
                 rig_input(rig, &peers[p], &values);
         }
