@@ -14,6 +14,7 @@
 #define TELL_EVERY_MS 2000
 #define LOOK_EVERY_EVENTS 8192
 #define JOINS_PER_S 50
+#define JOIN_SEEDS 3
 #define JOIN_SETTLE_US (60ull * WORLD_SECOND_US)
 
 /* ---- making ---- */
@@ -69,7 +70,7 @@ static void join_later(struct world *world, void *ctx, uint64_t number)
     struct node *node = &world->nodes[number];
     (void)ctx;
     start(world, node);
-    if (number > 0)
+    for (int i = 0; i < JOIN_SEEDS && number > 0; i++)
         node_join_through(node, &world->nodes[random_below(&world->work, number)]);
     world_arm(world, node);
 }
