@@ -59,6 +59,12 @@ static void ignore_found(void *ctx, const struct dht_found *found, size_t count)
         check(found[i - 1].record.score >= found[i].record.score);
 }
 
+static void ignore_change(void *ctx, const struct id *key, const struct dht_record *record)
+{
+    (void)ctx;
+    check(id_equal(key, &record->key));
+}
+
 static void answer_ping(struct world *world, unsigned peer)
 {
     struct dht_message pong = {.type = DHT_PONG};
@@ -98,6 +104,9 @@ static void world_init(struct world *world)
     struct dht_get_options options = {.want_lease = true};
     check(dht_publish(world->dht, world->now_ms, &key, DHT_OBJECT, &value, NULL) == 0);
     check(dht_get(world->dht, world->now_ms, &key, &options, ignore_found, NULL, NULL, NULL) == 0);
+    struct id watched = dht_key(DHT_SET, "fuzz", 4);
+    uint64_t watch;
+    check(dht_watch(world->dht, world->now_ms, &watched, ignore_change, NULL, &watch, NULL) == 0);
     dht_tick(world->dht, world->now_ms);
 }
 
