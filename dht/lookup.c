@@ -66,6 +66,16 @@ static void offer(struct dht *dht, struct dht_lookup *lookup, const struct dht_c
     list[at] = (struct dht_candidate){.contact = *contact, .walk = (uint8_t)walk};
 }
 
+/* Who has answered us is asked there, wherever others say that it is (faults 17). */
+static void offer_heard_of(struct dht *dht, struct dht_lookup *lookup, const struct dht_contact *contact, unsigned walk)
+{
+    const struct addr *proved = dht_table_addr(&dht->table, contact);
+    struct dht_contact candidate = *contact;
+    if (proved)
+        candidate.addr = *proved;
+    offer(dht, lookup, &candidate, walk);
+}
+
 /* Begin with the closest that we know, dealt out to the walks. */
 static void seed(struct dht *dht, struct dht_lookup *lookup)
 {
@@ -297,7 +307,7 @@ static void on_event(struct dht *dht, void *owner, const struct dht_contact *pee
     }
     for (size_t i = 0; i < reply->contact_count; i++) /* moves the candidates about */
         if (dht_contact_is_acceptable(dht, &reply->contacts[i]))
-            offer(dht, lookup, &reply->contacts[i], walk);
+            offer_heard_of(dht, lookup, &reply->contacts[i], walk);
 }
 
 static int ask(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate *candidate)

@@ -332,11 +332,12 @@ static void replace(struct dht_table *table, struct dht_bucket *bucket, struct e
     }
 }
 
-unsigned dht_table_failed(struct dht_table *table, const struct id *id, uint64_t now_ms)
+/* That it does not answer at an address where it never was says nothing: others may have made that up. */
+unsigned dht_table_failed(struct dht_table *table, const struct dht_contact *contact, uint64_t now_ms)
 {
-    struct dht_bucket *bucket = bucket_of(table, id);
-    struct entry *entry = find_id(table, bucket, id);
-    if (!entry)
+    struct dht_bucket *bucket = bucket_of(table, &contact->id);
+    struct entry *entry = find(table, bucket, contact);
+    if (!entry || !addr_equal(&contact_of(table, entry)->addr, &contact->addr))
         return 0;
     if (is_spare(bucket, entry)) {
         drop(table, bucket, entry);
@@ -384,6 +385,12 @@ const struct dht_rtt *dht_table_rtt(const struct dht_table *table, const struct 
 {
     const struct entry *entry = find(table, bucket_of(table, &contact->id), contact);
     return entry ? &entry->rtt : NULL;
+}
+
+const struct addr *dht_table_addr(const struct dht_table *table, const struct dht_contact *contact)
+{
+    const struct entry *entry = find(table, bucket_of(table, &contact->id), contact);
+    return entry && entry->fails == 0 ? &contact_of(table, entry)->addr : NULL;
 }
 
 /* A sorted list of the closest so far. */

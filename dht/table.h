@@ -60,14 +60,16 @@ enum dht_heard {
 /* It sent us a request, or something that needs no answer. */
 enum dht_heard dht_table_heard(struct dht_table *table, const struct dht_contact *contact, uint64_t now_ms);
 /* It did not answer. After three times a spare takes its place, after six it goes anyway. How many times in a row it
- * was now; 0 if it is not in the table. */
-unsigned dht_table_failed(struct dht_table *table, const struct id *id, uint64_t now_ms);
+ * was now; 0 if it is not in the table, or not at this address. */
+unsigned dht_table_failed(struct dht_table *table, const struct dht_contact *contact, uint64_t now_ms);
 void dht_table_remove(struct dht_table *table, const struct id *id);
 
 /* What is known of a contact, spares included; false if it is not there. */
 bool dht_table_find(const struct dht_table *table, const struct id *id, struct dht_node *ret_node);
 /* The round-trip times of a contact, or NULL if it is not there; borrowed until the table changes. */
 const struct dht_rtt *dht_table_rtt(const struct dht_table *table, const struct dht_contact *contact);
+/* The address at which this contact answered, if it is good; or NULL. Borrowed until the table changes. */
+const struct addr *dht_table_addr(const struct dht_table *table, const struct dht_contact *contact);
 /* Would a contact that is not known yet find room? */
 bool dht_table_has_room(const struct dht_table *table, const struct dht_contact *contact);
 /* Up to `max` contacts closest to the target, closest first; at most DHT_CLOSEST_MAX. */

@@ -214,6 +214,25 @@ static void test_rpc__telling_is_not_asking(void **state)
     rig_free(rig);
 }
 
+/* faults 17: somebody has told us a false address of a contact; that nobody answers there is not held against it */
+static void test_rpc__silence_elsewhere_is_no_failure(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(1), lie = peer;
+    struct watch watch = {0};
+    struct dht_node node;
+    lie.contact.addr.port = 9;
+    rig_meet(rig, &peer);
+    for (unsigned i = 0; i < 6; i++)
+        ask(rig, &lie, &watch);
+    rig_run(rig, 700);
+    assert_int_equal(watch.failed, 6);
+    assert_true(dht_table_find(&rig->dht->table, &peer.contact.id, &node));
+    assert_in_range(node.fails, 0, 1); /* our first walk went unanswered, too */
+    rig_free(rig);
+}
+
 /* Our place goes with answers, and theirs moves us; not that of a repeated question, whose time says nothing. */
 static void test_rpc__places_go_with_answers(void **state)
 {
@@ -254,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_rpc__missing_parts_are_asked_for_again),
         cmocka_unit_test(test_rpc__parts_that_do_not_fit_are_dropped),
         cmocka_unit_test(test_rpc__telling_is_not_asking),
+        cmocka_unit_test(test_rpc__silence_elsewhere_is_no_failure),
         cmocka_unit_test(test_rpc__places_go_with_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

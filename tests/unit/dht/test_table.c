@@ -86,13 +86,13 @@ static void test_table__old_contacts_stay_and_spares_step_in(void **state)
 
     struct dht_contact old = far_contact(&self, 3);
     struct dht_contact closest[DHT_REPLICAS];
-    dht_table_failed(&table, &old.id, 200);
+    dht_table_failed(&table, &old, 200);
     assert_int_equal(dht_table_closest(&table, &old.id, true, closest, 1), 1);
     assert_false(id_equal(&closest[0].id, &old.id)); /* one failure: no longer told to others */
-    dht_table_failed(&table, &old.id, 200);
+    dht_table_failed(&table, &old, 200);
     struct dht_node node;
     assert_true(dht_table_find(&table, &old.id, &node));
-    dht_table_failed(&table, &old.id, 200);
+    dht_table_failed(&table, &old, 200);
     assert_false(dht_table_find(&table, &old.id, &node));
     assert_int_equal(table.count, DHT_REPLICAS);
     assert_int_equal(dht_table_closest(&table, &later.id, true, closest, 1), 1);
@@ -163,7 +163,7 @@ static void test_table__failing_contacts_are_asked_again(void **state)
     dht_table_answered(&table, &a, &rtt, now);
     for (unsigned fails = 1; fails <= 6; fails++) {
         assert_int_equal(table.count, 1);
-        assert_int_equal(dht_table_failed(&table, &a.id, now), fails);
+        assert_int_equal(dht_table_failed(&table, &a, now), fails);
         if (fails < 6)
             assert_checked(&table, &a, now + (10000u << fails), now + (10000u << fails));
         now += 1000000;
@@ -182,7 +182,10 @@ static void test_table__addresses_are_those_that_answered(void **state)
     struct dht_node node;
     moved.addr.port = 9;
     assert_int_equal(dht_table_heard(&table, &a, 1000), DHT_HEARD_NEW);
+    assert_null(dht_table_addr(&table, &a));
     dht_table_answered(&table, &a, &rtt, 1000);
+    assert_int_equal(dht_table_failed(&table, &moved, 2000), 0); /* nobody is there, but it never was */
+    assert_int_equal(dht_table_addr(&table, &moved)->port, 7421);
     assert_int_equal(dht_table_heard(&table, &moved, 50000), DHT_HEARD_AWAY);
     assert_true(dht_table_find(&table, &a.id, &node));
     assert_true(addr_equal(&node.contact.addr, &a.addr));
@@ -262,7 +265,7 @@ static void test_table__refresh_targets_lie_in_their_bucket(void **state)
     struct dht_node node;
     for (size_t cursor = 0; dht_table_next(&table, &cursor, &node) && dht_shared_bits(&self, &node.contact.id) > 0;)
         ;
-    dht_table_failed(&table, &node.contact.id, 1);
+    dht_table_failed(&table, &node.contact, 1);
     seen[0] = false;
     while (dht_table_take_refresh(&table, 2 * DHT_REFRESH_MS, &rng, &target))
         seen[0] |= dht_shared_bits(&self, &target) == 0;
