@@ -22,6 +22,8 @@
 #define SLICES_MAX 512   /* of LIMIT_DHT_RECORDS_PER_KEY records 293 */
 #define ASKED_MAX 8      /* x 16 parts x 1.1 KiB = 140 KiB, below what a socket takes in at once */
 #define WINDOW_MAX 4
+#define PARTS_MIN 4
+#define FAILS_MAX 3
 #define CHECKED_AT_ONCE 128 /* x 50 us = 6 ms */
 
 struct dht_slice {
@@ -128,6 +130,7 @@ static void on_slice(struct dht *dht, void *owner, const struct dht_contact *pee
     (void)peer;
     if (event == DHT_RPC_SLOW) {
         holder->window = 1;
+        holder->parts = holder->parts > PARTS_MIN ? holder->parts / 2 : PARTS_MIN;
         return;
     }
     bool values = reply && reply->type == DHT_VALUES;
@@ -146,10 +149,12 @@ static void on_slice(struct dht *dht, void *owner, const struct dht_contact *pee
     if (values) {
         slice->after = slice->told ? slice->last : slice->after;
         holder->window += holder->window < WINDOW_MAX;
+        holder->parts += holder->parts < DHT_PARTS_MAX;
+        holder->fails = 0;
     } else if (event == DHT_RPC_REPLY && reply->type == DHT_REFUSED) {
         holder->again_ms = dht->now_ms + (reply->wait_ms < 1000 ? reply->wait_ms : 1000);
     } else {
-        holder->failed = true;
+        holder->fails++;
     }
 }
 
@@ -160,7 +165,7 @@ static int ask(struct dht *dht, struct dht_slice *slice, struct dht_gather_holde
         .target = slice->gather->rows.key,
         .order = DHT_BY_MEMBER,
         .limit = UINT16_MAX,
-        .parts = DHT_PARTS_MAX,
+        .parts = (uint8_t)holder->parts,
         .ranged = true,
         .after = {.member = slice->after},
         .until = slice->until,
@@ -189,7 +194,7 @@ static struct dht_gather_holder *idle_holder(const struct dht *dht, struct dht_g
     struct dht_gather_holder *best = NULL;
     for (size_t i = 0; i < source->holder_count; i++) {
         struct dht_gather_holder *holder = &source->holders[i];
-        bool may = !holder->failed && holder->asked < holder->window && dht->now_ms >= holder->again_ms;
+        bool may = holder->fails < FAILS_MAX && holder->asked < holder->window && dht->now_ms >= holder->again_ms;
         if (may && (!best || holder->asked < best->asked))
             best = holder;
     }
@@ -200,7 +205,7 @@ static struct dht_gather_holder *idle_holder(const struct dht *dht, struct dht_g
 static bool is_lost(const struct dht_gather_source *source)
 {
     for (size_t i = 0; i < source->holder_count; i++)
-        if (!source->holders[i].failed)
+        if (source->holders[i].fails < FAILS_MAX)
             return false;
     return true;
 }
@@ -252,7 +257,7 @@ static int add_source(struct dht_gather *gather, const struct dht_contact *conta
     if (!source->slices)
         return ERR_NOMEM;
     for (size_t i = 0; i < contact_count; i++)
-        source->holders[i] = (struct dht_gather_holder){.contact = contacts[i], .window = 1};
+        source->holders[i] = (struct dht_gather_holder){.contact = contacts[i], .window = 1, .parts = DHT_PARTS_MAX};
     for (size_t i = 0; i < count; i++) {
         struct dht_slice *slice = &source->slices[i];
         *slice = (struct dht_slice){.gather = gather, .source = source, .until = end_of_slice(i, count)};

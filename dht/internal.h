@@ -329,8 +329,9 @@ struct dht_gather_source {
         struct dht_contact contact;
         unsigned window; /* requests that may be under way, */
         unsigned asked;  /* and are */
+        unsigned parts;  /* of an answer: fewer where some are lost */
+        unsigned fails;  /* in a row */
         uint64_t again_ms;
-        bool failed;
     } holders[DHT_SOURCES_MAX];
     size_t holder_count;
     struct dht_slice *slices; /* owned */
