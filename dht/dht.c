@@ -260,8 +260,7 @@ void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
     ret_stats->joined = dht->upkeep.joined;
     ret_stats->watches = dht->watching.count;
     ret_stats->watchers = dht->notifying.count;
-    ret_stats->memory_bytes =
-        sizeof *dht + dht_table_bytes(&dht->table) + dht_rpc_bytes(&dht->rpcs) + dht->hold.bytes;
+    ret_stats->memory_bytes = sizeof *dht + dht_table_bytes(&dht->table) + dht_rpc_bytes(&dht->rpcs) + dht->hold.bytes;
     if (dht->own_book)
         ret_stats->memory_bytes += dht_book_bytes(dht->own_book);
 }
