@@ -5,38 +5,47 @@
 #include <string.h>
 
 #include "node/base/buf.h"
-#include "node/base/crypto.h"
 #include "node/base/limits.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
 
 static const char table[] = "registry";
-#define ROW_VERSION 1
-#define ROW_SET 'k'
-#define ROW_MEMBER 'm'
-#define ROW_TOMBSTONE 1
-#define SET_KEY_BYTES (1 + ID_BYTES)
-#define MEMBER_KEY_BYTES (1 + 2 * ID_BYTES)
-#define SET_HEAD_BYTES 33
-#define MEMBER_HEAD_BYTES 26
-#define BATCH_MAX_BYTES (768u << 20) /* one command may remove all members: 1 Mi x (96 + 26 + 512 B) */
+#define ROW 'l'
+#define ROW_KEY_BYTES 9
+#define ROW_BYTES (256u << 10) /* a row is closed by the entry that passes this */
+#define FORMAT 1
+#define ENTRY_MEMBER 'm'
+#define ENTRY_FORGOTTEN 'd'
+#define ENTRY_SET 's'
+#define TOMBSTONE 1
+/* One command may remove all members, 1 Mi x (30 + 512 B and a short name of the set); one that would need more fails.
+ */
+#define BATCH_MAX_BYTES (1u << 30)
+#define CLEAN_BYTES (128u << 10) /* of old rows, with each commit of a cleaning */
+#define CLEAN_ROWS 256
+#define CLEAN_SLACK_BYTES (16u << 20) /* a log that is smaller is not worth cleaning */
 
-/* Rows one after the other: key length (u8), value length (u32, or REMOVED), key, value. */
+_Static_assert(ROW_BYTES + 2048 < STORE_TABLE_VALUE_MAX_BYTES, "a row and one more entry are a value");
+
 struct batch {
-    struct buf rows;
-    size_t count;
+    struct buf rows; /* one after the other */
+    size_t *ends;    /* owned: of the rows but the last */
+    size_t end_count, end_cap;
+    uint64_t first;      /* number of the first row */
+    uint64_t clean_from; /* rows that go: from this number */
+    uint64_t clean_to;   /* to before this one */
 };
-#define REMOVED UINT32_MAX
-#define ROW_HEAD_BYTES 5
 
 struct journal {
-    struct journal_disk disk;
-    struct jobs jobs;
-    journal_cb done;
-    void *ctx; /* borrowed */
+    struct journal_config config;
     struct batch gathering, writing;
-    uint64_t number;  /* of the batch that gathers */
-    uint64_t durable; /* the one that is being written has durable + 1 */
+    uint64_t number;      /* of the batch that gathers */
+    uint64_t durable;     /* the one that is being written has durable + 1 */
+    uint64_t next_row;    /* the number that the next row gets */
+    uint64_t clean_row;   /* the oldest row that is not cleaned */
+    uint64_t clean_end;   /* a cleaning goes on until it is there; 0: none is under way */
+    uint64_t bytes;       /* of all rows */
+    uint64_t clean_bytes; /* when the log has more, it is cleaned */
     bool busy;
     bool failing;
     struct err failure; /* why the last try failed */
@@ -51,9 +60,9 @@ static int apply_to_store(void *ctx, const struct store_table_op *ops, size_t co
     return store_table_apply(ctx, table, ops, count, err);
 }
 
-static int each_of_store(void *ctx, store_table_cb cb, void *cb_ctx, struct err *err)
+static int each_of_store(void *ctx, const void *from, size_t from_len, store_table_cb cb, void *cb_ctx, struct err *err)
 {
-    return store_table_each(ctx, table, NULL, 0, NULL, 0, cb, cb_ctx, err);
+    return store_table_each(ctx, table, NULL, 0, from, from_len, cb, cb_ctx, err);
 }
 
 struct journal_disk journal_disk_store(struct store *store)
@@ -63,13 +72,14 @@ struct journal_disk journal_disk_store(struct store *store)
 
 /* ---- lifecycle ---- */
 
-int journal_new(const struct journal_disk *disk, struct jobs jobs, journal_cb done, void *ctx,
-                struct journal **ret_journal, struct err *err)
+int journal_new(const struct journal_config *config, struct journal **ret_journal, struct err *err)
 {
     struct journal *journal = calloc(1, sizeof *journal);
     if (!journal)
         return err_set(err, ERR_NOMEM, "no memory for the registry's journal");
-    *journal = (struct journal){.disk = *disk, .jobs = jobs, .done = done, .ctx = ctx, .number = 1};
+    journal->config = *config;
+    journal->number = 1;
+    journal->clean_bytes = CLEAN_SLACK_BYTES;
     buf_init(&journal->gathering.rows, BATCH_MAX_BYTES);
     buf_init(&journal->writing.rows, BATCH_MAX_BYTES);
     *ret_journal = journal;
@@ -82,168 +92,265 @@ void journal_free(struct journal *journal)
         return;
     buf_release(&journal->gathering.rows);
     buf_release(&journal->writing.rows);
+    free(journal->gathering.ends);
+    free(journal->writing.ends);
     free(journal);
 }
 
-/* ---- rows ---- */
+/* ---- rows and entries ---- */
 
-static int add_row(struct journal *journal, const uint8_t *key, size_t key_len, const uint8_t *head, size_t head_len,
-                   const void *name, size_t name_len)
+static int end_row(struct batch *batch)
 {
-    struct buf *rows = &journal->gathering.rows;
-    size_t value_len = head ? head_len + name_len : 0;
-    uint8_t *at = buf_reserve(rows, ROW_HEAD_BYTES + key_len + value_len);
-    if (!at)
-        return ERR_NOMEM;
-    at[0] = (uint8_t)key_len;
-    wire_store_u32(at + 1, head ? (uint32_t)value_len : REMOVED);
-    memcpy(at + ROW_HEAD_BYTES, key, key_len);
-    if (head) {
-        memcpy(at + ROW_HEAD_BYTES + key_len, head, head_len);
-        memcpy(at + ROW_HEAD_BYTES + key_len + head_len, name, name_len);
+    if (batch->end_count == batch->end_cap) {
+        size_t cap = batch->end_cap ? batch->end_cap * 2 : 8;
+        size_t *ends = realloc(batch->ends, cap * sizeof *ends);
+        if (!ends)
+            return ERR_NOMEM;
+        batch->ends = ends;
+        batch->end_cap = cap;
     }
-    rows->len += ROW_HEAD_BYTES + key_len + value_len;
-    journal->gathering.count++;
+    batch->ends[batch->end_count++] = batch->rows.len;
     return 0;
 }
 
-static void set_key(const struct set *set, uint8_t key[SET_KEY_BYTES])
+/* Have a row to add an entry to; *ret_start is where the batch is cut off again if that fails. */
+static struct buf *begin_entry(struct batch *batch, size_t *ret_start)
 {
-    key[0] = ROW_SET;
-    memcpy(key + 1, set->id.b, ID_BYTES);
+    struct buf *rows = &batch->rows;
+    size_t begin = batch->end_count > 0 ? batch->ends[batch->end_count - 1] : 0;
+    if (rows->len - begin >= ROW_BYTES && end_row(batch) == 0)
+        begin = rows->len;
+    *ret_start = rows->len;
+    if (rows->len == begin)
+        wire_put_u8(rows, FORMAT);
+    return rows;
 }
 
-static void member_key(const struct set *set, const void *name, size_t name_len, uint8_t key[MEMBER_KEY_BYTES])
+static int end_entry(struct buf *rows, size_t start)
 {
-    struct id id;
-    crypto_id_of(name, name_len, &id);
-    key[0] = ROW_MEMBER;
-    memcpy(key + 1, set->id.b, ID_BYTES);
-    memcpy(key + SET_KEY_BYTES, id.b, ID_BYTES);
+    if (!rows->failed)
+        return 0;
+    rows->len = start;
+    rows->failed = false;
+    return ERR_NOMEM;
+}
+
+static void put_version(struct buf *rows, const struct dht_version *version)
+{
+    wire_put_u64(rows, version->epoch);
+    wire_put_u64(rows, version->counter);
 }
 
 int journal_put_set(struct journal *journal, const struct set *set)
 {
-    uint8_t key[SET_KEY_BYTES];
-    uint8_t head[SET_HEAD_BYTES];
-    set_key(set, key);
-    head[0] = ROW_VERSION;
-    wire_store_u64(head + 1, set->cleared_ms);
-    wire_store_u64(head + 9, set->expires_ms);
-    wire_store_u64(head + 17, set->meta_version.epoch);
-    wire_store_u64(head + 25, set->meta_version.counter);
-    return add_row(journal, key, sizeof key, head, sizeof head, set->name.bytes, set->name.len);
+    size_t start;
+    struct buf *rows = begin_entry(&journal->gathering, &start);
+    wire_put_u8(rows, ENTRY_SET);
+    wire_put_short(rows, set->name.bytes, set->name.len);
+    wire_put_u64(rows, set->cleared_ms);
+    wire_put_u64(rows, set->expires_ms);
+    put_version(rows, &set->meta_version);
+    return end_entry(rows, start);
 }
 
 int journal_put_member(struct journal *journal, const struct set *set, const struct set_change *change)
 {
-    uint8_t key[MEMBER_KEY_BYTES];
-    uint8_t head[MEMBER_HEAD_BYTES];
+    size_t start;
     uint64_t score;
+    struct buf *rows = begin_entry(&journal->gathering, &start);
     memcpy(&score, &change->score, sizeof score);
-    member_key(set, change->name, change->name_len, key);
-    head[0] = ROW_VERSION;
-    head[1] = change->tombstone ? ROW_TOMBSTONE : 0;
-    wire_store_u64(head + 2, score);
-    wire_store_u64(head + 10, change->version.epoch);
-    wire_store_u64(head + 18, change->version.counter);
-    return add_row(journal, key, sizeof key, head, sizeof head, change->name, change->name_len);
-}
-
-int journal_drop_set(struct journal *journal, const struct set *set)
-{
-    uint8_t key[SET_KEY_BYTES];
-    set_key(set, key);
-    return add_row(journal, key, sizeof key, NULL, 0, NULL, 0);
+    wire_put_u8(rows, ENTRY_MEMBER);
+    wire_put_short(rows, set->name.bytes, set->name.len);
+    wire_put_short(rows, change->name, change->name_len);
+    wire_put_u8(rows, change->tombstone ? TOMBSTONE : 0);
+    wire_put_u64(rows, score);
+    put_version(rows, &change->version);
+    return end_entry(rows, start);
 }
 
 int journal_drop_member(struct journal *journal, const struct set_member *member)
 {
-    uint8_t key[MEMBER_KEY_BYTES];
-    member_key(member->set, member->name.bytes, member->name.len, key);
-    return add_row(journal, key, sizeof key, NULL, 0, NULL, 0);
+    size_t start;
+    struct buf *rows = begin_entry(&journal->gathering, &start);
+    wire_put_u8(rows, ENTRY_FORGOTTEN);
+    wire_put_short(rows, member->set->name.bytes, member->set->name.len);
+    wire_put_short(rows, member->name.bytes, member->name.len);
+    return end_entry(rows, start);
+}
+
+static struct dht_version get_version(struct wire *wire)
+{
+    uint64_t epoch = wire_get_u64(wire);
+    return (struct dht_version){epoch, wire_get_u64(wire)};
+}
+
+static bool get_member(struct wire *wire, uint8_t type, struct set_change *change)
+{
+    change->name = wire_get_short(wire, LIMIT_SET_MEMBER_BYTES, &change->name_len);
+    if (type == ENTRY_FORGOTTEN)
+        return !wire->failed && change->name_len > 0;
+    uint8_t flags = wire_get_u8(wire);
+    uint64_t score = wire_get_u64(wire);
+    change->version = get_version(wire);
+    change->tombstone = flags == TOMBSTONE;
+    memcpy(&change->score, &score, sizeof score);
+    return !wire->failed && change->name_len > 0 && flags <= TOMBSTONE && !isnan(change->score);
+}
+
+static bool get_entry(struct wire *wire, struct journal_entry *entry)
+{
+    *entry = (struct journal_entry){0};
+    uint8_t type = wire_get_u8(wire);
+    entry->set = wire_get_short(wire, LIMIT_SET_NAME_BYTES, &entry->set_len);
+    entry->forgotten = type == ENTRY_FORGOTTEN;
+    entry->change.meta = type == ENTRY_SET;
+    if (type == ENTRY_MEMBER || type == ENTRY_FORGOTTEN)
+        return get_member(wire, type, &entry->change);
+    entry->change.cleared_ms = wire_get_u64(wire);
+    entry->change.expires_ms = wire_get_u64(wire);
+    entry->change.version = get_version(wire);
+    return !wire->failed && type == ENTRY_SET;
 }
 
 /* ---- reading ---- */
 
+static bool parse_key(const void *key, size_t key_len, uint64_t *ret_number)
+{
+    const uint8_t *bytes = key;
+    if (key_len != ROW_KEY_BYTES || bytes[0] != ROW)
+        return false;
+    *ret_number = wire_load_u64(bytes + 1);
+    return true;
+}
+
+static void make_key(uint64_t number, uint8_t key[ROW_KEY_BYTES])
+{
+    key[0] = ROW;
+    wire_store_u64(key + 1, number);
+}
+
 struct reading {
-    journal_row_cb each;
+    struct journal *journal;
+    journal_entry_cb each;
     void *ctx;
+    bool found;
     size_t bad;
 };
-
-static int read_set_row(struct reading *reading, const struct id *set, struct wire *wire)
-{
-    struct set_change change = {.meta = true};
-    change.cleared_ms = wire_get_u64(wire);
-    change.expires_ms = wire_get_u64(wire);
-    change.version.epoch = wire_get_u64(wire);
-    change.version.counter = wire_get_u64(wire);
-    size_t len = wire_left(wire);
-    const uint8_t *name = wire_get_bytes(wire, len);
-    if (wire->failed || len > LIMIT_SET_NAME_BYTES)
-        return ERR_CORRUPT;
-    return reading->each(reading->ctx, set, name, len, &change);
-}
-
-static int read_member_row(struct reading *reading, const struct id *set, struct wire *wire)
-{
-    struct set_change change = {0};
-    uint8_t flags = wire_get_u8(wire);
-    uint64_t score = wire_get_u64(wire);
-    memcpy(&change.score, &score, sizeof score);
-    change.version.epoch = wire_get_u64(wire);
-    change.version.counter = wire_get_u64(wire);
-    change.name_len = wire_left(wire);
-    change.name = wire_get_bytes(wire, change.name_len);
-    change.tombstone = flags == ROW_TOMBSTONE;
-    if (wire->failed || flags > ROW_TOMBSTONE || isnan(change.score) || change.name_len == 0 ||
-        change.name_len > LIMIT_SET_MEMBER_BYTES)
-        return ERR_CORRUPT;
-    return reading->each(reading->ctx, set, NULL, 0, &change);
-}
 
 static int read_row(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
 {
     struct reading *reading = ctx;
-    struct wire key_wire, wire;
-    wire_init(&key_wire, key, key_len);
+    struct journal *journal = reading->journal;
+    struct journal_entry entry;
+    struct wire wire;
+    uint64_t number;
+    if (!parse_key(key, key_len, &number)) {
+        reading->bad++;
+        return 0;
+    }
+    if (!reading->found)
+        journal->clean_row = number;
+    reading->found = true;
+    journal->next_row = number + 1;
+    journal->bytes += value_len;
     wire_init(&wire, value, value_len);
-    uint8_t type = wire_get_u8(&key_wire);
-    struct id set = wire_get_id(&key_wire);
-    int status = ERR_CORRUPT;
-    if (wire_get_u8(&wire) == ROW_VERSION && type == ROW_SET && key_len == SET_KEY_BYTES)
-        status = read_set_row(reading, &set, &wire);
-    else if (!wire.failed && type == ROW_MEMBER && key_len == MEMBER_KEY_BYTES)
-        status = read_member_row(reading, &set, &wire);
-    if (status != ERR_CORRUPT)
-        return status;
-    reading->bad++;
+    bool good = wire_get_u8(&wire) == FORMAT;
+    int status = 0;
+    while (good && status == 0 && wire_left(&wire) > 0)
+        if ((good = get_entry(&wire, &entry)))
+            status = reading->each(reading->ctx, &entry);
+    reading->bad += !good;
+    return status;
+}
+
+int journal_read(struct journal *journal, journal_entry_cb each, void *ctx, size_t *ret_bad, struct err *err)
+{
+    struct reading reading = {.journal = journal, .each = each, .ctx = ctx};
+    int status = journal->config.disk.each(journal->config.disk.ctx, NULL, 0, read_row, &reading, err);
+    *ret_bad = reading.bad;
+    journal->gathering.first = journal->next_row;
+    return status;
+}
+
+/* ---- cleaning ---- */
+
+struct cleaning {
+    struct journal *journal;
+    size_t bytes, rows;
+};
+
+/* Say again what is still true in a row, which then may go. */
+static int clean_row(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
+{
+    struct cleaning *cleaning = ctx;
+    struct journal *journal = cleaning->journal;
+    struct batch *batch = &journal->gathering;
+    struct journal_entry entry;
+    struct wire wire;
+    uint64_t number;
+    if (!parse_key(key, key_len, &number) || number >= journal->clean_end || cleaning->bytes >= CLEAN_BYTES ||
+        cleaning->rows >= CLEAN_ROWS)
+        return 1;
+    wire_init(&wire, value, value_len);
+    wire_get_u8(&wire);
+    while (wire_left(&wire) > 0) {
+        const uint8_t *at = wire.at;
+        size_t start;
+        if (!get_entry(&wire, &entry))
+            break;
+        if (entry.forgotten || !journal->config.is_live(journal->config.ctx, &entry))
+            continue;
+        struct buf *rows = begin_entry(batch, &start);
+        buf_add(rows, at, (size_t)(wire.at - at));
+        if (end_entry(rows, start) < 0)
+            return 1;
+    }
+    batch->clean_to = journal->clean_row = number + 1;
+    cleaning->bytes += value_len;
+    cleaning->rows++;
+    journal->bytes -= value_len;
     return 0;
 }
 
-int journal_read(struct journal *journal, journal_row_cb each, void *ctx, size_t *ret_bad, struct err *err)
+static void clean(struct journal *journal)
 {
-    struct reading reading = {each, ctx, 0};
-    int status = journal->disk.each(journal->disk.ctx, read_row, &reading, err);
-    *ret_bad = reading.bad;
-    return status;
+    struct cleaning cleaning = {.journal = journal};
+    uint8_t key[ROW_KEY_BYTES];
+    struct err err;
+    if (journal->clean_end == 0 && journal->bytes > journal->clean_bytes)
+        journal->clean_end = journal->next_row;
+    journal->gathering.clean_from = journal->gathering.clean_to = journal->clean_row;
+    if (journal->clean_end == 0)
+        return;
+    make_key(journal->clean_row, key);
+    int status = journal->config.disk.each(journal->config.disk.ctx, key, sizeof key, clean_row, &cleaning, &err);
+    /* A disk that cannot be read now can be later: the rows stay until then. */
+    if (status >= 0 && (cleaning.rows == 0 || journal->clean_row >= journal->clean_end)) {
+        journal->clean_end = 0;
+        journal->clean_bytes = 2 * journal->bytes + CLEAN_SLACK_BYTES;
+    }
 }
 
 /* ---- writing ---- */
 
-/* Point into the rows of a batch; ops has room for all of them. */
-static void ops_of(const struct batch *batch, struct store_table_op *ops)
+/* What is to be done for a batch: its rows, and those that go. */
+struct plan {
+    uint8_t (*keys)[ROW_KEY_BYTES]; /* owned */
+    struct store_table_op *ops;     /* owned */
+    size_t count;
+};
+
+static void release_plan(struct plan *plan)
 {
-    const uint8_t *at = batch->rows.data;
-    for (size_t i = 0; i < batch->count; i++) {
-        size_t key_len = at[0];
-        uint32_t value_len = wire_load_u32(at + 1);
-        const uint8_t *key = at + ROW_HEAD_BYTES;
-        bool removed = value_len == REMOVED;
-        ops[i] = (struct store_table_op){key, key_len, removed ? NULL : key + key_len, removed ? 0 : value_len};
-        at = key + key_len + ops[i].value_len;
-    }
+    free(plan->keys);
+    free(plan->ops);
+}
+
+static void plan_op(struct plan *plan, uint64_t number, const uint8_t *value, size_t len)
+{
+    uint8_t *key = plan->keys[plan->count];
+    make_key(number, key);
+    plan->ops[plan->count++] = (struct store_table_op){key, ROW_KEY_BYTES, value, len};
 }
 
 /* On another thread, which has `writing`, `job_err` and `job_status` to itself while `busy`. */
@@ -251,13 +358,21 @@ static void write_batch(void *arg)
 {
     struct journal *journal = arg;
     const struct batch *batch = &journal->writing;
-    OWNED(owned_free) struct store_table_op *ops = malloc(batch->count * sizeof *ops);
-    if (!ops) {
-        journal->job_status = err_set(&journal->job_err, ERR_NOMEM, "no memory for %zu rows", batch->count);
+    size_t most = batch->end_count + 1 + (batch->clean_to - batch->clean_from);
+    OWNED(release_plan) struct plan plan = {calloc(most, ROW_KEY_BYTES), calloc(most, sizeof *plan.ops), 0};
+    if (!plan.keys || !plan.ops) {
+        journal->job_status = err_set(&journal->job_err, ERR_NOMEM, "no memory for a commit");
         return;
     }
-    ops_of(batch, ops);
-    journal->job_status = journal->disk.apply(journal->disk.ctx, ops, batch->count, &journal->job_err);
+    size_t begin = 0;
+    for (size_t i = 0; i <= batch->end_count; i++) {
+        size_t end = i < batch->end_count ? batch->ends[i] : batch->rows.len;
+        plan_op(&plan, batch->first + i, batch->rows.data + begin, end - begin);
+        begin = end;
+    }
+    for (uint64_t number = batch->clean_from; number < batch->clean_to; number++)
+        plan_op(&plan, number, NULL, 0);
+    journal->job_status = journal->config.disk.apply(journal->config.disk.ctx, plan.ops, plan.count, &journal->job_err);
 }
 
 static void on_batch_written(void *arg)
@@ -268,13 +383,27 @@ static void on_batch_written(void *arg)
     if (journal->failing) {
         journal->failure = journal->job_err;
     } else {
+        struct batch *batch = &journal->writing;
         journal->durable++;
-        journal->writing.count = 0;
-        buf_clear(&journal->writing.rows);
-        if (journal->writing.rows.cap > LIMIT_SET_BATCH_BYTES)
-            buf_release(&journal->writing.rows);
+        batch->end_count = 0;
+        buf_clear(&batch->rows);
+        if (batch->rows.cap > LIMIT_SET_BATCH_BYTES)
+            buf_release(&batch->rows);
     }
-    journal->done(journal->ctx, journal->job_status, &journal->failure);
+    journal->config.done(journal->config.ctx, journal->job_status, &journal->failure);
+}
+
+/* The batch that has gathered is the one to write; an empty one gathers. */
+static void turn(struct journal *journal)
+{
+    clean(journal);
+    struct batch empty = journal->writing;
+    journal->writing = journal->gathering;
+    journal->gathering = empty;
+    journal->bytes += journal->writing.rows.len;
+    journal->next_row = journal->writing.first + journal->writing.end_count + 1;
+    journal->gathering.first = journal->next_row;
+    journal->number++;
 }
 
 void journal_write(struct journal *journal, bool again)
@@ -282,15 +411,12 @@ void journal_write(struct journal *journal, bool again)
     if (journal->busy || (journal->failing && !again))
         return;
     if (!journal->failing) {
-        if (journal->gathering.count == 0)
+        if (journal->gathering.rows.len == 0)
             return;
-        struct batch empty = journal->writing;
-        journal->writing = journal->gathering;
-        journal->gathering = empty;
-        journal->number++;
+        turn(journal);
     }
     journal->busy = true;
-    jobs_submit(&journal->jobs, write_batch, on_batch_written, journal);
+    jobs_submit(&journal->config.jobs, write_batch, on_batch_written, journal);
 }
 
 uint64_t journal_gathering(const struct journal *journal)
@@ -316,4 +442,9 @@ const struct err *journal_failure(const struct journal *journal)
 bool journal_is_busy(const struct journal *journal)
 {
     return journal->busy;
+}
+
+uint64_t journal_bytes(const struct journal *journal)
+{
+    return journal->bytes + journal->gathering.rows.len;
 }

@@ -5,7 +5,6 @@
 
 #include "node/base/limits.h"
 #include "node/base/log.h"
-#include "node/base/map.h"
 #include "node/base/scope.h"
 #include "node/gateway/sets_state.h"
 
@@ -141,12 +140,9 @@ static void sweep_set(void *ctx, struct name *name)
     struct set *set = sets_set_of(name);
     sets_purge(sets, set);
     names_each(&set->members, sweep_member, sets);
-    if (set->own_count > 0 || !set->life.journalled || set->meta_version.epoch + TOMBSTONE_MS >= sets_wall_ms(sets))
-        return;
-    journal_drop_set(sets->journal, set);
-    set->life.journalled = false;
-    set->meta_own = false;
-    if (!set->life.used)
+    if (set->own_count == 0 && set->meta_version.epoch + TOMBSTONE_MS < sets_wall_ms(sets))
+        set->life.journalled = set->meta_own = false;
+    if (!sets_is_own(set) && !set->life.used)
         sets_drop(sets, set);
 }
 
@@ -192,41 +188,50 @@ uint64_t sets_tick(struct sets *sets)
 
 /* ---- lifecycle ---- */
 
-struct restoring {
-    struct sets *sets;
-    struct map by_id;
-    struct err *err;
-};
-
-static int restore_set(struct restoring *restoring, const struct id *id, const void *name, size_t name_len,
-                       const struct set_change *change)
+static int no_memory(struct err *err)
 {
-    struct set *set = sets_make(restoring->sets, name, name_len);
-    if (!set || map_set(&restoring->by_id, id, set) < 0)
-        return err_set(restoring->err, ERR_NOMEM, "no memory for the registry's sets");
+    return err_set(err, ERR_NOMEM, "no memory for the registry's sets");
+}
+
+static void restore_meta(struct sets *sets, struct set *set, const struct set_change *change)
+{
     set->life.journalled = true;
     set->meta_version = change->version;
     set->cleared_ms = change->cleared_ms;
     set->expires_ms = change->expires_ms;
-    set->meta_own = change->version.epoch > 0;
-    if (set->meta_own)
-        sets_say_set(restoring->sets, set, 0);
-    return 0;
+    set->meta_own = true;
+    sets_say_set(sets, set, 0);
 }
 
-static int restore_row(void *ctx, const struct id *id, const void *name, size_t name_len,
-                       const struct set_change *change)
+struct restoring {
+    struct sets *sets;
+    struct err *err;
+};
+
+static int restore_entry(void *ctx, const struct journal_entry *entry)
 {
-    struct restoring *restoring = ctx;
+    const struct restoring *restoring = ctx;
     struct sets *sets = restoring->sets;
-    if (change->meta)
-        return restore_set(restoring, id, name, name_len, change);
-    struct set *set = map_get(&restoring->by_id, id);
+    const struct set_change *change = &entry->change;
+    struct name *found = names_find(&sets->names, entry->set, entry->set_len);
+    struct set *set = found ? sets_set_of(found) : sets_make(sets, entry->set, entry->set_len);
     if (!set)
-        return ERR_CORRUPT;
-    struct set_member *member = set_join(set, change);
+        return no_memory(restoring->err);
+    if (change->meta) {
+        restore_meta(sets, set, change);
+        return 0;
+    }
+    struct set_member *member = set_find_any(set, change->name, change->name_len);
+    if (member) {
+        sets_unsay_member(sets, member);
+        set_forget(set, member);
+        sets->member_count--;
+    }
+    if (entry->forgotten)
+        return 0;
+    member = set_join(set, change);
     if (!member)
-        return err_set(restoring->err, ERR_NOMEM, "no memory for the registry's members");
+        return no_memory(restoring->err);
     sets->member_count++;
     set->own_count++;
     member->own = true;
@@ -234,13 +239,26 @@ static int restore_row(void *ctx, const struct id *id, const void *name, size_t 
     return 0;
 }
 
+/* For the journal: is this entry what the set says now? */
+static bool is_live(void *ctx, const struct journal_entry *entry)
+{
+    const struct sets *sets = ctx;
+    const struct set_change *change = &entry->change;
+    struct name *found = names_find(&sets->names, entry->set, entry->set_len);
+    if (!found)
+        return false;
+    const struct set *set = sets_set_of(found);
+    if (change->meta)
+        return set->life.journalled && dht_version_compare(&change->version, &set->meta_version) == 0;
+    const struct set_member *member = set_find_any(set, change->name, change->name_len);
+    return member && member->own && dht_version_compare(&change->version, &member->version) == 0;
+}
+
 static int restore(struct sets *sets, struct err *err)
 {
-    struct restoring restoring = {.sets = sets, .err = err};
+    struct restoring restoring = {sets, err};
     size_t bad = 0;
-    map_init(&restoring.by_id, LIMIT_SETS, sets->config.seed);
-    int status = journal_read(sets->journal, restore_row, &restoring, &bad, err);
-    map_release(&restoring.by_id);
+    int status = journal_read(sets->journal, restore_entry, &restoring, &bad, err);
     if (status < 0)
         return status;
     sets->bad_rows = bad;
@@ -261,7 +279,8 @@ int sets_new(const struct sets_config *config, struct sets **ret_sets, struct er
     TAILQ_INIT(&sets->unsaid);
     names_init(&sets->names, config->seed);
     sets->sweep_ms = sets_mono_ms(sets) + SWEEP_MS;
-    int status = journal_new(&config->disk, config->jobs, on_committed, sets, &sets->journal, err);
+    struct journal_config journal = {config->disk, config->jobs, on_committed, is_live, sets};
+    int status = journal_new(&journal, &sets->journal, err);
     if (status == 0)
         status = restore(sets, err);
     if (status < 0)

@@ -17,14 +17,6 @@ static int no_memory(struct err *err)
     return err_set(err, ERR_NOMEM, "out of memory");
 }
 
-/* The row that tells the name comes before those of members. */
-static int journal_name(struct sets *sets, struct set *set)
-{
-    int status = set->life.journalled ? 0 : journal_put_set(sets->journal, set);
-    set->life.journalled |= status == 0;
-    return status;
-}
-
 /* Set a member to what `change` says, as written here. */
 static int write_member(struct sets *sets, struct set_member *member, double score, bool tombstone, struct err *err)
 {
@@ -35,7 +27,7 @@ static int write_member(struct sets *sets, struct set_member *member, double sco
                                 .tombstone = tombstone,
                                 .version = next_version(sets, set, &member->version)};
     struct set_change before = {.score = member->score, .version = member->version, .tombstone = member->tombstone};
-    if (journal_name(sets, set) < 0 || journal_put_member(sets->journal, set, &change) < 0) {
+    if (journal_put_member(sets->journal, set, &change) < 0) {
         if (before.version.epoch == 0)
             sets_forget_member(sets, member);
         return no_memory(err);
