@@ -50,12 +50,33 @@ static int open_book(struct dht *dht, struct err *err)
     return status;
 }
 
+static int save_nothing(void *ctx, const char *name, const void *bytes, size_t len_bytes)
+{
+    (void)ctx;
+    (void)name;
+    (void)bytes;
+    (void)len_bytes;
+    return 0;
+}
+
+static int load_nothing(void *ctx, const char *name, struct buf *ret_bytes)
+{
+    (void)ctx;
+    (void)name;
+    (void)ret_bytes;
+    return 0;
+}
+
 int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *err)
 {
     OWNED(release_dht) struct dht *dht = calloc(1, sizeof *dht);
     if (!dht)
         return err_set(err, ERR_NOMEM, "no memory for the dht");
     dht->config = *config;
+    if (!config->storage.save)
+        dht->config.storage.save = save_nothing;
+    if (!config->storage.load)
+        dht->config.storage.load = load_nothing;
     dht->self = dht_contact_of(config->public_key, &config->address);
     dht->now_ms = config->now_ms;
     dht->wall_offset_ms = config->wall_ms - config->now_ms;

@@ -114,6 +114,7 @@ static void test_dht__is_small(void **state)
     config.public_key = rig->key.public_key;
     config.book = book;
     config.send = ignore_send;
+    config.storage = (struct dht_storage){0};
     assert_int_equal(dht_new(&config, &dht, NULL), 0);
     for (unsigned i = 0; i < 17 * 24; i++) {
         struct dht_contact contact = rig_peer(i).contact; /* whose id is as close to ours as it takes */
@@ -126,6 +127,7 @@ static void test_dht__is_small(void **state)
     assert_int_equal(stats.contacts, 17 * 16);
     assert_true(stats.joined);
     printf("%zu bytes\n", stats.memory_bytes);
+    assert_int_equal(dht_save(dht, NULL), 0); /* nowhere */
     assert_in_range(stats.memory_bytes, 17 * 16 * 20, 13 * 1024);
     dht_free(dht);
     dht_book_free(book);
