@@ -36,6 +36,7 @@ struct rig {
     struct rig_sent *sent; /* owned */
     size_t sent_count;
     uint64_t block_cap;
+    uint32_t key_max, records_max; /* for the next rig_start */
 };
 
 static inline int rig_sign(struct dht_record *record, const struct crypto_sign_key *key)
@@ -86,6 +87,8 @@ static inline void rig_start(struct rig *rig)
         .address = addr,
         .block_per_bucket = (unsigned)rig->block_cap,
         .block_per_table = (unsigned)rig->block_cap,
+        .key_max = rig->key_max,
+        .records_max = rig->records_max,
         .now_ms = rig->now_ms,
         .wall_ms = RIG_WALL_MS + rig->now_ms,
         .rng = rng_seeded(&rig->rng_state),

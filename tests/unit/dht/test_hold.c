@@ -95,24 +95,146 @@ static void test_hold__tombstone_outlives_what_it_hides(void **state)
     rig_free(rig);
 }
 
-/* faults 10: one key takes so many members; those that are in may still be renewed */
+/* faults 10: one key takes so many members; those that are in may still be renewed, and our own always finds room */
 static void test_hold__keys_fill_up(void **state)
 {
     (void)state;
     struct rig *rig = rig_new();
     struct id key = rig_key(1), other = rig_key(2);
-    for (unsigned i = 0; i < LIMIT_DHT_RECORDS_PER_KEY; i++) {
+    rig->key_max = 64;
+    rig_restart(rig);
+    for (unsigned i = 0; i < 64; i++) {
         struct rig_peer peer = rig_peer(i);
         struct dht_record record = rig_record(&peer, &key, i, 1);
         assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+        assert_int_equal(dht_hold_is_deeper(rig->dht, dht_hold_of_key(rig->dht, &key)), i >= 55);
     }
-    struct rig_peer late = rig_peer(LIMIT_DHT_RECORDS_PER_KEY), early = rig_peer(0);
+    struct rig_peer late = rig_peer(64), early = rig_peer(0), self = {.key = rig->key};
     struct dht_record record = rig_record(&late, &key, 1, 1);
     assert_int_equal(rig_hold(rig, &record), DHT_FULL);
     record = rig_record(&late, &other, 1, 1);
     assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
     record = rig_record(&early, &key, 1, 2);
     assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    record = rig_record(&self, &key, 1, 1);
+    assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    rig_free(rig);
+}
+
+/* Once a record was refused the others are in shards, and readers are told so for as long as they may live there. */
+static void test_hold__a_refusal_is_remembered(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct id key = rig_key(1);
+    struct rig_peer peers[3] = {rig_peer(0), rig_peer(1), rig_peer(2)};
+    rig->key_max = 2;
+    rig_restart(rig);
+    for (unsigned i = 0; i < 3; i++) {
+        struct dht_record record = rig_record(&peers[i], &key, 1, 1);
+        rig_hold(rig, &record);
+    }
+    dht_hold_remove(rig->dht, &key, &peers[0].contact.id);
+    dht_set_now(rig->dht, rig->now_ms + DHT_RECORD_TTL_MS - 1);
+    assert_true(dht_hold_is_deeper(rig->dht, dht_hold_of_key(rig->dht, &key)));
+    rig_free(rig);
+}
+
+/* faults 10: one writer fills no more than its share, under however many members; what goes makes room again */
+static void test_hold__records_max_is_for_all(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->records_max = 20;
+    rig_restart(rig);
+    struct rig_peer writer = rig_peer(1);
+    for (unsigned i = 0; i <= 20; i++) {
+        struct id key = rig_key(i);
+        struct dht_record record = rig_record(&writer, &key, 1, 1);
+        assert_int_equal(rig_hold(rig, &record), i < 20 ? DHT_ACCEPTED : DHT_FULL);
+    }
+    struct id key = rig_key(3), late = rig_key(20);
+    dht_hold_remove(rig->dht, &key, &writer.contact.id);
+    struct dht_record record = rig_record(&writer, &late, 1, 1);
+    assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    rig_free(rig);
+}
+
+/* By hand, one member's record may pass from writer to writer: each is counted for whom it is of now. */
+static void test_hold__counts_by_writer(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer a = rig_peer(1), b = rig_peer(2);
+    struct id key = dht_key(DHT_SET, "s", 1);
+    struct dht_record first = rig_member(&a, &key, "x", 1, 3000), second = rig_member(&b, &key, "x", 2, 2000),
+                      third = rig_member(&b, &key, "y", 3, 1000);
+    assert_int_equal(rig_hold(rig, &first), DHT_ACCEPTED);
+    assert_int_equal(rig_hold(rig, &second), DHT_ACCEPTED);
+    assert_int_equal(rig_hold(rig, &third), DHT_ACCEPTED);
+    assert_int_equal(rig_hold(rig, &first), DHT_STALE);
+    assert_int_equal(dht_hold_of_key(rig->dht, &key)->count, 2);
+    struct id writer;
+    memcpy(writer.b, a.key.public_key, sizeof writer.b);
+    assert_null(map_get(&rig->dht->hold.writers, &writer));
+    memcpy(writer.b, b.key.public_key, sizeof writer.b);
+    assert_true(map_get(&rig->dht->hold.writers, &writer) == (void *)2);
+
+    assert_int_equal(dht_forget(rig->dht, &b.contact.id, NULL), 0); /* with all that it wrote */
+    assert_int_equal(rig_stats(rig).records, 0);
+    assert_int_equal(rig->dht->hold.writers.count, 0);
+    assert_int_equal(rig_hold(rig, &third), DHT_BAD);
+    rig_free(rig);
+}
+
+/* faults 61: by hand, nothing from the future */
+static void test_hold__refuses_stamps_of_tomorrow(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer writer = rig_peer(1);
+    struct id key = dht_key(DHT_SET, "s", 1);
+    struct dht_record record = rig_member(&writer, &key, "x", 1, 0);
+    record.version.epoch = RIG_WALL_MS + rig->now_ms + DHT_SKEW_MS + 1000;
+    rig_sign(&record, &writer.key);
+    assert_int_equal(rig_hold(rig, &record), DHT_BAD);
+    record.version.epoch -= 2000;
+    rig_sign(&record, &writer.key);
+    assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    rig_free(rig);
+}
+
+/* What has lapsed goes, our own values excepted, and the key tells when to look again. */
+static void test_hold__lapses(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peers[3] = {rig_peer(0), rig_peer(1), {.key = rig->key}};
+    struct id key = rig_key(1);
+    for (unsigned i = 0; i < 3; i++) {
+        struct dht_record record = rig_record(&peers[i], &key, 1, 1);
+        record.expiry_wall_ms = RIG_WALL_MS + 100000 * (3 - i);
+        rig_sign(&record, &peers[i].key);
+        assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    }
+    uint8_t all[DHT_DIGEST_BYTES], some[DHT_DIGEST_BYTES];
+    struct dht_held *held = dht_hold_of_key(rig->dht, &key);
+    dht_hold_digest(rig->dht, held, all);
+    dht_set_now(rig->dht, 250000);
+    dht_hold_digest(rig->dht, held, some); /* of what has not lapsed, swept or not */
+    assert_memory_not_equal(all, some, sizeof all);
+    dht_hold_lapse(rig->dht, held);
+    assert_int_equal(held->count, 2);
+    dht_hold_digest(rig->dht, held, all);
+    assert_memory_equal(all, some, sizeof all);
+    assert_true(held->earliest_wall_ms == RIG_WALL_MS + 100000); /* ours */
+    dht_hold_remove(rig->dht, &key, &rig->dht->self.id);
+    dht_hold_lapse(rig->dht, held);
+    assert_true(held->earliest_wall_ms == RIG_WALL_MS + 300000);
+    dht_set_now(rig->dht, 300000);
+    dht_hold_lapse(rig->dht, held);
+    assert_null(dht_hold_of_key(rig->dht, &key));
+    assert_int_equal(rig_stats(rig).records, 0);
     rig_free(rig);
 }
 
@@ -159,6 +281,102 @@ static void test_hold__counts_what_it_finds(void **state)
     rig_free(rig);
 }
 
+/* ---- a model ---- */
+
+#define KEYS 7
+#define MEMBERS 60
+#define OPERATIONS 20000
+
+struct model {
+    struct dht_record records[KEYS][MEMBERS];
+    bool there[KEYS][MEMBERS];
+};
+
+static void check_key(struct rig *rig, const struct model *model, unsigned key_number)
+{
+    struct id key = rig_key(key_number);
+    struct dht_held *held = dht_hold_of_key(rig->dht, &key);
+    size_t count = 0;
+    for (unsigned m = 0; m < MEMBERS; m++) {
+        const struct dht_record *expected = &model->records[key_number][m];
+        struct dht_record got;
+        bool there = model->there[key_number][m];
+        count += there;
+        if (expected->kind == 0)
+            continue; /* never was */
+        assert_int_equal(dht_hold_get(rig->dht, &key, &expected->member, &got), there);
+        if (there)
+            assert_int_equal(dht_record_compare(&got, expected), 0);
+    }
+    assert_int_equal(held ? held->count : 0, count);
+}
+
+static void check_all(struct rig *rig, const struct model *model)
+{
+    struct id key = {{0}};
+    size_t keys = 0, records = 0;
+    for (struct dht_held *held; (held = dht_hold_next(rig->dht, &key, keys == 0)); keys++) {
+        assert_true(keys == 0 || id_compare(&key, &held->key) < 0);
+        key = held->key;
+        records += held->count;
+    }
+    for (unsigned k = 0; k < KEYS; k++) {
+        check_key(rig, model, k);
+        for (unsigned m = 0; m < MEMBERS; m++)
+            records -= model->there[k][m];
+    }
+    assert_int_equal(records, 0);
+}
+
+/* Puts in any order of versions and removals, over keys of few members and of many, and restarts now and then: what is
+ * held is always the greatest of what came since it was removed. */
+static void test_hold__agrees_with_a_model(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct model *model = calloc(1, sizeof *model);
+    struct rig_peer peers[MEMBERS];
+    uint64_t seed = RIG_SEED;
+    struct rng rng = rng_seeded(&seed);
+    assert_non_null(model);
+    for (unsigned i = 0; i < MEMBERS; i++)
+        peers[i] = rig_peer(i);
+    for (unsigned i = 0; i < OPERATIONS; i++) {
+        unsigned k = (unsigned)rng_below(&rng, KEYS), m = (unsigned)rng_below(&rng, k < 3 ? 3 : MEMBERS);
+        struct id key = rig_key(k);
+        struct dht_record *record = &model->records[k][m];
+        bool *there = &model->there[k][m];
+        if (rng_below(&rng, 10) == 0) {
+            dht_hold_remove(rig->dht, &key, &peers[m].contact.id);
+            *there = false;
+        } else {
+            struct dht_record next = {.key = key,
+                                      .kind = DHT_OBJECT,
+                                      .tombstone = rng_below(&rng, 4) == 0,
+                                      .score = (double)rng_below(&rng, 10),
+                                      .version = {0, rng_below(&rng, 6)},
+                                      .expiry_wall_ms = RIG_WALL_MS + 1000000 + rng_below(&rng, 3)};
+            memcpy(next.public_key, peers[m].key.public_key, sizeof next.public_key);
+            next.member = peers[m].contact.id;
+            OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+            dht_record_encode(&next, &bytes); /* by its writer itself: nobody looks at the signature */
+            int order = *there ? dht_record_compare(&next, record) : 1;
+            enum dht_store_status status = dht_hold_put(rig->dht, bytes.data, bytes.len, true, NULL);
+            assert_int_equal(status, order < 0 ? DHT_STALE : DHT_ACCEPTED);
+            if (order > 0)
+                *record = next;
+            *there = true;
+        }
+        check_key(rig, model, k);
+        if (i % 1000 == 999) {
+            rig_restart(rig);
+            check_all(rig, model);
+        }
+    }
+    free(model);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +385,12 @@ int main(void)
         cmocka_unit_test(test_hold__refuses_what_is_false),
         cmocka_unit_test(test_hold__tombstone_outlives_what_it_hides),
         cmocka_unit_test(test_hold__keys_fill_up),
+        cmocka_unit_test(test_hold__a_refusal_is_remembered),
+        cmocka_unit_test(test_hold__records_max_is_for_all),
+        cmocka_unit_test(test_hold__counts_by_writer),
+        cmocka_unit_test(test_hold__refuses_stamps_of_tomorrow),
+        cmocka_unit_test(test_hold__lapses),
+        cmocka_unit_test(test_hold__agrees_with_a_model),
         cmocka_unit_test(test_hold__full_disk_asks_to_slow_down),
         cmocka_unit_test(test_hold__counts_what_it_finds),
     };
