@@ -266,7 +266,8 @@ void dht_contacts(const struct dht *dht, dht_contact_cb cb, void *ctx)
 
 struct dht_place dht_place(const struct dht *dht, double *ret_error)
 {
-    *ret_error = dht->placing.error;
+    if (ret_error)
+        *ret_error = dht->placing.error;
     return dht->placing.placed ? dht_placing_place(&dht->placing) : (struct dht_place){0};
 }
 

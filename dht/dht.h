@@ -359,7 +359,7 @@ void dht_cancel(struct dht *dht, uint64_t request);
 
 /* ---- queries ---- */
 
-/* Where this node is, by its own measurements; and how wrong that may be, 0 (sure) to 1. */
+/* Where this node is, by its own measurements; and how wrong that may be, 0 (sure) to 1 (ret_error may be NULL). */
 struct dht_place dht_place(const struct dht *dht, double *ret_error);
 
 struct dht_stats {

@@ -158,12 +158,18 @@ void dht_watch_missed(struct dht *dht, const struct id *key)
         miss(dht, watched);
 }
 
-static void on_read(void *ctx, const struct dht_found *found, size_t count)
+static void on_each(void *ctx, const struct dht_record *record)
+{
+    tell(ctx, record);
+}
+
+static void on_collected(void *ctx, int status, size_t count)
 {
     struct dht_watched *set = ctx;
+    (void)count;
     set->reading = false;
-    for (size_t i = 0; i < count; i++)
-        tell(set, &found[i].record);
+    if (status < 0)
+        miss(set->dht, set);
 }
 
 static void read_whole(struct dht *dht, struct dht_watched *set)
@@ -172,8 +178,8 @@ static void read_whole(struct dht *dht, struct dht_watched *set)
         return;
     if (dht->now_ms >= set->read_ms) {
         set->read_ms = dht->now_ms + READ_PAUSE_MS;
-        struct dht_get_options options = {.limit = LIMIT_DHT_GET_RECORDS, .timeout_ms = READ_TIMEOUT_MS};
-        set->reading = dht_get(dht, dht->now_ms, &set->key, &options, on_read, set, &set->request, NULL) == 0;
+        set->reading = dht_collect(dht, dht->now_ms, &set->key, READ_TIMEOUT_MS, on_each, on_collected, set,
+                                   &set->request, NULL) == 0;
         set->missed = !set->reading;
     }
     if (set->missed)

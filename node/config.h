@@ -17,6 +17,7 @@
 #include "node/base/err.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
+#include "node/mesh/policy.h"
 
 #define CONFIG_FILE "/etc/cmig/node.conf"
 #define CONFIG_MAX_BYTES 65536
@@ -43,6 +44,8 @@ struct config {
     char *peers[CONFIG_MAX_PEERS]; /* HOST[:PORT], checked for form (invitation_parse_peer) */
     size_t peer_count;
     uint64_t upload_bytes_per_s; /* 0: not limited */
+    struct policy policy;
+    unsigned dht_records;
 
     uint64_t quota_bytes; /* 0: no quota, the floor alone decides */
     struct config_floor floor;

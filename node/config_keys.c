@@ -18,7 +18,7 @@
 
 typedef int set_fn(struct config *config, const struct config_entry *entry, const char *value, struct err *err);
 static set_fn set_path, set_program, set_name, set_level, set_count, set_listen, set_advertise, set_peers, set_bytes,
-    set_quota, set_floor;
+    set_quota, set_floor, set_policy;
 
 #define FIELD(name) .offset = offsetof(struct config, name)
 #define KEY(...) .key = {__VA_ARGS__}
@@ -49,6 +49,13 @@ static const struct config_entry entries[CONFIG_KEYS] = {
     {KEY("upload", "network", "BYTES", "0", "0",
          "The most that is sent to other nodes, in bytes a second; K, M, G and T are powers of 1024. 0 is no limit."),
      set_bytes, FIELD(upload_bytes_per_s), .max = 1ull << 50},
+    {KEY("policy", "network", "POLICY", "cost", "0.6*cost+0.3*score+0.1*version",
+         "Which nodes content is got from first: cost, nearest, score or version, or a weighted mixture of them. cmig "
+         "why shows what a policy makes of the nodes."),
+     set_policy, FIELD(policy)},
+    {KEY("dht_records", "network", "N", "262144", "262144",
+         "How many records of others this node keeps for the mesh; each takes about 320 bytes of memory, and its data."),
+     set_count, FIELD(dht_records), .min = 1024, .max = 16u << 20},
     {KEY("quota", "store", "BYTES", "none", "none",
          "The most that stored content may take, or none: then the floor alone decides."),
      set_quota, FIELD(quota_bytes), .min = 1ull << 20, .max = 1ull << 60},
@@ -125,6 +132,11 @@ static int set_level(struct config *config, const struct config_entry *entry, co
     if (!log_parse_level(value, field_of(config, entry)))
         return err_set(err, ERR_INVALID, "must be error, warn, info or debug");
     return 0;
+}
+
+static int set_policy(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
+{
+    return policy_parse(value, field_of(config, entry), err);
 }
 
 static int set_count(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
@@ -302,6 +314,8 @@ void config_init_numbers(struct config *config)
     config->workers = DEFAULT_WORKERS;
     config->floor = (struct config_floor){.percent = DEFAULT_FLOOR_PERCENT, .bytes = DEFAULT_FLOOR_CAP};
     config->log_max_bytes = DEFAULT_LOG_MAX;
+    config->policy = policy_default();
+    config->dht_records = LIMIT_DHT_RECORDS;
 }
 
 static const char *absolute(const char *path)

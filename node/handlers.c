@@ -104,22 +104,36 @@ int handlers_query_flag(const struct api_request *req, const char *name, bool *r
 
 /* ---- status ---- */
 
+/* The network coordinates in ms: three numbers and the height. */
+static json_t *place_json(const struct dht *dht)
+{
+    struct dht_place place = dht_place(dht, NULL);
+    return json_pack("[f, f, f, f]", place.x[0] / 10.0, place.x[1] / 10.0, place.x[2] / 10.0, place.height / 10.0);
+}
+
+static json_t *dht_json(const struct dht *dht)
+{
+    struct dht_stats stats;
+    dht_stats(dht, &stats);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "contacts", (json_int_t)stats.contacts, "records",
+                     (json_int_t)stats.records, "published", (json_int_t)stats.published, "watches",
+                     (json_int_t)stats.watches, "watchers", (json_int_t)stats.watchers, "sent", (json_int_t)stats.sent,
+                     "received", (json_int_t)stats.received, "place", place_json(dht));
+}
+
 /* What only the loop's thread may look at; the job adds what blocks. */
 static json_t *status_of_loop(struct node *node)
 {
     char self[ID_HEX_SIZE], cluster[ID_HEX_SIZE], text[ADDR_TEXT_SIZE];
     struct addr address = mesh_address(node->mesh);
-    struct dht_stats dht;
-    dht_stats(mesh_dht(node->mesh), &dht);
     json_t *listen = json_array();
     for (size_t i = 0; i < node->config->listen_count; i++)
         json_array_append_new(listen, json_string(addr_text(&node->config->listen[i], text)));
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:s, s:{s:I, s:I}}", "node", id_hex(mesh_self(node->mesh), self),
-                     "name", node->config->name, "cluster", id_hex(identity_cluster(node->identity), cluster),
-                     "version", CMIG_VERSION, "uptime_s",
-                     (json_int_t)((clock_mono_ms(&node->clock) - node->started_ms) / 1000), "listen", listen, "address",
-                     address.family ? addr_text(&address, text) : "", "dht", "contacts", (json_int_t)dht.contacts,
-                     "records", (json_int_t)dht.records);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:s, s:o}", "node", id_hex(mesh_self(node->mesh), self), "name",
+                     node->config->name, "cluster", id_hex(identity_cluster(node->identity), cluster), "version",
+                     CMIG_VERSION, "uptime_s", (json_int_t)((clock_mono_ms(&node->clock) - node->started_ms) / 1000),
+                     "listen", listen, "address", address.family ? addr_text(&address, text) : "", "dht",
+                     dht_json(mesh_dht(node->mesh)));
 }
 
 static void count_link(void *ctx, struct link *link)

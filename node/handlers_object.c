@@ -363,7 +363,11 @@ void handlers_object_fetch(void *ctx, struct api_request *req)
     struct err err = {0};
     if (!handlers_digest(req, &digest))
         return;
-    if (api_json_only(api_request_body(req), "", &err) < 0) {
+    struct policy policy;
+    const char *text;
+    if (api_json_only(api_request_body(req), "policy", &err) < 0 ||
+        api_json_get_str(api_request_body(req), "policy", NULL, &text, &err) < 0 ||
+        (text && policy_parse(text, &policy, &err) < 0)) {
         api_reply_error(req, &err);
         return;
     }
@@ -373,8 +377,12 @@ void handlers_object_fetch(void *ctx, struct api_request *req)
         return;
     }
     *fetch = (struct fetch){.node = node, .req = req, .digest = digest};
-    struct content_wish wish = {
-        .digest = digest, .kind = STORE_BLOB, .on_progress = on_progress, .on_done = on_fetched, .ctx = fetch};
+    struct content_wish wish = {.digest = digest,
+                                .kind = STORE_BLOB,
+                                .policy = text ? &policy : NULL,
+                                .on_progress = on_progress,
+                                .on_done = on_fetched,
+                                .ctx = fetch};
     if (content_fetch(node->content, &wish, &fetch->fetch, &err) < 0) {
         api_reply_error(req, &err);
         free(fetch);
@@ -432,19 +440,4 @@ void handlers_object_pin(void *ctx, struct api_request *req)
 void handlers_object_unpin(void *ctx, struct api_request *req)
 {
     change_pin(ctx, req, false);
-}
-
-/* ---- why ---- */
-
-static void on_why(void *ctx, json_t *reply)
-{
-    api_reply_json(ctx, 200, reply);
-}
-
-void handlers_object_why(void *ctx, struct api_request *req)
-{
-    struct node *node = ctx;
-    struct id digest;
-    if (handlers_digest(req, &digest))
-        content_why(node->content, &digest, on_why, req);
 }

@@ -150,10 +150,13 @@ static int open_mesh(struct node *node, struct err *err)
                                .listen_count = config->listen_count,
                                .advertise = config->advertise,
                                .name = config->name,
+                               .dht_records = config->dht_records,
                                .users = {on_up, on_down, on_message, on_writable, on_request},
                                .ctx = node};
     int status =
         content_new(node->store, node->jobs, node->clock, node->loop, config->upload_bytes_per_s, &node->content, err);
+    if (status == 0)
+        content_set_policy(node->content, &config->policy);
     if (status == 0)
         status = mesh_new(&mesh, &node->mesh, err);
     if (status == 0)

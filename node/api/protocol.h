@@ -36,7 +36,9 @@ enum api_body_mode {
     X(object_fetch, "POST", "/v1/objects/{digest}/fetch", API_BODY_JSON)                                               \
     X(object_pin, "PUT", "/v1/objects/{digest}/pin", API_BODY_JSON)                                                    \
     X(object_unpin, "DELETE", "/v1/objects/{digest}/pin", API_BODY_NONE)                                               \
-    X(object_why, "GET", "/v1/objects/{digest}/why", API_BODY_NONE)                                                    \
+    X(why, "GET", "/v1/why/{key}", API_BODY_NONE)                                                                      \
+    X(registry_get, "GET", "/v1/registry/{key}", API_BODY_NONE)                                                        \
+    X(registry_watch, "GET", "/v1/registry/{key}/watch", API_BODY_NONE)                                                \
     X(image_import, "POST", "/v1/images", API_BODY_ANY)                                                                \
     X(image_list, "GET", "/v1/images", API_BODY_NONE)                                                                  \
     X(image_remove, "DELETE", "/v1/images/{name}", API_BODY_NONE)                                                      \
@@ -69,7 +71,7 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
  * may be missing or null. */
 #define API_FIELDS_ERROR "code message remedy"
 #define API_FIELDS_STATUS "node name cluster version uptime_s listen address peers dht store containers runtime"
-#define API_FIELDS_STATUS_DHT "contacts records"
+#define API_FIELDS_STATUS_DHT "contacts records published watches watchers sent received place"
 #define API_FIELDS_STATUS_STORE "objects bytes quota_bytes disk_free_bytes"
 #define API_FIELDS_STATUS_RUNTIME "runc criu"
 #define API_FIELDS_PEER "node name address direction state since_s rtt_ms goodput_bytes_per_s sent_bytes received_bytes"
@@ -78,7 +80,12 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
 #define API_FIELDS_OBJECT_PUT "digest size_bytes chunks"
 #define API_FIELDS_FETCH_PROGRESS "event done_bytes total_bytes rate peers"
 #define API_FIELDS_FETCH_RESULT "event digest size_bytes bytes_by_peer local_bytes"
-#define API_FIELDS_CANDIDATE "node claimed_cost measured chosen reason"
+#define API_FIELDS_WHY "key policy candidates"
+#define API_FIELDS_CANDIDATE                                                                                           \
+    "rank node name score epoch counter claimed_cost expected_rtt_ms measured cost value chosen reason"
+#define API_FIELDS_REGISTRY "key kind members"
+#define API_FIELDS_MEMBER "member score epoch counter node name address size_bytes digest"
+#define API_FIELDS_CHANGE "event member score epoch counter node name size_bytes digest removed"
 #define API_FIELDS_IMAGE "name digest size_bytes layers created"
 #define API_FIELDS_CONTAINER "id name image state pid created user volumes labels epoch exit_code"
 #define API_FIELDS_CONTAINER_SPEC "name image args env volumes labels user as workdir"
@@ -92,6 +99,8 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
 #define API_EVENT_RESULT "result"
 #define API_EVENT_PHASE "phase"
 #define API_EVENT_REPORT "report"
+#define API_EVENT_CHANGE "change"
+#define API_EVENT_CLEARED "cleared"
 #define API_EVENT_ERROR "error" /* with the fields of an error beside it; always the last line */
 
 /* The path of a route with `name` percent-encoded in place of its braces (NULL for routes without), and "?query" if

@@ -7,41 +7,34 @@
 #include "node/base/limits.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
+#include "node/mesh/why.h"
 
 #define PROVIDERS_ASKED 16
-#define UPLOAD_STEP_MS 20  /* how often an exhausted upload limit is looked at again */
-#define UPLOAD_BURST_MS 50 /* of sending at the limit may gather while nobody sends */
-#define SOON_MS 1          /* the exchange looks at its deadlines at most so often */
-#define FRUITLESS_MAX 2    /* rounds of asking neighbours and the DHT, 2 s each, until an object is nobody's */
+#define PROVIDERS_DIALLED 8 /* of those that are not connected, the best by the policy, in each round */
+#define UPLOAD_STEP_MS 20   /* how often an exhausted upload limit is looked at again */
+#define UPLOAD_BURST_MS 50  /* of sending at the limit may gather while nobody sends */
+#define SOON_MS 1           /* the exchange looks at its deadlines at most so often */
+#define FRUITLESS_MAX 2     /* rounds of asking neighbours and the DHT, 2 s each, until an object is nobody's */
 
 struct content_fetch {
     TAILQ_ENTRY(content_fetch)
     entry;
     struct content *owner;
     struct content_wish wish;
+    struct policy policy;
     struct id origin;
     struct id hints[CONTENT_MAX_HINTS];
     struct exchange_fetch *fetch;                                /* NULL until it has begun */
     struct id wanted[PROVIDERS_ASKED * (CONTENT_MAX_HINTS + 1)]; /* nodes to ask as soon as a link is up */
     size_t wanted_count;
     unsigned asking;    /* DHT reads under way */
+    unsigned rounds;    /* of asking the DHT */
     unsigned fruitless; /* times that nobody was left to ask and the DHT had named nobody */
     bool begun;         /* somebody has given, or told, something of the object */
     bool cancelled;     /* freed when the last DHT read is over */
 };
 
 TAILQ_HEAD(fetch_list, content_fetch);
-
-struct asking_why {
-    TAILQ_ENTRY(asking_why)
-    entry;
-    struct content *content;
-    uint64_t request; /* the DHT's */
-    content_why_cb done;
-    void *ctx;
-};
-
-TAILQ_HEAD(why_list, asking_why);
 
 struct content {
     struct store *store; /* borrowed */
@@ -50,7 +43,8 @@ struct content {
     struct mesh *mesh;         /* borrowed */
     struct exchange *exchange; /* owned */
     struct fetch_list fetches;
-    struct why_list whys;
+    struct whys whys;
+    struct policy policy;
     uv_timer_t timer;
     uv_timer_t upload_timer;
     uint64_t upload_bytes_per_s; /* 0: no limit */
@@ -341,22 +335,37 @@ static void want_node(struct content_fetch *fetch, const struct id *node, const 
         mesh_connect(content->mesh, node, addr);
 }
 
+/* In the policy's order: who is connected is asked, of the others the first few are dialled, more in each round. */
+static void want_best(struct content_fetch *fetch, const struct dht_found *found, size_t count)
+{
+    struct content *content = fetch->owner;
+    struct policy_candidate ranked[PROVIDERS_ASKED];
+    size_t others = providers_rank(content, content->mesh, &fetch->policy, found, count, ranked);
+    size_t dials = (size_t)fetch->rounds * PROVIDERS_DIALLED;
+    for (size_t i = 0; i < others; i++) {
+        bool linked = mesh_link(content->mesh, &ranked[i].node);
+        if (linked || dials > 0)
+            want_node(fetch, &ranked[i].node, &found[ranked[i].index].contact.addr);
+        dials -= !linked && dials > 0;
+    }
+}
+
 static void on_providers(void *ctx, const struct dht_found *found, size_t count)
 {
     struct content_fetch *fetch = ctx;
     fetch->asking--;
-    for (size_t i = 0; i < count && !fetch->cancelled; i++)
-        want_node(fetch, &found[i].record.member, &found[i].contact.addr);
+    if (!fetch->cancelled)
+        want_best(fetch, found, count);
     if (fetch->cancelled && fetch->asking == 0)
         fetch_free(fetch);
     else
         soon(fetch->owner);
 }
 
-static void ask_dht(struct content_fetch *fetch, const struct id *key)
+static void ask_dht(struct content_fetch *fetch, const struct id *key, enum dht_order order)
 {
     struct content *content = fetch->owner;
-    struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = DHT_BY_VERSION, .want_lease = true};
+    struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = order, .want_lease = true};
     fetch->asking++;
     if (dht_get(mesh_dht(content->mesh), now_of(content), key, &options, on_providers, fetch, NULL, NULL) < 0)
         fetch->asking--;
@@ -366,9 +375,10 @@ static void ask_dht(struct content_fetch *fetch, const struct id *key)
 static void seek_providers(struct content_fetch *fetch)
 {
     struct id key = dht_key(DHT_OBJECT, fetch->wish.digest.b, ID_BYTES);
-    ask_dht(fetch, &key);
-    for (size_t i = 0; i < fetch->wish.hint_count; i++)
-        ask_dht(fetch, &fetch->hints[i]);
+    fetch->rounds++;
+    ask_dht(fetch, &key, policy_order(&fetch->policy));
+    for (size_t i = 0; i < fetch->wish.hint_count; i++) /* the newer a version, the less of it has changed since */
+        ask_dht(fetch, &fetch->hints[i], DHT_BY_VERSION);
     if (fetch->wish.origin)
         want_node(fetch, &fetch->origin, NULL);
 }
@@ -431,6 +441,7 @@ int content_fetch(struct content *content, const struct content_wish *wish, stru
         return err_set(err, ERR_NOMEM, "no memory for a fetch");
     fetch->owner = content;
     fetch->wish = *wish;
+    fetch->policy = wish->policy ? *wish->policy : content->policy;
     if (wish->origin)
         fetch->origin = *wish->origin;
     if (wish->hint_count > CONTENT_MAX_HINTS)
@@ -473,65 +484,14 @@ bool content_peer_cost(const struct content *content, const struct id *node, str
     return neighbour != NULL;
 }
 
-/* Seconds that a MiB is expected to take, as measured: what the choice is made by. */
-static double measured_cost(const struct exchange_cost *cost)
+int content_why(struct content *content, const char *text, const struct policy *policy, content_why_cb done, void *ctx,
+                struct err *err)
 {
-    double goodput = cost->goodput_bytes_per_s ? (double)cost->goodput_bytes_per_s : 1e6;
-    return (double)cost->rtt_ms / 1000 + 1048576 / goodput + (double)cost->failures;
-}
-
-static json_t *candidate(const struct content *content, const struct dht_found *found, double *ret_cost)
-{
-    char id[ID_HEX_SIZE];
-    struct exchange_cost cost;
-    bool known = content_peer_cost(content, &found->record.member, &cost);
-    *ret_cost = known ? measured_cost(&cost) : 1e9;
-    json_t *measured = known ? json_pack("{s:i, s:I, s:i}", "rtt_ms", (int)cost.rtt_ms, "goodput_bytes_per_s",
-                                         (json_int_t)cost.goodput_bytes_per_s, "failures", (int)cost.failures)
-                             : json_null();
-    return json_pack("{s:s, s:f, s:o, s:b, s:s}", "node", id_hex(&found->record.member, id), "claimed_cost",
-                     0 - found->record.score, "measured", measured, "chosen", 0, "reason",
-                     id_equal(&found->record.member, mesh_self(content->mesh)) ? "it is here already"
-                     : known ? "costs more by measurement than the chosen one"
-                             : "not connected: nothing was measured yet");
-}
-
-static void on_why(void *ctx, const struct dht_found *found, size_t count)
-{
-    OWNED(owned_free) struct asking_why *why = ctx;
-    json_t *candidates = json_array();
-    double best = 1e9;
-    json_t *chosen = NULL;
-    for (size_t i = 0; i < count; i++) {
-        double cost;
-        json_t *one = candidate(why->content, &found[i], &cost);
-        json_array_append_new(candidates, one);
-        if (cost < best) {
-            best = cost;
-            chosen = one;
-        }
-    }
-    if (chosen) {
-        json_object_set_new(chosen, "chosen", json_true());
-        json_object_set_new(chosen, "reason",
-                            json_string("least measured cost of a MiB: round trip, goodput, failures"));
-    }
-    TAILQ_REMOVE(&why->content->whys, why, entry);
-    why->done(why->ctx, json_pack("{s:o}", "candidates", candidates));
-}
-
-void content_why(struct content *content, const struct id *digest, content_why_cb done, void *ctx)
-{
-    struct asking_why *why = malloc(sizeof *why);
-    struct id key = dht_key(DHT_OBJECT, digest->b, ID_BYTES);
-    struct dht_get_options options = {.limit = PROVIDERS_ASKED, .order = DHT_BY_SCORE, .want_lease = true};
-    if (!why)
-        abort(); /* the contract is one callback */
-    *why = (struct asking_why){.content = content, .done = done, .ctx = ctx};
-    TAILQ_INSERT_TAIL(&content->whys, why, entry);
-    if (dht_get(mesh_dht(content->mesh), now_of(content), &key, &options, on_why, why, &why->request, NULL) < 0)
-        on_why(why, NULL, 0);
-    mesh_dht_changed(content->mesh);
+    struct provider_key key;
+    int status = providers_parse(text, &key, err);
+    if (status == 0)
+        whys_ask(&content->whys, now_of(content), text, &key, policy ? policy : &content->policy, done, ctx);
+    return status;
 }
 
 /* ---- beginning and end ---- */
@@ -544,7 +504,8 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
         return err_set(err, ERR_NOMEM, "no memory for content");
     *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
     TAILQ_INIT(&content->fetches);
-    TAILQ_INIT(&content->whys);
+    content->policy = policy_default();
+    whys_init(&content->whys, content);
     struct exchange_config config = {.store = store,
                                      .jobs = jobs,
                                      .rng = rng_system(),
@@ -565,7 +526,12 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
 
 void content_set_mesh(struct content *content, struct mesh *mesh)
 {
-    content->mesh = mesh;
+    content->mesh = content->whys.mesh = mesh;
+}
+
+void content_set_policy(struct content *content, const struct policy *policy)
+{
+    content->policy = *policy;
 }
 
 void content_close(struct content *content)
@@ -573,11 +539,7 @@ void content_close(struct content *content)
     if (content->closing)
         return;
     content->closing = true;
-    struct asking_why *why;
-    while ((why = TAILQ_FIRST(&content->whys))) {
-        dht_cancel(mesh_dht(content->mesh), why->request);
-        on_why(why, NULL, 0);
-    }
+    whys_close(&content->whys);
     uv_close((uv_handle_t *)&content->timer, NULL);
     uv_close((uv_handle_t *)&content->upload_timer, NULL);
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "node/mesh/mesh.h"
+#include "node/mesh/policy.h"
 #include "store/store.h"
 #include "transfer/transfer.h"
 
@@ -23,6 +24,8 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
                 struct content **ret_content, struct err *err);
 /* The mesh is made after the content, because its callbacks lead here. */
 void content_set_mesh(struct content *content, struct mesh *mesh);
+/* Who is asked, where a wish does not say it; else by cost. */
+void content_set_policy(struct content *content, const struct policy *policy);
 /* Stop timers and answer what content_why owes; the loop then runs the close callbacks. */
 void content_close(struct content *content);
 void content_free(struct content *content);
@@ -50,10 +53,11 @@ int content_publish_all(struct content *content, struct err *err);
 struct content_wish {
     struct id digest;
     enum store_kind kind;
-    uint8_t priority;        /* 0 first */
-    const struct id *origin; /* who surely has it; NULL: nobody known */
-    const struct id *hints;  /* DHT keys under which holders of older versions stand */
-    size_t hint_count;       /* at most CONTENT_MAX_HINTS */
+    uint8_t priority;            /* 0 first */
+    const struct id *origin;     /* who surely has it; NULL: nobody known */
+    const struct id *hints;      /* DHT keys under which holders of older versions stand */
+    size_t hint_count;           /* at most CONTENT_MAX_HINTS */
+    const struct policy *policy; /* which nodes are turned to first; NULL: as the content's */
     void (*on_progress)(void *ctx, const struct exchange_progress *progress); /* optional */
     void (*on_done)(void *ctx, int status, const struct err *err, const struct exchange_stats *stats);
     void *ctx; /* borrowed */
@@ -70,9 +74,11 @@ void content_fetch_cancel(struct content_fetch *fetch);
 
 /* ---- why ---- */
 
-/* Who could give the object, with claims and measurements, as docs/api.md says for "why". The callback comes once,
- * from inside when the DHT cannot be asked; `reply` is the callback's to decref. */
+/* Who could give what `text` names (providers.h), with claims and measurements, as docs/api.md says for "why"; policy
+ * NULL: the content's. The callback comes once, from inside when the DHT cannot be asked; `reply` is the callback's to
+ * decref. ERR_INVALID for a name of nothing, and no callback. */
 typedef void (*content_why_cb)(void *ctx, json_t *reply);
-void content_why(struct content *content, const struct id *digest, content_why_cb done, void *ctx);
+int content_why(struct content *content, const char *text, const struct policy *policy, content_why_cb done, void *ctx,
+                struct err *err);
 /* Measured cost of a neighbour; false if none. */
 bool content_peer_cost(const struct content *content, const struct id *node, struct exchange_cost *ret_cost);

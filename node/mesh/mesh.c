@@ -272,6 +272,7 @@ static int make_dht(struct mesh *mesh, struct err *err)
                                     .identity = mesh->config.identity,
                                     .clock = mesh->config.clock,
                                     .address = mesh->address,
+                                    .records_max = mesh->config.dht_records,
                                     .send = datagram_out,
                                     .ctx = mesh};
     int status = next_boot_stamp(mesh, &config.boot_stamp, err);

@@ -51,6 +51,7 @@ struct mesh_config {
     size_t listen_count;
     struct addr advertise; /* family 0: discovered */
     const char *name;      /* copied */
+    uint32_t dht_records;  /* held for all; 0: LIMIT_DHT_RECORDS */
     struct mesh_users users;
     void *ctx; /* borrowed */
 };

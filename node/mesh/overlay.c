@@ -128,6 +128,7 @@ static int make_parts(struct overlay *overlay, struct err *err)
                               .wall_ms = clock_wall_ms(&config->clock),
                               .rng = rng_system(),
                               .storage = config->storage,
+                              .records_max = config->records_max,
                               .send = send_message,
                               .send_ctx = overlay};
     return dht_new(&core, &overlay->dht, err);

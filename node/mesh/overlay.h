@@ -21,6 +21,7 @@ struct overlay_config {
     uint64_t boot_stamp;        /* struct datagram_config says which */
     struct addr address;        /* where others reach this node; family 0: not known yet */
     struct dht_storage storage; /* outlives the overlay */
+    uint32_t records_max;       /* as struct dht_config has it */
     datagram_send_cb send;
     void *ctx; /* borrowed, for `send` */
 };

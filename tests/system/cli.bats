@@ -179,6 +179,7 @@ END
     hex=$(printf %064d 0)
     for bad in "sha1:$hex" "sha256:$hex"0 "sha256:${hex:1}" "sha256:${hex:1}A" sha256:../../x "$hex" $'sha256:\n'; do
         for command in get pin unpin why; do
+            [[ $command == why && $bad != sha256:* ]] && continue # it takes other names too
             run cmig $command "$bad"
             [ "$status" -eq 2 ]
             [[ "$output" == *"no digest"* ]]

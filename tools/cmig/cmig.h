@@ -2,8 +2,8 @@
  * The command line `cmig`: one process, one command, one daemon on a local socket.
  *
  * main.c has the table of commands and turns errors into text and exit codes; args.c reads the words; the files named
- * after subjects (node.c, object.c, image.c, container.c, migrate.c) each hold their commands; show.c and progress.c
- * print. With --json what is printed is the daemon's own JSON (docs/api.md), errors included.
+ * after subjects (node.c, object.c, registry.c, image.c, container.c, migrate.c) each hold their commands; show.c and
+ * progress.c print. With --json what is printed is the daemon's own JSON (docs/api.md), errors included.
  */
 #pragma once
 
@@ -165,7 +165,9 @@ int object_get(struct cmig *cmig, struct err *err);
 int object_ls(struct cmig *cmig, struct err *err);
 int object_pin(struct cmig *cmig, struct err *err);
 int object_unpin(struct cmig *cmig, struct err *err);
-int object_why(struct cmig *cmig, struct err *err);
+int registry_why(struct cmig *cmig, struct err *err);
+int registry_get(struct cmig *cmig, struct err *err);
+int registry_watch(struct cmig *cmig, struct err *err);
 int image_import(struct cmig *cmig, struct err *err);
 int image_ls(struct cmig *cmig, struct err *err);
 int image_rm(struct cmig *cmig, struct err *err);

@@ -16,7 +16,8 @@ static const struct command commands[] = {
     {"put", "FILE|-", "store a file as an object and print its digest", object_put, 1, 1,
      .examples = "cmig put model.bin\ntar c data | cmig put -"},
     {"get", "DIGEST", "fetch an object from whoever has it, verified", object_get, 1, 1,
-     .flags = {{"output", 'o', "FILE", "write to FILE, which appears when it is whole; - is standard output"}},
+     .flags = {{"output", 'o', "FILE", "write to FILE, which appears when it is whole; - is standard output"},
+               {"policy", 0, "POLICY", "which nodes are turned to first: see why"}},
      .examples = "cmig get sha256:9f86... -o model.bin\ncmig get sha256:9f86... | tar x"},
     {"ls", "", "the objects of this node", object_ls, 0, 0, .examples = "cmig ls --full"},
     {"rm", "CONTAINER|DIGEST...", "remove containers by name, objects by digest", container_rm, 1, -1,
@@ -26,8 +27,18 @@ static const struct command commands[] = {
      .examples = "cmig pin sha256:9f86..."},
     {"unpin", "DIGEST...", "let objects be evicted again", object_unpin, 1, -1,
      .examples = "cmig unpin sha256:9f86..."},
-    {"why", "DIGEST", "why a peer is or would be chosen for an object, with the numbers", object_why, 1, 1,
-     .examples = "cmig why sha256:9f86..."},
+    {"why", "KEY", "why a node is or would be chosen to get something from, with the numbers", registry_why, 1, 1,
+     .flags = {{"policy", 0, "POLICY", "what decides, as 'cost' or '0.6*cost+0.4*score'; else the daemon's own"}},
+     .examples = "cmig why sha256:9f86...\ncmig why 6f1c0d5e-0000-4000-8000-000000000001 --policy version\n"
+                 "cmig why shop:1 --policy '0.6*cost+0.3*score+0.1*version'\ncmig why 'shop:1 alice'"},
+    {"registry get", "KEY", "the members of a sorted set, or who provides something", registry_get, 1, 1,
+     .flags = {{"by", 0, "ORDER", "score (the default), version, nearest or member"},
+               {"low", 0, NULL, "lowest scores first"},
+               {"limit", 0, "N", "at most so many (16)"}},
+     .examples = "cmig registry get models\ncmig registry get models --low --limit 3\n"
+                 "cmig registry get cmig:object:sha256:9f86... --by nearest"},
+    {"registry watch", "KEY", "print the changes of a set as they come, until it is interrupted", registry_watch, 1, 1,
+     .examples = "cmig registry watch models\ncmig registry watch cmig:volume:6f1c0d5e-0000-4000-8000-000000000001"},
     {"image import", "FILE|DIR|-", "take in an image: OCI layout, docker archive or root file system", image_import, 1,
      1,
      .flags = {{"format", 0, "FORMAT", "oci, docker, rootfs or auto (the default)"},
@@ -96,8 +107,8 @@ static void print_help(FILE *out)
 {
     fputs("usage: cmig COMMAND [FLAGS] [OPERANDS]\n\ncommands:\n", out);
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].summary);
-    fputs("  help           this text, or that of one command\n\nflags of all commands:\n", out);
+        fprintf(out, "  %-15s %s\n", commands[i].name, commands[i].summary);
+    fputs("  help            this text, or that of one command\n\nflags of all commands:\n", out);
     print_flags(out, common_flags);
     fputs("      --version                print the version of cmig\n\n"
           "'cmig COMMAND --help' has flags and examples; cmig(1) has everything. The daemon is cmig-node(8).\n",
@@ -131,7 +142,7 @@ static bool print_subject_help(FILE *out, const char *subject)
             continue;
         if (found++ == 0)
             fprintf(out, "usage: cmig %s COMMAND [FLAGS] [OPERANDS]\n\ncommands:\n", subject);
-        fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].summary);
+        fprintf(out, "  %-15s %s\n", commands[i].name, commands[i].summary);
     }
     return found > 0;
 }

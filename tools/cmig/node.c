@@ -24,10 +24,29 @@ static void join(const json_t *value, char *text, size_t size)
     }
 }
 
+static void print_dht(const json_t *status)
+{
+    const json_t *dht = json_object_get(status, "dht"), *place = json_object_get(dht, "place");
+    uint64_t up_s = api_json_number(status, "uptime_s");
+    double packets = api_json_real(dht, "sent") + api_json_real(dht, "received");
+    char text[256];
+    snprintf(text, sizeof text, "%llu contacts, %llu records held, %llu of its own, %.2f packets/s",
+             (unsigned long long)api_json_number(dht, "contacts"), (unsigned long long)api_json_number(dht, "records"),
+             (unsigned long long)api_json_number(dht, "published"), up_s ? packets / (double)up_s : packets);
+    line("dht", text);
+    snprintf(text, sizeof text, "%llu keys, %llu watched here by others",
+             (unsigned long long)api_json_number(dht, "watches"), (unsigned long long)api_json_number(dht, "watchers"));
+    line("watches", text);
+    snprintf(text, sizeof text, "%.1f %.1f %.1f + %.1f ms", json_number_value(json_array_get(place, 0)),
+             json_number_value(json_array_get(place, 1)), json_number_value(json_array_get(place, 2)),
+             json_number_value(json_array_get(place, 3)));
+    line("place", text);
+}
+
 static void print_status(const json_t *status)
 {
     char text[512], a[SHOW_SIZE], b[SHOW_SIZE], c[SHOW_SIZE];
-    const json_t *store = json_object_get(status, "store"), *dht = json_object_get(status, "dht");
+    const json_t *store = json_object_get(status, "store");
     const json_t *runtime = json_object_get(status, "runtime");
     uint64_t quota = api_json_number(store, "quota_bytes");
     line("node", api_json_text(status, "node"));
@@ -40,9 +59,7 @@ static void print_status(const json_t *status)
     line("known as", api_json_text(status, "address"));
     snprintf(text, sizeof text, "%llu", (unsigned long long)api_json_number(status, "peers"));
     line("peers", text);
-    snprintf(text, sizeof text, "%llu contacts, %llu records", (unsigned long long)api_json_number(dht, "contacts"),
-             (unsigned long long)api_json_number(dht, "records"));
-    line("dht", text);
+    print_dht(status);
     snprintf(text, sizeof text, "%llu objects, %s%s%s, disk has %s free",
              (unsigned long long)api_json_number(store, "objects"), show_bytes(api_json_number(store, "bytes"), a),
              quota ? " of " : "", quota ? show_bytes(quota, b) : "",

@@ -83,13 +83,17 @@ static int on_fetch_event(void *ctx, const json_t *event, struct err *err)
 
 static int fetch_and_write(struct cmig *cmig, struct fetch *fetch, struct download *down, struct err *err)
 {
-    struct api_call call = {.route = API_ROUTE_object_fetch, .name = cmig->operands[0]};
+    const char *policy = args_flag(cmig, "policy");
+    OWNED(owned_json) json_t *body = policy ? json_pack("{s:s}", "policy", policy) : NULL;
+    struct api_call call = {.route = API_ROUTE_object_fetch, .name = cmig->operands[0], .body = body};
+    if (policy && !body)
+        return args_misuse(cmig, err, "the policy is not UTF-8");
     progress_init(&fetch->progress, cmig);
     int code = api_client_events(cmig->client, &call, API_EVENT_RESULT, on_fetch_event, fetch, err);
     progress_end(&fetch->progress);
     if (code < 0)
         return code;
-    call.route = API_ROUTE_object_get;
+    call = (struct api_call){.route = API_ROUTE_object_get, .name = cmig->operands[0]};
     return download_run(down, &call, cmig->operands[0], err);
 }
 
@@ -194,47 +198,4 @@ int object_pin(struct cmig *cmig, struct err *err)
 int object_unpin(struct cmig *cmig, struct err *err)
 {
     return for_each_digest(cmig, API_ROUTE_object_unpin, err);
-}
-
-static void add_candidate(struct table *table, const json_t *candidate, bool full)
-{
-    const json_t *measured = json_object_get(candidate, "measured");
-    char text[2 * SHOW_SIZE], rate[SHOW_SIZE];
-    table_add(table, json_is_true(json_object_get(candidate, "chosen")) ? "*" : " ");
-    table_add_id(table, api_json_text(candidate, "node"), full);
-    snprintf(text, sizeof text, "%.3g", api_json_real(candidate, "claimed_cost"));
-    table_add(table, text);
-    snprintf(text, sizeof text, "%.1f ms", api_json_real(measured, "rtt_ms"));
-    table_add(table, json_is_object(measured) ? text : "-");
-    snprintf(text, sizeof text, "%s/s", show_bytes(api_json_number(measured, "goodput_bytes_per_s"), rate));
-    table_add(table, api_json_number(measured, "goodput_bytes_per_s") ? text : "-");
-    table_add(table, api_json_text(candidate, "reason"));
-}
-
-int object_why(struct cmig *cmig, struct err *err)
-{
-    OWNED(owned_json) json_t *reply = NULL;
-    int code = args_check_digest(cmig, cmig->operands[0], err);
-    if (code < 0)
-        return code;
-    struct api_call call = {.route = API_ROUTE_object_why, .name = cmig->operands[0]};
-    code = api_client_call(cmig->client, &call, &reply, err);
-    if (code < 0 || cmig->json) {
-        if (code == 0)
-            show_json(reply);
-        return code;
-    }
-    const json_t *candidates = json_object_get(reply, "candidates");
-    if (json_array_size(candidates) == 0) {
-        puts("no node is known to have it");
-        return 0;
-    }
-    OWNED(owned_table) struct table *table = table_new("* NODE >CLAIMED >RTT >GOODPUT REASON");
-    size_t i;
-    json_t *candidate;
-    json_array_foreach(candidates, i, candidate)
-    {
-        add_candidate(table, candidate, cmig->full);
-    }
-    return table_print(table, err);
 }

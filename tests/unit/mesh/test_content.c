@@ -210,10 +210,15 @@ static void test_content__closed_in_the_middle(void **state)
     struct rig rig;
     struct outcome outcome = {0};
     struct id digest = {.b = {5}};
+    char text[DIGEST_TEXT_SIZE];
     unsigned whys = 0;
+    struct err err;
     setup(&rig);
-    content_why(rig.content, &digest, on_why, &whys);
-    content_why(rig.content, &digest, on_why, &whys);
+    digest_text(&digest, text);
+    assert_int_equal(content_why(rig.content, text, NULL, on_why, &whys, &err), 0);
+    assert_int_equal(
+        content_why(rig.content, "cmig:volume:6f1c0d5e-0000-4000-8000-000000000001", NULL, on_why, &whys, &err), 0);
+    assert_int_equal(content_why(rig.content, "cmig:volume:6f1c", NULL, on_why, &whys, &err), ERR_INVALID);
     fetch(&rig, 5, NULL, &outcome);
     teardown(&rig);
     assert_int_equal(whys, 2);
