@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "node/base/limits.h"
+#include "node/gateway/view.h"
 
 #define W COMMAND_WRITES
 #define S COMMAND_SUBSCRIBED
@@ -205,13 +206,28 @@ static enum sets_state want_sets(struct call *call)
     return worst;
 }
 
-static bool has_view(const struct call *call)
+/* The first of the sets that it names whose name is that of a view; NULL: none. */
+static const struct resp_arg *find_view(const struct call *call)
 {
     const struct command *command = call->command;
     size_t last = command->last_key < 0 ? call->count - 1 : (size_t)command->last_key;
-    for (size_t i = (size_t)command->first_key; i <= last; i += (size_t)command->key_step)
-        if (strncmp(call->args[i].data, COMMAND_VIEW_PREFIX, sizeof COMMAND_VIEW_PREFIX - 1) == 0)
-            return true;
+    for (size_t i = (size_t)command->first_key; command->first_key > 0 && i <= last; i += (size_t)command->key_step)
+        if (view_is_meant(call->args[i].data, call->args[i].len))
+            return &call->args[i];
+    return NULL;
+}
+
+static bool view_is_allowed(struct call *call, const struct resp_arg *name)
+{
+    struct view view;
+    if (call->command->flags & COMMAND_WRITES)
+        resp_put(call->out, "-READONLY names that begin with '" VIEW_PREFIX
+                            "' show what nodes provide, as they say it themselves\r\n");
+    else if (!view_parse(name->data, name->len, &view))
+        resp_put(call->out, "-ERR no such view, there are cmig:object:sha256:HEX, cmig:app:IMAGE, cmig:volume:GUID and "
+                            "'cmig:service:IMAGE USER'\r\n");
+    else
+        return true;
     return false;
 }
 
@@ -245,13 +261,8 @@ static bool is_allowed(struct call *call)
         resp_put_error(call->out, "ERR the name of a set has at most %d bytes", LIMIT_SET_NAME_BYTES);
         return false;
     }
-    if ((command->flags & COMMAND_WRITES) && has_view(call)) {
-        resp_put(call->out,
-                 "-READONLY what nodes provide is published by themselves, names that begin with '" COMMAND_VIEW_PREFIX
-                 "' are read only\r\n");
-        return false;
-    }
-    return true;
+    const struct resp_arg *view = find_view(call);
+    return !view || view_is_allowed(call, view);
 }
 
 /* Can what it writes be made durable? */

@@ -119,9 +119,6 @@ bool command_names(struct call *call, size_t min_index, size_t max_index, struct
 struct set_range command_ranks(const struct set *set, int64_t first, int64_t last);
 /* Does the text fit a pattern of *, ?, [a-z], [^a] and backslashes, as Redis understands them? */
 bool command_matches(const char *pattern, size_t pattern_len, const char *text, size_t text_len);
-/* Names of sets that begin so are views of what nodes provide, and read only. */
-#define COMMAND_VIEW_PREFIX "cmig:"
-
 /* ---- what the table names ---- */
 
 /* command_read.c */
