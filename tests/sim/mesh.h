@@ -29,6 +29,7 @@ struct node {
     struct dht_contact contact;
     struct dht_memory *memory;
     struct dht *dht; /* NULL: dead */
+    bool cut;        /* nothing comes or goes */
     uint64_t rng_state;
     uint64_t wake_ms;
 };
@@ -110,7 +111,7 @@ static inline unsigned number_at(const struct addr *addr)
 
 static inline void transmit(struct mesh *mesh, unsigned from, unsigned to, const uint8_t *bytes, size_t len)
 {
-    if (rng_below(&mesh->rng, 100) < mesh->loss_percent)
+    if (rng_below(&mesh->rng, 100) < mesh->loss_percent || mesh->nodes[from].cut || mesh->nodes[to].cut)
         return;
     struct packet *packet = malloc(sizeof *packet);
     assert_non_null(packet);
