@@ -84,8 +84,10 @@ int dht_new(const struct dht_config *config, struct dht **ret_dht, struct err *e
     dht_placing_init(&dht->placing);
     map_init(&dht->revoked, LIMIT_DHT_REVOKED, rng_u64(&dht->config.rng));
     dht_lookup_init(dht);
-    TAILQ_INIT(&dht->pushes);
     dht_alive_init(dht);
+    dht_region_init(dht);
+    dht_push_init(dht);
+    dht_give_init(dht);
     dht_get_init(dht);
     dht_collect_init(dht);
     dht_watch_init(dht);
@@ -107,14 +109,16 @@ void dht_free(struct dht *dht)
 {
     if (!dht)
         return;
-    while (!TAILQ_EMPTY(&dht->pushes))
-        dht_push_free(dht, TAILQ_FIRST(&dht->pushes));
+    dht_push_release(dht);
+    dht_region_release(dht);
     dht_watch_release(dht);
     dht_get_release(dht);
     dht_collect_release(dht);
     dht_alive_release(dht);
     dht_lookup_release(dht);
     dht_publish_release(dht);
+    dht_sweep_release(&dht->sweep);
+    dht_reconcile_release(dht);
     dht_watchers_release(dht);
     dht_hold_release(&dht->hold);
     dht_rpc_release(&dht->rpcs);
@@ -138,7 +142,7 @@ void dht_set_address(struct dht *dht, uint64_t now_ms, const struct addr *addres
     if (addr_equal(&dht->self.addr, address))
         return;
     dht->self.addr = *address;
-    dht->publishing.lease_ms = dht->now_ms;
+    dht_lease_moved(dht);
 }
 
 /* ---- input and tick ---- */
@@ -201,7 +205,9 @@ uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
     dht_rpc_tick(dht);
     dht_upkeep_tick(dht);
     dht_sweep_tick(dht);
-    dht_publish_tick(dht);
+    dht_lease_tick(dht);
+    dht_reconcile_tick(dht);
+    dht_give_tick(dht);
     dht_watchers_tick(dht);
     run(dht);
     dht_watch_tick(dht);
@@ -214,7 +220,9 @@ uint64_t dht_next_ms(const struct dht *dht)
     uint64_t next = dht->rpcs.wake_ms;
     next = dht_min_ms(next, dht_upkeep_next_ms(dht));
     next = dht_min_ms(next, dht_sweep_next_ms(dht));
-    next = dht_min_ms(next, dht_publish_next_ms(dht));
+    next = dht_min_ms(next, dht_lease_next_ms(dht));
+    next = dht_min_ms(next, dht_reconcile_next_ms(dht));
+    next = dht_min_ms(next, dht_give_next_ms(dht));
     next = dht_min_ms(next, dht_lookup_next_ms(dht));
     next = dht_min_ms(next, dht_get_next_ms(dht));
     next = dht_min_ms(next, dht_collect_next_ms(dht));
@@ -277,7 +285,7 @@ void dht_stats(const struct dht *dht, struct dht_stats *ret_stats)
     ret_stats->contacts = dht->table.count;
     ret_stats->pending = dht->rpcs.count;
     ret_stats->requests = dht->gets.count;
-    ret_stats->published = dht->publishing.entries.count;
+    ret_stats->published = tree_count(&dht->publishing.entries);
     ret_stats->records = dht->hold.count;
     ret_stats->joined = dht->upkeep.joined;
     ret_stats->watches = dht->watching.count;

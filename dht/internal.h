@@ -14,10 +14,14 @@
  *   get.c      reads of the first records in an order
  *   gather.c   all that is held under one key
  *   collect.c  reads of whole sets, shards included
- *   push.c     giving records to the holders of a key
- *   publish.c  records of our own, the clock of versions
+ *   region.c   the nodes of parts of the key space, known for a while (push.h)
+ *   push.c     giving records to the nodes closest to their key
+ *   stamp.c    the hybrid logical clock (publish.h)
+ *   publish.c  records of our own
+ *   give.c     which of them are given away when
  *   lease.c    our lease
- *   sweep.c    the round over all held records: lapse, renewal, replication; hand-over to new neighbours
+ *   sweep.c    the round over all held records: lapse, renewal; hand-over to newcomers (reconcile.h)
+ *   range.c    digests of ranges of keys
  *   reconcile.c comparing what is held with neighbours, and mending the difference
  *   watch.c    keys that this node watches (numbers.c: which changes it has heard of)
  *   watchers.c who watches keys here, and telling them
@@ -29,6 +33,9 @@
 
 #include "dht/dht.h"
 #include "dht/message.h"
+#include "dht/publish.h"
+#include "dht/push.h"
+#include "dht/reconcile.h"
 #include "dht/record.h"
 #include "dht/rpc.h"
 #include "dht/set.h"
@@ -383,128 +390,6 @@ void dht_collect_cancel(struct dht *dht, uint64_t number);
 void dht_collect_tick(struct dht *dht);
 uint64_t dht_collect_next_ms(const struct dht *dht);
 
-/* ---- push.c ---- */
-
-#define DHT_PUSH_TARGETS 32 /* 16, and as many to step over those that are dead or full */
-
-enum dht_target_state { DHT_TARGET_NEW, DHT_TARGET_ASKED, DHT_TARGET_WAITING, DHT_TARGET_DONE, DHT_TARGET_FAILED };
-
-struct dht_target {
-    struct dht_contact contact;
-    uint8_t state; /* enum dht_target_state */
-    uint8_t refusals;
-    size_t offset;     /* of the first record in `records` that it has not taken */
-    size_t sent_end;   /* of the last one sent */
-    uint64_t again_ms; /* while waiting */
-};
-
-struct dht_push;
-/* The push is freed when this returns. */
-typedef void (*dht_push_cb)(struct dht *dht, struct dht_push *push, void *owner);
-
-struct dht_push {
-    TAILQ_ENTRY(dht_push)
-    link;
-    struct buf records;        /* each with its u16 length in front */
-    struct dht_lookup *lookup; /* while looking for the holders */
-    struct dht_target targets[DHT_PUSH_TARGETS];
-    size_t target_count;
-    size_t wanted;
-    bool stirred; /* something happened since it was looked at */
-    bool finished;
-    dht_push_cb cb; /* may be NULL */
-    void *owner;    /* borrowed */
-};
-
-TAILQ_HEAD(dht_pushes, dht_push);
-
-/* Take over `records` and give them to the holders of `key`: to these contacts, or, if there are none, to the closest
- * that a lookup finds. 0 or ERR_NOMEM. */
-int dht_push_start(struct dht *dht, const struct id *key, struct buf *records, const struct dht_contact *contacts,
-                   size_t contact_count, dht_push_cb cb, void *owner);
-void dht_push_free(struct dht *dht, struct dht_push *push);
-/* Those that took all, into ret_contacts. */
-size_t dht_push_done(const struct dht_push *push, struct dht_contact *ret_contacts, size_t max);
-void dht_push_tick(struct dht *dht);
-uint64_t dht_push_next_ms(const struct dht *dht);
-
-/* ---- publish.c ---- */
-
-struct dht_published {
-    TAILQ_ENTRY(dht_published)
-    link; /* in the queue, while queued */
-    struct id key;
-    bool counted;   /* its versions are ours to choose */
-    bool withdrawn; /* a tombstone, forgotten once it has been given away */
-    bool queued;
-    bool pushing;
-    bool again; /* changed while it was given away */
-};
-
-TAILQ_HEAD(dht_published_queue, dht_published);
-
-struct dht_publishing {
-    struct map entries;               /* key to owned struct dht_published */
-    struct dht_published_queue queue; /* to be given to the holders for the first time */
-    uint64_t queue_ms;                /* not before */
-    size_t pushing;
-    struct dht_version clock; /* the last stamp given or seen */
-    uint64_t clock_saved;     /* no epoch up to this one is used after a restart */
-    uint64_t lease_ms;        /* renewed then */
-    bool lease_pushing;
-    struct dht_contact lease_holders[DHT_REPLICAS];
-    size_t lease_holder_count;
-    uint64_t lease_walk_ms; /* then the holders are looked for again */
-};
-
-int dht_publish_init(struct dht *dht, struct err *err);
-void dht_publish_release(struct dht *dht);
-/* Is our record under `key` to be kept alive? */
-bool dht_publish_keeps(struct dht *dht, const struct id *key);
-/* Sign it anew, if it is and has passed a third of its life. True if so. */
-bool dht_publish_renew(struct dht *dht, const struct id *key);
-/* The holders have a newer record of ours, so signed, than we sent them: our storage or clock went back. */
-void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer);
-/* A stamp of somebody came by, in a record by hand: ours are higher from now on. One that is further ahead of our wall
- * clock than half of DHT_SKEW_MS moves nothing. */
-void dht_publish_seen(struct dht *dht, const struct dht_version *version);
-void dht_publish_tick(struct dht *dht);
-uint64_t dht_publish_next_ms(const struct dht *dht);
-
-/* ---- lease.c ---- */
-
-/* The record of a LEASE message. */
-void dht_lease_input(struct dht *dht, const struct dht_contact *from, const struct dht_span *span);
-
-/* ---- reconcile.c ---- */
-
-/* A COMPARE came in. */
-void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
-/* Somebody went out of the table, or did not answer three times: the others who hold the same keys are to look. */
-void dht_reconcile_lost(struct dht *dht, const struct id *node);
-
-/* ---- sweep.c ---- */
-
-#define DHT_HANDOVERS_MAX 16
-
-struct dht_sweep {
-    struct id cursor; /* the next key to look at */
-    uint64_t next_ms;
-    bool pushing;
-    struct dht_contact newcomers[DHT_HANDOVERS_MAX]; /* waiting for their records; the first one is served */
-    size_t newcomer_count;
-    struct id handover_cursor;
-    uint64_t handover_ms;
-    bool handing_over;
-};
-
-void dht_sweep_restore(struct dht *dht);
-int dht_sweep_save(struct dht *dht);
-/* Somebody came into the table. */
-void dht_sweep_newcomer(struct dht *dht, const struct dht_contact *contact);
-void dht_sweep_tick(struct dht *dht);
-uint64_t dht_sweep_next_ms(const struct dht *dht);
-
 /* ---- watch.c ---- */
 
 #define DHT_WATCH_HOLDERS 3
@@ -650,8 +535,13 @@ struct dht {
     struct dht_gets gets;
     struct dht_gathers gathers;
     struct dht_collects collects;
+    struct dht_regions regions;
     struct dht_pushes pushes;
+    struct dht_stamps stamps;
     struct dht_publishing publishing;
+    struct dht_giving giving;
+    struct dht_leasing leasing;
+    struct dht_reconciling reconciling;
     struct dht_sweep sweep;
     struct dht_watching watching;
     struct dht_notifying notifying;

@@ -1,6 +1,7 @@
 /*
- * Records of our own. The signed record itself is kept in the storage, like everybody else's; what is remembered here
- * is that it is to be kept alive. It is given to its holders as soon as possible, and from then on by the sweep.
+ * Records of our own. What is to be kept alive is remembered here; the signed record is in the hold, like everybody
+ * else's, and what has not been signed yet is a draft: a record is signed when it is sent (give.c), so that a member
+ * rewritten a hundred times a second is signed once in that time.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -8,156 +9,218 @@
 
 #include "dht/internal.h"
 #include "node/base/scope.h"
-#include "node/base/wire.h"
 
-#define PARALLEL 8 /* first-time publications under way */
-#define RETRY_MS 5000u
-#define CLOCK_AHEAD_MS (DHT_SKEW_MS / 2) /* of the saved mark, so that it is seldom written, and others take it */
-#define COUNTER_BITS 16                  /* of a stamp's counter, as in the paper */
-#define COUNTER_MAX ((1u << COUNTER_BITS) - 1)
-#define LEASE_WALK_MS 600000u /* until then the lease goes to the same holders without a walk */
+#define DAY_MS 86400000u
+#define META_BYTES 16
+#define KEYS_DEEP_MAX 4096
 
-static const char clock_name[] = "clock";
+struct dht_draft {
+    double score;
+    struct dht_version version;
+    uint64_t size;
+    uint64_t ttl_ms;
+    bool tombstone;
+    bool meta;
+    size_t data_len;
+    uint8_t data[];
+};
+
+/* ---- entries, by (the key of the record, member) ---- */
+
+#define ENTRY(node) TREE_OF(node, struct dht_published, by_place)
+
+static int compare_places(const struct id *at, const struct id *member, const struct dht_published *entry)
+{
+    int order = id_compare(at, &entry->at);
+    return order ? order : id_compare(member, &entry->member);
+}
+
+static int compare_entries(void *ctx, const struct tree_node *a, const struct tree_node *b)
+{
+    const struct dht_published *entry = ENTRY(a);
+    (void)ctx;
+    return compare_places(&entry->at, &entry->member, ENTRY(b));
+}
+
+static int probe_entry(const void *key, const struct tree_node *node)
+{
+    const struct dht_record_place *place = key;
+    return compare_places(&place->at, &place->member, ENTRY(node));
+}
 
 int dht_publish_init(struct dht *dht, struct err *err)
 {
-    struct dht_publishing *publishing = &dht->publishing;
-    const struct dht_storage *storage = &dht->config.storage;
-    TAILQ_INIT(&publishing->queue);
-    map_init(&publishing->entries, LIMIT_DHT_PUBLISHED, rng_u64(&dht->config.rng));
-    OWNED(buf_release) struct buf bytes = BUF(sizeof(uint64_t));
-    int found = storage->load(storage->ctx, clock_name, &bytes);
-    if (found < 0)
-        return err_set(err, found, "the mark of the version clock cannot be read");
-    if (found && bytes.len == sizeof(uint64_t))
-        publishing->clock.epoch = publishing->clock_saved = wire_load_u64(bytes.data);
-    return 0;
+    tree_init(&dht->publishing.entries, compare_entries, NULL);
+    map_init(&dht->publishing.deep, KEYS_DEEP_MAX, rng_u64(&dht->config.rng));
+    return dht_stamp_restore(dht, err);
+}
+
+static void free_entry(struct dht *dht, struct dht_published *entry)
+{
+    dht_give_stop(dht, entry);
+    tree_remove(&dht->publishing.entries, &entry->by_place);
+    free(entry->draft);
+    free(entry);
 }
 
 void dht_publish_release(struct dht *dht)
 {
-    void *entry;
-    for (size_t cursor = 0; map_next(&dht->publishing.entries, &cursor, NULL, &entry);)
-        free(entry);
-    map_release(&dht->publishing.entries);
+    struct tree_node *first;
+    while ((first = tree_at(&dht->publishing.entries, 0)))
+        free_entry(dht, ENTRY(first));
+    map_release(&dht->publishing.deep);
 }
 
-/* ---- versions and records ---- */
-
-/* The hybrid logical clock: near the wall clock, and never back, over restarts too: none of the epochs up to the saved
- * mark is used before the mark is further. */
-static int stamp(struct dht *dht, struct dht_version *ret_version)
+/* How deep new members of this key go: the last depth at which there was room. */
+static unsigned depth_of(const struct dht *dht, const struct id *key)
 {
-    struct dht_version *clock = &dht->publishing.clock;
-    const struct dht_storage *storage = &dht->config.storage;
-    uint64_t wall_ms = dht_wall_ms(dht);
-    struct dht_version next = {clock->epoch, clock->counter + 1};
-    if (wall_ms > clock->epoch)
-        next = (struct dht_version){.epoch = wall_ms};
-    else if (next.counter > COUNTER_MAX)
-        next = (struct dht_version){.epoch = clock->epoch + 1};
-    if (next.epoch > dht->publishing.clock_saved) {
-        uint8_t bytes[sizeof(uint64_t)];
-        wire_store_u64(bytes, next.epoch + CLOCK_AHEAD_MS);
-        int status = storage->save(storage->ctx, clock_name, bytes, sizeof bytes);
-        if (status < 0)
-            return status;
-        dht->publishing.clock_saved = next.epoch + CLOCK_AHEAD_MS;
+    return (unsigned)(uintptr_t)map_get(&dht->publishing.deep, key);
+}
+
+static struct id key_at(const struct id *key, unsigned depth, const struct id *member)
+{
+    return depth ? dht_shard_key(key, depth, member) : *key;
+}
+
+static struct dht_published *entry_at(struct dht *dht, const struct id *at, const struct id *member)
+{
+    struct dht_record_place place = {*at, *member};
+    return ENTRY(tree_find(&dht->publishing.entries, probe_entry, &place));
+}
+
+/* Fill in what the draft or the hold says; false if there is nothing of ours. */
+static bool current_value(struct dht *dht, const struct dht_published *entry, struct dht_record *ret_record)
+{
+    const struct dht_draft *draft = entry->draft;
+    if (!draft)
+        return dht_hold_get(dht, &entry->at, &entry->member, ret_record);
+    *ret_record = (struct dht_record){
+        .key = entry->at,
+        .member = entry->member,
+        .kind = entry->kind,
+        .tombstone = draft->tombstone,
+        .meta = draft->meta,
+        .score = draft->score,
+        .version = draft->version,
+        .size = draft->size,
+        .data_len = draft->data_len,
+    };
+    memcpy(ret_record->data, draft->data, draft->data_len);
+    return true;
+}
+
+/* What is known of (key, member), in the root or in the shards down to where its members go. */
+struct known {
+    struct dht_published *entry; /* NULL: it is not kept alive */
+    bool there;                  /* there is a record */
+    unsigned depth;
+    struct dht_record record;
+};
+
+static void look_up(struct dht *dht, const struct id *key, const struct id *member, struct known *ret_known)
+{
+    unsigned deepest = depth_of(dht, key);
+    for (unsigned depth = 0; depth <= deepest; depth++) {
+        struct id at = key_at(key, depth, member);
+        ret_known->depth = depth;
+        ret_known->entry = entry_at(dht, &at, member);
+        ret_known->there = ret_known->entry ? current_value(dht, ret_known->entry, &ret_known->record)
+                                            : dht_hold_get(dht, &at, member, &ret_known->record);
+        if (ret_known->entry || ret_known->there)
+            return;
     }
-    *ret_version = *clock = next;
+}
+
+static struct dht_published *make_entry(struct dht *dht, const struct id *key, enum dht_kind kind, unsigned depth,
+                                        const struct id *member)
+{
+    struct dht_published *entry = calloc(1, sizeof *entry);
+    if (!entry)
+        return NULL;
+    entry->key = *key;
+    entry->at = key_at(key, depth, member);
+    entry->member = *member;
+    entry->kind = (uint8_t)kind;
+    entry->depth = (uint8_t)depth;
+    tree_insert(&dht->publishing.entries, &entry->by_place);
+    return entry;
+}
+
+static bool is_ours(const struct dht *dht, const struct dht_record *record)
+{
+    return memcmp(record->public_key, dht->self.public_key, sizeof record->public_key) == 0;
+}
+
+/* ---- drafts ---- */
+
+static struct dht_draft *make_draft(const struct dht_record *record, uint64_t ttl_ms)
+{
+    struct dht_draft *draft = malloc(sizeof *draft + record->data_len);
+    if (!draft)
+        return NULL;
+    *draft = (struct dht_draft){
+        .score = record->score,
+        .version = record->version,
+        .size = record->size,
+        .ttl_ms = ttl_ms,
+        .tombstone = record->tombstone,
+        .meta = record->meta,
+        .data_len = record->data_len,
+    };
+    memcpy(draft->data, record->data, record->data_len);
+    return draft;
+}
+
+static uint64_t longest_ttl_ms(const struct dht_record *record)
+{
+    return record->tombstone || dht_is_by_hand(record->kind) ? DHT_EXPIRY_MAX_MS : DHT_RECORD_TTL_MS;
+}
+
+/* Of one that lives as long as it can: a day after it was signed. */
+static uint64_t renew_wall_ms(const struct dht_record *record)
+{
+    return record->expiry_wall_ms - longest_ttl_ms(record) + DAY_MS;
+}
+
+/* This is its value from now on, and is to be sent. */
+static int set_value(struct dht *dht, struct dht_published *entry, const struct dht_record *record, uint64_t ttl_ms)
+{
+    struct dht_draft *draft = make_draft(record, ttl_ms ? ttl_ms : longest_ttl_ms(record));
+    if (!draft)
+        return ERR_NOMEM;
+    free(entry->draft);
+    entry->draft = draft;
+    entry->keeps = !record->tombstone && ttl_ms == 0;
+    dht_give_soon(dht, entry);
     return 0;
 }
 
-struct dht_version dht_stamp(struct dht *dht, uint64_t now_ms)
+/* A value of ours is new, or is said again. It replaces the one who is to be called back, too. */
+static int take_value(struct dht *dht, struct known *known, const struct dht_record *record, uint64_t ttl_ms, bool same,
+                      dht_done_cb done, void *done_ctx, struct err *err)
 {
-    struct dht_version version;
-    dht_set_now(dht, now_ms);
-    if (stamp(dht, &version) < 0) /* the mark cannot be saved: right as long as we do not restart */
-        version = (struct dht_version){dht->publishing.clock.epoch, ++dht->publishing.clock.counter};
-    return version;
-}
-
-/* Somebody who stamps as far ahead as others let him may not draw us with him to where some would refuse ours. */
-void dht_publish_seen(struct dht *dht, const struct dht_version *version)
-{
-    struct dht_version *clock = &dht->publishing.clock;
-    struct dht_version seen = *version;
-    if (seen.counter > COUNTER_MAX)
-        seen = (struct dht_version){.epoch = version->epoch + 1};
-    if (seen.epoch <= dht_wall_ms(dht) + DHT_SKEW_MS / 2 && dht_version_compare(&seen, clock) > 0)
-        *clock = seen;
-}
-
-/* The same as one number. */
-static int next_counter(struct dht *dht, uint64_t *ret_counter)
-{
-    struct dht_version version;
-    int status = stamp(dht, &version);
-    *ret_counter = version.epoch << COUNTER_BITS | version.counter;
-    return status;
-}
-
-/* A version of our own counting that is higher than `present` (NULL: none). */
-static int next_version(struct dht *dht, const struct dht_record *present, struct dht_version *ret_version)
-{
-    struct dht_version version = {0};
-    int status = next_counter(dht, &version.counter);
-    if (present && dht_version_compare(&version, &present->version) <= 0) {
-        version.epoch = present->version.epoch + (present->version.counter == UINT64_MAX);
-        version.counter = present->version.counter + 1;
-    }
-    if (status == 0)
-        *ret_version = version;
-    return status;
-}
-
-/* Sign and keep; the record lives for ttl_ms. */
-static int put_own(struct dht *dht, struct dht_record *record, uint64_t ttl_ms)
-{
-    OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
-    record->expiry_wall_ms = dht_wall_ms(dht) + ttl_ms;
-    int status = dht_record_sign(record, dht->self.public_key, &dht->config.signatures);
+    struct dht_published *entry = known->entry;
+    if (!entry && tree_count(&dht->publishing.entries) >= LIMIT_DHT_PUBLISHED)
+        return err_set(err, ERR_LIMIT, "%d records are published already", LIMIT_DHT_PUBLISHED);
+    unsigned depth = known->there ? known->depth : depth_of(dht, &record->key);
+    if (!entry)
+        entry = make_entry(dht, &record->key, record->kind, record->meta ? 0 : depth, &record->member);
+    if (!entry)
+        return err_set(err, ERR_NOMEM, "no memory for one more published record");
+    int status = same ? 0 : set_value(dht, entry, record, ttl_ms);
     if (status < 0)
-        return status;
-    dht_record_encode(record, &bytes);
-    if (bytes.failed)
-        return ERR_NOMEM;
-    switch (dht_hold_put(dht, bytes.data, bytes.len, true, NULL)) {
-    case DHT_ACCEPTED:
-        return 0;
-    case DHT_STALE:
-        return ERR_CONFLICT;
-    case DHT_FULL:
-        return ERR_LIMIT;
-    default:
-        return ERR_IO;
-    }
-}
-
-static struct dht_published *entry_of(struct dht *dht, const struct id *key)
-{
-    return map_get(&dht->publishing.entries, key);
-}
-
-static struct dht_published *make_entry(struct dht *dht, const struct id *key)
-{
-    struct dht_published *entry = entry_of(dht, key);
-    if (entry)
-        return entry;
-    OWNED(owned_free) struct dht_published *fresh = calloc(1, sizeof *fresh);
-    if (!fresh || map_set(&dht->publishing.entries, key, fresh) < 0)
-        return NULL;
-    fresh->key = *key;
-    return STEAL(fresh);
-}
-
-static void enqueue(struct dht *dht, struct dht_published *entry)
-{
-    entry->again = entry->pushing;
-    if (entry->queued || entry->pushing)
-        return;
-    entry->queued = true;
-    TAILQ_INSERT_TAIL(&dht->publishing.queue, entry, link);
+        return err_set(err, status, "no memory for a record to publish");
+    if (same && done)
+        dht_give_soon(dht, entry);
+    else if (same && !known->entry)
+        dht_give_later(dht, entry, true);
+    if (same)
+        entry->keeps = !record->tombstone && ttl_ms == 0;
+    if (same && !known->entry)
+        entry->renew_wall_ms = renew_wall_ms(&known->record);
+    entry->done = done;
+    entry->done_ctx = done_ctx;
+    return 0;
 }
 
 /* ---- public ---- */
@@ -168,32 +231,30 @@ static int check_value(enum dht_kind kind, const struct dht_value *value, struct
         return err_set(err, ERR_INVALID, "a score is not a number");
     if (value->data_len > DHT_DATA_MAX_BYTES)
         return err_set(err, ERR_INVALID, "%zu bytes of data are more than %d", value->data_len, DHT_DATA_MAX_BYTES);
-    if (kind < DHT_OBJECT || kind > DHT_REVOCATION || kind == DHT_NODE)
-        return err_set(err, ERR_INVALID, "records of kind %d are not published by hand", (int)kind);
+    if (kind < DHT_OBJECT || kind >= DHT_KIND_COUNT || kind == DHT_NODE || dht_is_by_hand(kind))
+        return err_set(err, ERR_INVALID, "records of kind %d are not published", (int)kind);
     return 0;
 }
 
-static bool is_same(const struct dht_record *record, const struct dht_value *value, bool counted)
+/* Is that what is known already, versions aside? */
+static bool is_same(const struct dht_record *a, const struct dht_record *b)
 {
-    return !record->tombstone && record->score == value->score && record->size == value->size &&
-           (counted || dht_version_compare(&record->version, &value->version) == 0) &&
-           record->data_len == value->data_len &&
-           (value->data_len == 0 || memcmp(record->data, value->data, value->data_len) == 0);
+    return a->tombstone == b->tombstone && a->score == b->score && a->size == b->size && a->data_len == b->data_len &&
+           memcmp(a->data, b->data, a->data_len) == 0;
 }
 
-static struct dht_record record_of(const struct id *key, enum dht_kind kind, const struct dht_value *value)
+/* A version of our own counting that is higher than `present` (NULL: none). */
+static int next_version(struct dht *dht, const struct dht_record *present, struct dht_version *ret_version)
 {
-    struct dht_record record = {
-        .key = *key,
-        .kind = (uint8_t)kind,
-        .score = value->score,
-        .version = value->version,
-        .size = value->size,
-        .data_len = value->data_len,
-    };
-    if (value->data_len > 0)
-        memcpy(record.data, value->data, value->data_len);
-    return record;
+    struct dht_version version = {0};
+    int status = dht_stamp_counter(dht, &version.counter);
+    if (present && dht_version_compare(&version, &present->version) <= 0) {
+        version.epoch = present->version.epoch + (present->version.counter == UINT64_MAX);
+        version.counter = present->version.counter + 1;
+    }
+    if (status == 0)
+        *ret_version = version;
+    return status;
 }
 
 int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht_kind kind,
@@ -203,203 +264,225 @@ int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht
     int status = check_value(kind, value, err);
     if (status < 0)
         return status;
-    if (!entry_of(dht, key) && dht->publishing.entries.count >= LIMIT_DHT_PUBLISHED)
-        return err_set(err, ERR_LIMIT, "%d keys are published already", LIMIT_DHT_PUBLISHED);
+    struct dht_record record = {
+        .key = *key,
+        .member = dht->self.id,
+        .kind = (uint8_t)kind,
+        .score = value->score,
+        .version = value->version,
+        .size = value->size,
+        .data_len = value->data_len,
+    };
+    if (value->data_len > 0)
+        memcpy(record.data, value->data, value->data_len);
     bool counted = value->version.epoch == 0 && value->version.counter == 0;
-    struct dht_record present;
-    bool there = dht_hold_get(dht, key, &dht->self.id, &present);
-    bool same = there && is_same(&present, value, counted);
-    if (!same) {
-        struct dht_record record = record_of(key, kind, value);
-        if (there && !counted && dht_version_compare(&value->version, &present.version) <= 0)
-            return err_set(err, ERR_CONFLICT, "another value of this version or a higher one is published already");
-        if (counted)
-            status = next_version(dht, there ? &present : NULL, &record.version);
-        if (status == 0)
-            status = put_own(dht, &record, DHT_RECORD_TTL_MS);
-        if (status < 0)
-            return err_set(err, status, "a record to publish cannot be kept");
-    }
-    struct dht_published *entry = make_entry(dht, key);
-    if (!entry)
-        return err_set(err, ERR_NOMEM, "no memory for one more published key");
-    entry->counted = counted;
-    entry->withdrawn = false;
-    if (!same || dht_publish_renew(dht, key)) /* it may have grown old while we were away */
-        enqueue(dht, entry);
-    return 0;
+    struct known known;
+    look_up(dht, key, &dht->self.id, &known);
+    int order = counted || !known.there ? 1 : dht_version_compare(&value->version, &known.record.version);
+    bool same = known.there && is_same(&record, &known.record) && (counted || order == 0);
+    if (!same && order <= 0)
+        return err_set(err, ERR_CONFLICT, "another value of this version or a higher one is published already");
+    if (!same && counted)
+        status = next_version(dht, known.there ? &known.record : NULL, &record.version);
+    if (status < 0)
+        return err_set(err, status, "the mark of the version clock cannot be saved");
+    status = take_value(dht, &known, &record, 0, same, value->done, value->done_ctx, err);
+    struct dht_published *entry = status == 0 ? entry_at(dht, key, &dht->self.id) : NULL;
+    if (entry)
+        entry->counted = counted;
+    return status;
 }
 
 int dht_withdraw(struct dht *dht, uint64_t now_ms, const struct id *key, struct err *err)
 {
-    struct dht_record record;
+    struct known known;
     dht_set_now(dht, now_ms);
-    if (!dht_hold_get(dht, key, &dht->self.id, &record) || record.tombstone)
+    look_up(dht, key, &dht->self.id, &known);
+    if (!known.there || known.record.tombstone)
         return 0;
-    struct dht_published *entry = make_entry(dht, key);
-    if (!entry)
-        return err_set(err, ERR_NOMEM, "no memory to withdraw a record");
-    record.tombstone = true;
-    record.data_len = 0;
     /* No record of the same version or a lower one can outlive this, wherever it is. */
-    int status = put_own(dht, &record, DHT_EXPIRY_MAX_MS);
-    if (status < 0)
-        return err_set(err, status, "a tombstone cannot be kept");
-    entry->withdrawn = true;
-    enqueue(dht, entry);
+    known.record.key = *key;
+    known.record.tombstone = true;
+    known.record.data_len = 0;
+    return take_value(dht, &known, &known.record, 0, false, NULL, NULL, err);
+}
+
+static int check_member(enum dht_kind kind, const struct dht_member *member, struct err *err)
+{
+    if (!dht_is_by_hand(kind))
+        return err_set(err, ERR_INVALID, "records of kind %d are not written by hand", (int)kind);
+    if (isnan(member->score))
+        return err_set(err, ERR_INVALID, "a score is not a number");
+    if (member->name_len == 0 || member->name_len > DHT_DATA_MAX_BYTES)
+        return err_set(err, ERR_INVALID, "a member's name has %zu bytes, not 1 to %d", member->name_len,
+                       DHT_DATA_MAX_BYTES);
+    if (member->meta && member->name_len != META_BYTES)
+        return err_set(err, ERR_INVALID, "the state of a set has %zu bytes, not %d", member->name_len, META_BYTES);
+    if (member->ttl_ms > DHT_EXPIRY_MAX_MS)
+        return err_set(err, ERR_INVALID, "no record is good for longer than 7 days");
     return 0;
 }
 
-bool dht_publish_keeps(struct dht *dht, const struct id *key)
+int dht_write(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht_kind kind,
+              const struct dht_member *member, struct err *err)
 {
-    const struct dht_published *entry = entry_of(dht, key);
-    return entry && !entry->withdrawn;
+    dht_set_now(dht, now_ms);
+    int status = check_member(kind, member, err);
+    if (status < 0)
+        return status;
+    struct dht_record record = {
+        .key = *key,
+        .kind = (uint8_t)kind,
+        .tombstone = member->tombstone,
+        .meta = member->meta,
+        .score = member->score,
+        .version = member->version,
+        .data_len = member->name_len,
+    };
+    memcpy(record.data, member->name, member->name_len);
+    if (!member->meta)
+        crypto_id_of(member->name, member->name_len, &record.member);
+    struct known known;
+    look_up(dht, key, &record.member, &known);
+    int order = known.there ? dht_version_compare(&record.version, &known.record.version) : 1;
+    if (order == 0)
+        order = (int)record.tombstone - (int)known.record.tombstone;
+    bool same = order == 0 && is_same(&record, &known.record);
+    if (!same && order <= 0)
+        return err_set(err, ERR_CONFLICT, "something newer is known of the member");
+    if (same && !is_ours(dht, &known.record))
+        return 0;
+    dht_publish_seen(dht, &member->version);
+    return take_value(dht, &known, &record, member->ttl_ms, same, member->done, member->done_ctx, err);
 }
 
-bool dht_publish_renew(struct dht *dht, const struct id *key)
+/* ---- for those who send and renew ---- */
+
+/* Sign a record of ours to live for so long, and hold it. */
+static int sign_and_hold(struct dht *dht, struct dht_record *record, uint64_t ttl_ms, struct buf *out,
+                         enum dht_store_status *ret_status)
+{
+    record->expiry_wall_ms = dht_wall_ms(dht) + ttl_ms;
+    record->place = dht_place(dht, NULL);
+    record->addr = dht->config.client ? (struct addr){0} : dht->self.addr;
+    int status = dht_record_sign(record, dht->self.public_key, &dht->config.signatures);
+    if (status < 0)
+        return status;
+    size_t start = out->len;
+    dht_record_encode(record, out);
+    if (out->failed)
+        return ERR_NOMEM;
+    *ret_status = dht_hold_put(dht, out->data + start, out->len - start, true, NULL);
+    return 0;
+}
+
+int dht_publish_encode(struct dht *dht, struct dht_published *entry, struct buf *out)
 {
     struct dht_record record;
-    return dht_publish_keeps(dht, key) && dht_hold_get(dht, key, &dht->self.id, &record) && !record.tombstone &&
-           record.expiry_wall_ms < dht_wall_ms(dht) + DHT_RECORD_TTL_MS / 3 * 2 &&
-           put_own(dht, &record, DHT_RECORD_TTL_MS) == 0; /* else the next round tries again */
+    if (!current_value(dht, entry, &record))
+        return ERR_NOTFOUND;
+    const struct dht_draft *draft = entry->draft;
+    if (!draft && !is_ours(dht, &record))
+        return ERR_NOTFOUND; /* somebody else wrote it since */
+    if (!draft && !entry->keeps && record.expiry_wall_ms <= dht_wall_ms(dht))
+        return ERR_NOTFOUND;
+    if (!draft && !(entry->keeps && dht_wall_ms(dht) >= renew_wall_ms(&record)))
+        return dht_hold_get_bytes(dht, &entry->at, &entry->member, out) == 1 ? 0 : ERR_NOMEM;
+    enum dht_store_status held;
+    int status = sign_and_hold(dht, &record, draft ? draft->ttl_ms : longest_ttl_ms(&record), out, &held);
+    if (status < 0)
+        return status;
+    if (held == DHT_STALE || held == DHT_BAD)
+        return ERR_NOTFOUND;
+    entry->renew_wall_ms = renew_wall_ms(&record);
+    if (held == DHT_ACCEPTED) { /* else there is no room for it, and the draft stays */
+        free(entry->draft);
+        entry->draft = NULL;
+    }
+    return 0;
+}
+
+bool dht_publish_is_told(struct dht *dht, const struct dht_published *entry, const struct dht_span *brief)
+{
+    struct dht_record held, told;
+    uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
+    size_t len = dht_record_unbrief(&entry->at, brief, bytes);
+    return current_value(dht, entry, &held) && dht_record_decode(bytes, len, &told) &&
+           id_equal(&told.member, &held.member) && dht_record_compare(&told, &held) >= 0;
+}
+
+void dht_publish_given(struct dht *dht, struct dht_published *entry, size_t accepted)
+{
+    dht_done_cb done = entry->done;
+    void *done_ctx = entry->done_ctx;
+    struct id key = entry->key;
+    entry->done = NULL;
+    if (accepted > 0 && !entry->keeps)
+        free_entry(dht, entry);
+    if (done)
+        done(done_ctx, &key, accepted);
+}
+
+bool dht_publish_goes_deeper(struct dht *dht, struct dht_published *entry)
+{
+    struct dht_record record;
+    if (entry->depth == DHT_SHARD_DEPTH_MAX || id_is_zero(&entry->member) || !current_value(dht, entry, &record))
+        return false;
+    uint64_t wall_ms = dht_wall_ms(dht);
+    if (!entry->keeps && record.expiry_wall_ms <= wall_ms)
+        return false;
+    if (!entry->draft)
+        entry->draft = make_draft(&record, entry->keeps ? longest_ttl_ms(&record) : record.expiry_wall_ms - wall_ms);
+    if (!entry->draft)
+        return false;
+    dht_hold_remove(dht, &entry->at, &entry->member);
+    tree_remove(&dht->publishing.entries, &entry->by_place);
+    entry->depth++;
+    entry->at = key_at(&entry->key, entry->depth, &entry->member);
+    tree_insert(&dht->publishing.entries, &entry->by_place);
+    if (entry->depth > depth_of(dht, &entry->key))
+        map_set(&dht->publishing.deep, &entry->key, (void *)(uintptr_t)entry->depth);
+    return true;
+}
+
+void dht_publish_lapsed(struct dht *dht, const struct dht_record *record)
+{
+    struct dht_published *entry = entry_at(dht, &record->key, &record->member);
+    if (entry && entry->keeps)
+        dht_give_later(dht, entry, false);
+    else
+        dht_hold_remove(dht, &record->key, &record->member);
+}
+
+/* The clock may have been set back since the record was signed. */
+static bool is_due(const struct dht *dht, const struct dht_published *entry)
+{
+    uint64_t wall_ms = dht_wall_ms(dht);
+    return entry->keeps && entry->state == DHT_ENTRY_IDLE &&
+           (wall_ms >= entry->renew_wall_ms || entry->renew_wall_ms > wall_ms + DAY_MS + DHT_SKEW_MS);
+}
+
+bool dht_publish_sweep(struct dht *dht, struct dht_record_place *cursor, size_t max)
+{
+    struct tree_cursor walk;
+    const struct tree *entries = &dht->publishing.entries;
+    struct tree_node *node = tree_seek(entries, &walk, tree_lower(entries, probe_entry, cursor));
+    for (; node && max > 0; node = tree_next(&walk), max--)
+        if (is_due(dht, ENTRY(node)))
+            dht_give_later(dht, ENTRY(node), false);
+    *cursor = node ? (struct dht_record_place){ENTRY(node)->at, ENTRY(node)->member} : (struct dht_record_place){0};
+    return !node;
 }
 
 void dht_publish_overtaken(struct dht *dht, const struct dht_record *newer)
 {
-    struct dht_publishing *publishing = &dht->publishing;
-    struct dht_published *entry = entry_of(dht, &newer->key);
+    struct dht_published *entry = entry_at(dht, &newer->key, &dht->self.id);
     struct dht_record present;
     if (newer->kind == DHT_NODE)
-        publishing->lease_ms = dht->now_ms;
-    bool ours_to_count = entry && entry->counted && dht_hold_get(dht, &newer->key, &dht->self.id, &present);
+        dht_lease_overtaken(dht, newer);
+    bool ours_to_count = entry && entry->counted && current_value(dht, entry, &present);
     if (!ours_to_count || dht_record_compare(newer, &present) <= 0)
         return;
-    if (next_version(dht, newer, &present.version) == 0 &&
-        put_own(dht, &present, present.tombstone ? DHT_EXPIRY_MAX_MS : DHT_RECORD_TTL_MS) == 0)
-        enqueue(dht, entry);
-}
-
-/* ---- giving away ---- */
-
-/* Our record under `key`, as a push wants it. */
-static int own_record(struct dht *dht, const struct id *key, struct buf *out)
-{
-    const struct dht_storage *storage = &dht->config.storage;
-    OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
-    int found = storage->get(storage->ctx, key, &dht->self.id, &bytes);
-    if (found == 1)
-        wire_put_short(out, bytes.data, bytes.len);
-    return found == 1 && !out->failed ? 0 : ERR_NOTFOUND;
-}
-
-static void on_pushed(struct dht *dht, struct dht_push *push, void *owner)
-{
-    struct dht_published *entry = owner;
-    struct dht_contact taker;
-    bool taken = dht_push_done(push, &taker, 1) > 0;
-    bool again = entry->again || !taken;
-    dht->publishing.pushing--;
-    entry->pushing = false;
-    if (again) {
-        enqueue(dht, entry);
-    } else if (entry->withdrawn) {
-        map_remove(&dht->publishing.entries, &entry->key);
-        free(entry);
-    }
-    if (!taken)
-        dht->publishing.queue_ms = dht_jittered_ms(dht, RETRY_MS);
-}
-
-static void push_entry(struct dht *dht, struct dht_published *entry)
-{
-    OWNED(buf_release) struct buf records = BUF(2 + LIMIT_DHT_RECORD_BYTES);
-    TAILQ_REMOVE(&dht->publishing.queue, entry, link);
-    entry->queued = false;
-    if (own_record(dht, &entry->key, &records) < 0)
-        return; /* lapsed meanwhile */
-    if (dht_push_start(dht, &entry->key, &records, NULL, 0, on_pushed, entry) == 0) {
-        entry->pushing = true;
-        dht->publishing.pushing++;
-    } else {
-        enqueue(dht, entry);
-        dht->publishing.queue_ms = dht_jittered_ms(dht, RETRY_MS);
-    }
-}
-
-static bool queue_is_due(const struct dht *dht)
-{
-    const struct dht_publishing *publishing = &dht->publishing;
-    return !TAILQ_EMPTY(&publishing->queue) && publishing->pushing < PARALLEL && dht->upkeep.joined;
-}
-
-/* ---- the lease ---- */
-
-static void on_lease_pushed(struct dht *dht, struct dht_push *push, void *owner)
-{
-    struct dht_publishing *publishing = &dht->publishing;
-    (void)owner;
-    publishing->lease_pushing = false;
-    size_t before = push->wanted;
-    publishing->lease_holder_count = dht_push_done(push, publishing->lease_holders, DHT_REPLICAS);
-    if (publishing->lease_holder_count == 0)
-        publishing->lease_ms = dht_min_ms(publishing->lease_ms, dht_jittered_ms(dht, RETRY_MS));
-    if (publishing->lease_holder_count < before / 4 * 3)
-        publishing->lease_walk_ms = dht->now_ms;
-}
-
-static int sign_lease(struct dht *dht, const struct id *key, struct buf *out)
-{
-    struct dht_record lease = {.key = *key, .kind = DHT_NODE};
-    OWNED(buf_release) struct buf data = BUF(DHT_DATA_MAX_BYTES);
-    bool reachable = addr_is_usable(&dht->self.addr) && !dht->config.client;
-    wire_put_u8(&data, reachable);
-    if (reachable)
-        addr_put(&data, &dht->self.addr);
-    struct dht_record present;
-    bool there = dht_hold_get(dht, key, &dht->self.id, &present);
-    int status = data.failed ? ERR_NOMEM : next_version(dht, there ? &present : NULL, &lease.version);
-    if (status < 0)
-        return status;
-    memcpy(lease.data, data.data, data.len);
-    lease.data_len = data.len;
-    status = put_own(dht, &lease, DHT_LEASE_TTL_MS);
-    return status < 0 ? status : own_record(dht, key, out);
-}
-
-static void renew_lease(struct dht *dht)
-{
-    struct dht_publishing *publishing = &dht->publishing;
-    struct id key = dht_key(DHT_NODE, dht->self.id.b, sizeof dht->self.id.b);
-    OWNED(buf_release) struct buf records = BUF(2 + LIMIT_DHT_RECORD_BYTES);
-    publishing->lease_ms = dht->now_ms + RETRY_MS;
-    if (sign_lease(dht, &key, &records) < 0)
-        return;
-    bool walk = dht->now_ms >= publishing->lease_walk_ms;
-    if (walk)
-        publishing->lease_walk_ms = dht->now_ms + LEASE_WALK_MS;
-    if (dht_push_start(dht, &key, &records, publishing->lease_holders, walk ? 0 : publishing->lease_holder_count,
-                       on_lease_pushed, NULL) < 0)
-        return;
-    publishing->lease_pushing = true;
-    publishing->lease_ms = dht->now_ms + DHT_LEASE_RENEW_MS;
-}
-
-static bool lease_is_possible(const struct dht *dht)
-{
-    return dht->upkeep.joined && !dht->publishing.lease_pushing;
-}
-
-void dht_publish_tick(struct dht *dht)
-{
-    struct dht_publishing *publishing = &dht->publishing;
-    if (lease_is_possible(dht) && dht->now_ms >= publishing->lease_ms)
-        renew_lease(dht);
-    while (queue_is_due(dht) && dht->now_ms >= publishing->queue_ms)
-        push_entry(dht, TAILQ_FIRST(&publishing->queue));
-}
-
-uint64_t dht_publish_next_ms(const struct dht *dht)
-{
-    uint64_t next = lease_is_possible(dht) ? dht->publishing.lease_ms : UINT64_MAX;
-    return queue_is_due(dht) ? dht_min_ms(next, dht->publishing.queue_ms) : next;
+    if (next_version(dht, newer, &present.version) == 0)
+        set_value(dht, entry, &present, present.tombstone ? DHT_EXPIRY_MAX_MS : 0);
 }

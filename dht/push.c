@@ -1,58 +1,262 @@
 /*
- * Giving records to the holders of a key: find them over four disjoint walks, then hand each the records, one message
- * at a time. The closest sixteen that take them are enough; those that are dead or full are stepped over.
+ * Giving records away. A parcel is one record on its way to the sixteen nodes closest to its key; a lane is what waits
+ * for one node and what it has not answered. Parcels of many keys share lanes, so that up to five records travel in
+ * one message.
  *
- *   NEW --send--> ASKED --stored--> ASKED (next message) ... --> DONE
- *                   |  `--slow down--> WAITING --again--> ASKED
- *                   `--> FAILED: no answer, full, or told to slow down too often
+ *   ticket (a parcel's place in a lane):   waiting --sent--> in a flight --+-- accepted, or it has a newer one --> done
+ *                                             ^                           |-- slow down: back to the lane's front
+ *                                             |                           `-- full, bad, no answer:
+ *                                             +-- in the lane of the next closest node of the region
+ *
+ * A lane sends a message at once if nothing of it is unanswered; else it waits until a message is full, or the answer
+ * comes (Nagle 1984). So a single record leaves at once, and many leave together.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "dht/internal.h"
-#include "node/base/wire.h"
+#include "node/base/scope.h"
 
-#define PUSH_WALK_MS 10000u
+#define LANE_WINDOW 8 /* messages of one lane that are not answered */
 #define REFUSALS_MAX 3
+#define STARVED_AGAIN_MS 50
+#define WAIT_LONGEST_MS 60000u
+#define STORE_ROOM_BYTES (DHT_MESSAGE_MAX_BYTES - DHT_MESSAGE_HEADER_BYTES - DHT_PLACED_BYTES - 1)
 
-/* Records from `offset` on that fit into one message, each with its length in front. */
-static size_t fill_message(const struct dht_push *push, size_t offset, struct dht_message *request)
+struct dht_ticket {
+    STAILQ_ENTRY(dht_ticket)
+    link;
+    struct dht_parcel *parcel;
+};
+
+STAILQ_HEAD(tickets, dht_ticket);
+
+struct flight {
+    struct dht_lane *lane;
+    struct dht_ticket *tickets[DHT_ITEMS_MAX];
+    size_t count; /* 0: free */
+};
+
+struct dht_lane {
+    TAILQ_ENTRY(dht_lane)
+    link; /* in the list of the stirred, or of the paused */
+    struct dht_contact to;
+    struct tickets waiting;
+    size_t waiting_bytes;
+    struct flight flights[LANE_WINDOW];
+    unsigned in_flight;
+    unsigned refusals; /* in a row */
+    bool stirred;
+    bool paused;
+    uint64_t again_ms; /* while paused */
+};
+
+void dht_push_init(struct dht *dht)
 {
-    size_t room = DHT_MESSAGE_MAX_BYTES - DHT_MESSAGE_HEADER_BYTES - 1;
-    while (offset < push->records.len && request->record_count < DHT_ITEMS_MAX) {
-        size_t len = wire_load_u16(push->records.data + offset);
-        if (2 + len > room)
-            break;
-        request->records[request->record_count++] = (struct dht_span){push->records.data + offset + 2, len};
-        offset += 2 + len;
-        room -= 2 + len;
-    }
-    return offset;
+    struct dht_pushes *pushes = &dht->pushes;
+    map_init(&pushes->lanes, LIMIT_DHT_LANES, rng_u64(&dht->config.rng));
+    TAILQ_INIT(&pushes->stirred);
+    TAILQ_INIT(&pushes->paused);
+    pushes->wake_ms = UINT64_MAX;
 }
+
+/* ---- lanes ---- */
+
+static void leave_list(struct dht *dht, struct dht_lane *lane)
+{
+    if (lane->stirred)
+        TAILQ_REMOVE(&dht->pushes.stirred, lane, link);
+    if (lane->paused)
+        TAILQ_REMOVE(&dht->pushes.paused, lane, link);
+    lane->stirred = lane->paused = false;
+}
+
+static void stir(struct dht *dht, struct dht_lane *lane)
+{
+    if (lane->stirred || lane->paused)
+        return;
+    lane->stirred = true;
+    TAILQ_INSERT_TAIL(&dht->pushes.stirred, lane, link);
+}
+
+static void pause_until(struct dht *dht, struct dht_lane *lane, uint64_t again_ms)
+{
+    leave_list(dht, lane);
+    lane->paused = true;
+    lane->again_ms = again_ms;
+    TAILQ_INSERT_TAIL(&dht->pushes.paused, lane, link);
+    dht_wake_by(&dht->pushes.wake_ms, again_ms);
+}
+
+static struct dht_lane *lane_to(struct dht *dht, const struct dht_contact *to)
+{
+    struct dht_lane *lane = map_get(&dht->pushes.lanes, &to->id);
+    if (lane)
+        return lane;
+    OWNED(owned_free) struct dht_lane *fresh = calloc(1, sizeof *fresh);
+    if (!fresh || map_set(&dht->pushes.lanes, &to->id, fresh) < 0)
+        return NULL;
+    fresh->to = *to;
+    STAILQ_INIT(&fresh->waiting);
+    for (size_t i = 0; i < LANE_WINDOW; i++)
+        fresh->flights[i].lane = fresh;
+    return STEAL(fresh);
+}
+
+static void free_lane(struct dht *dht, struct dht_lane *lane)
+{
+    leave_list(dht, lane);
+    map_remove(&dht->pushes.lanes, &lane->to.id);
+    free(lane);
+}
+
+static size_t room_of(const struct dht_ticket *ticket)
+{
+    return 2 + ticket->parcel->len;
+}
+
+static void wait_in(struct dht *dht, struct dht_lane *lane, struct dht_ticket *ticket, bool first)
+{
+    if (first)
+        STAILQ_INSERT_HEAD(&lane->waiting, ticket, link);
+    else
+        STAILQ_INSERT_TAIL(&lane->waiting, ticket, link);
+    lane->waiting_bytes += room_of(ticket);
+    stir(dht, lane);
+}
+
+static struct dht_ticket *take_waiting(struct dht_lane *lane)
+{
+    struct dht_ticket *ticket = STAILQ_FIRST(&lane->waiting);
+    STAILQ_REMOVE_HEAD(&lane->waiting, link);
+    lane->waiting_bytes -= room_of(ticket);
+    return ticket;
+}
+
+/* ---- parcels ---- */
+
+bool dht_push_is_full(const struct dht_parcel *parcel)
+{
+    return parcel->full > parcel->wanted / 2;
+}
+
+/* Tell the owner, once; it may call anything but dht_free. */
+static void settle(struct dht *dht, struct dht_parcel *parcel)
+{
+    bool safe = parcel->accepted >= DHT_ACKED || dht_push_is_full(parcel) || parcel->open == 0;
+    if (parcel->settled || !safe)
+        return;
+    parcel->settled = true;
+    if (parcel->cb)
+        parcel->cb(dht, parcel, parcel->owner);
+}
+
+static void free_parcel(struct dht *dht, struct dht_parcel *parcel)
+{
+    if (parcel->region)
+        parcel->region->users--;
+    dht->pushes.parcels--;
+    free(parcel->tickets);
+    free(parcel);
+}
+
+static void close_ticket(struct dht *dht, struct dht_ticket *ticket)
+{
+    struct dht_parcel *parcel = ticket->parcel;
+    parcel->open--;
+    settle(dht, parcel);
+    if (parcel->open == 0)
+        free_parcel(dht, parcel);
+}
+
+/* The closest node of the region that has not been tried yet; NULL if there is none. */
+static const struct dht_contact *next_target(struct dht_parcel *parcel)
+{
+    const struct dht_region *region = parcel->region;
+    size_t best = DHT_REGION_NODES;
+    for (size_t i = 0; region && i < region->node_count; i++)
+        if (!(parcel->tried >> i & 1) &&
+            (best == DHT_REGION_NODES || dht_closer(&parcel->key, &region->nodes[i].id, &region->nodes[best].id) < 0))
+            best = i;
+    if (best == DHT_REGION_NODES)
+        return NULL;
+    parcel->tried |= 1u << best;
+    return &region->nodes[best];
+}
+
+/* Into the lane of the next closest, if there is one. */
+static bool post(struct dht *dht, struct dht_ticket *ticket)
+{
+    const struct dht_contact *to = next_target(ticket->parcel);
+    struct dht_lane *lane = to ? lane_to(dht, to) : NULL;
+    if (lane)
+        wait_in(dht, lane, ticket, false);
+    return lane;
+}
+
+static void step_over(struct dht *dht, struct dht_ticket *ticket)
+{
+    if (dht_push_is_full(ticket->parcel) || !post(dht, ticket))
+        close_ticket(dht, ticket);
+}
+
+/* ---- answers ---- */
 
 static void on_stored(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
                       const struct dht_message *reply);
 
-static void send_next(struct dht *dht, struct dht_push *push, struct dht_target *target)
+static void send_message(struct dht *dht, struct dht_lane *lane)
 {
     struct dht_message request = {.type = DHT_STORE};
-    if (target->offset == push->records.len) {
-        target->state = DHT_TARGET_DONE;
-        return;
+    struct flight *flight = lane->flights;
+    while (flight->count > 0)
+        flight++;
+    size_t room = STORE_ROOM_BYTES;
+    const struct dht_ticket *next;
+    while ((next = STAILQ_FIRST(&lane->waiting)) && flight->count < DHT_ITEMS_MAX && room_of(next) <= room) {
+        room -= room_of(next);
+        request.records[request.record_count++] = (struct dht_span){next->parcel->bytes, next->parcel->len};
+        flight->tickets[flight->count++] = take_waiting(lane);
     }
-    target->sent_end = fill_message(push, target->offset, &request);
-    target->state = DHT_TARGET_ASKED;
-    if (dht_rpc_ask(dht, &target->contact, &request, on_stored, push) < 0) {
-        target->state = DHT_TARGET_WAITING; /* too much is pending here */
-        target->again_ms = dht_jittered_ms(dht, 100);
+    lane->in_flight++;
+    if (dht_rpc_ask(dht, &lane->to, &request, on_stored, flight) == 0)
+        return;
+    while (flight->count > 0) /* too much is pending here */
+        wait_in(dht, lane, flight->tickets[--flight->count], true);
+    lane->in_flight--;
+    pause_until(dht, lane, dht->now_ms + STARVED_AGAIN_MS);
+}
+
+static void send_waiting(struct dht *dht, struct dht_lane *lane)
+{
+    while (!lane->paused && !STAILQ_EMPTY(&lane->waiting) && lane->in_flight < LANE_WINDOW &&
+           (lane->in_flight == 0 || lane->waiting_bytes >= STORE_ROOM_BYTES))
+        send_message(dht, lane);
+    if (lane->in_flight == 0 && STAILQ_EMPTY(&lane->waiting))
+        free_lane(dht, lane);
+}
+
+/* The node is dead or does not want to hear from us: what waits for it goes elsewhere. */
+static void give_up(struct dht *dht, struct dht_lane *lane)
+{
+    struct tickets waiting = STAILQ_HEAD_INITIALIZER(waiting);
+    STAILQ_CONCAT(&waiting, &lane->waiting);
+    lane->waiting_bytes = 0;
+    struct dht_ticket *ticket;
+    while ((ticket = STAILQ_FIRST(&waiting))) {
+        STAILQ_REMOVE_HEAD(&waiting, link);
+        step_over(dht, ticket);
     }
 }
 
-static void told_to_wait(struct dht *dht, struct dht_target *target, uint32_t wait_ms)
+static void told_to_wait(struct dht *dht, struct dht_lane *lane, uint32_t wait_ms)
 {
-    bool gives_up = ++target->refusals > REFUSALS_MAX;
-    target->state = gives_up ? DHT_TARGET_FAILED : DHT_TARGET_WAITING;
-    target->again_ms = dht_jittered_ms(dht, wait_ms < 60000 ? wait_ms : 60000);
+    if (++lane->refusals > REFUSALS_MAX) {
+        lane->refusals = 0;
+        give_up(dht, lane);
+    } else {
+        pause_until(dht, lane, dht_jittered_ms(dht, dht_min_ms(wait_ms, WAIT_LONGEST_MS)));
+    }
 }
 
 /* A holder has something newer than we sent. */
@@ -62,161 +266,187 @@ static void take_newer(struct dht *dht, const struct dht_span *span)
     dht->stats.stale++;
     if (span->len == 0 || !dht_record_decode(span->at, span->len, &newer))
         return;
-    if (!id_equal(&newer.member, &dht->self.id))
+    bool ours = memcmp(newer.public_key, dht->self.public_key, sizeof newer.public_key) == 0;
+    if (!ours || dht_is_by_hand(newer.kind))
         dht_hold_put(dht, span->at, span->len, false, NULL);
     else if (dht_record_is_signed(&newer, span->at, span->len, &dht->config.signatures))
         dht_publish_overtaken(dht, &newer);
 }
 
-static void take_statuses(struct dht *dht, struct dht_push *push, struct dht_target *target,
-                          const struct dht_message *reply)
+static void take_status(struct dht *dht, struct dht_lane *lane, struct dht_ticket *ticket, enum dht_store_status status,
+                        const struct dht_span *newer)
 {
-    size_t full = 0;
-    bool waits = false;
-    for (size_t i = 0; i < reply->record_count; i++) {
-        full += reply->status[i] == DHT_FULL;
-        waits |= reply->status[i] == DHT_SLOW_DOWN;
-        if (reply->status[i] == DHT_STALE)
-            take_newer(dht, &reply->records[i]);
+    switch (status) {
+    case DHT_STALE:
+        take_newer(dht, newer);
+        ticket->parcel->accepted++;
+        close_ticket(dht, ticket);
+        break;
+    case DHT_ACCEPTED:
+        ticket->parcel->accepted++;
+        close_ticket(dht, ticket);
+        break;
+    case DHT_SLOW_DOWN:
+        wait_in(dht, lane, ticket, true);
+        break;
+    case DHT_FULL:
+        dht->stats.full++;
+        ticket->parcel->full++;
+        step_over(dht, ticket);
+        break;
+    default:
+        step_over(dht, ticket);
+        break;
     }
-    dht->stats.full += full;
-    if (waits) {
-        told_to_wait(dht, target, reply->wait_ms);
-    } else if (full == reply->record_count) {
-        target->state = DHT_TARGET_FAILED;
+}
+
+/* The answer to a flight that has already been taken out of its lane. NULL: none came. */
+static void take_answer(struct dht *dht, struct dht_lane *lane, const struct flight *flight,
+                        const struct dht_message *reply)
+{
+    bool waits = reply && reply->type == DHT_REFUSED;
+    for (size_t i = 0; i < flight->count; i++) {
+        bool told = reply && reply->type == DHT_STORED && i < reply->record_count;
+        if (told)
+            take_status(dht, lane, flight->tickets[i], reply->status[i], &reply->records[i]);
+        else if (waits)
+            wait_in(dht, lane, flight->tickets[i], true);
+        else
+            step_over(dht, flight->tickets[i]);
+        waits |= told && reply->status[i] == DHT_SLOW_DOWN;
+    }
+    if (!reply) {
+        dht_region_changed(dht, &lane->to.id);
+        give_up(dht, lane);
+    } else if (waits) {
+        told_to_wait(dht, lane, reply->wait_ms);
     } else {
-        target->offset = target->sent_end;
-        send_next(dht, push, target);
+        lane->refusals = 0;
     }
 }
 
 static void on_stored(struct dht *dht, void *owner, const struct dht_contact *peer, enum dht_rpc_event event,
                       const struct dht_message *reply)
 {
-    struct dht_push *push = owner;
-    struct dht_target *target = push->targets;
-    push->stirred = true;
-    while (target < push->targets + push->target_count && !id_equal(&target->contact.id, &peer->id))
-        target++;
-    if (event == DHT_RPC_SLOW || target == push->targets + push->target_count)
+    struct flight *flight = owner;
+    struct dht_lane *lane = flight->lane;
+    (void)peer;
+    if (event == DHT_RPC_SLOW)
         return;
-    if (event == DHT_RPC_FAILED)
-        target->state = DHT_TARGET_FAILED;
-    else if (reply->type == DHT_REFUSED)
-        told_to_wait(dht, target, reply->wait_ms);
-    else
-        take_statuses(dht, push, target, reply);
+    struct flight landed = *flight;
+    flight->count = 0;
+    lane->in_flight--;
+    stir(dht, lane);
+    take_answer(dht, lane, &landed, event == DHT_RPC_FAILED ? NULL : reply);
 }
 
-static void set_targets(struct dht_push *push, const struct dht_contact *contacts, size_t count)
+/* ---- for the others ---- */
+
+static struct dht_parcel *new_parcel(struct dht *dht, const struct id *key, const struct dht_span *record,
+                                     size_t wanted, dht_parcel_cb cb, void *owner)
 {
-    push->target_count = count;
-    for (size_t i = 0; i < count; i++)
-        push->targets[i] = (struct dht_target){.contact = contacts[i]};
+    OWNED(owned_free) struct dht_parcel *parcel = calloc(1, sizeof *parcel + record->len);
+    if (!parcel || dht->pushes.parcels >= LIMIT_DHT_PARCELS)
+        return NULL;
+    parcel->tickets = calloc(wanted, sizeof *parcel->tickets);
+    if (!parcel->tickets)
+        return NULL;
+    parcel->key = *key;
+    parcel->wanted = wanted;
+    parcel->cb = cb;
+    parcel->owner = owner;
+    parcel->len = record->len;
+    memcpy(parcel->bytes, record->at, record->len);
+    for (size_t i = 0; i < wanted; i++)
+        parcel->tickets[i].parcel = parcel;
+    dht->pushes.parcels++;
+    return STEAL(parcel);
 }
 
-static void on_walked(struct dht *dht, struct dht_lookup *lookup, void *owner)
+/* The callback is never called from here: with nobody to send to, the parcel is refused. */
+int dht_push_to_region(struct dht *dht, struct dht_region *region, const struct id *key, const struct dht_span *record,
+                       dht_parcel_cb cb, void *owner)
 {
-    struct dht_push *push = owner;
-    struct dht_contact contacts[DHT_PUSH_TARGETS];
-    (void)dht;
-    push->lookup = NULL;
-    push->stirred = true;
-    set_targets(push, contacts, dht_lookup_closest(lookup, true, contacts, DHT_PUSH_TARGETS));
+    size_t wanted = region->node_count < DHT_REPLICAS ? region->node_count : DHT_REPLICAS;
+    struct dht_parcel *parcel = wanted > 0 ? new_parcel(dht, key, record, wanted, cb, owner) : NULL;
+    if (!parcel)
+        return wanted > 0 ? ERR_LIMIT : ERR_NOTFOUND;
+    parcel->region = region;
+    region->users++;
+    for (size_t i = 0; i < wanted; i++)
+        parcel->open += post(dht, &parcel->tickets[i]);
+    if (parcel->open > 0)
+        return 0;
+    free_parcel(dht, parcel);
+    return ERR_LIMIT;
 }
 
-int dht_push_start(struct dht *dht, const struct id *key, struct buf *records, const struct dht_contact *contacts,
-                   size_t contact_count, dht_push_cb cb, void *owner)
+int dht_push_to(struct dht *dht, const struct dht_contact *to, const struct dht_span *record, dht_parcel_cb cb,
+                void *owner)
 {
-    struct dht_push *push = calloc(1, sizeof *push);
-    if (!push)
-        return ERR_NOMEM;
-    push->wanted = contact_count > 0 ? contact_count : DHT_REPLICAS;
-    push->cb = cb;
-    push->owner = owner;
-    if (contact_count > 0)
-        set_targets(push, contacts, contact_count);
-    else
-        push->lookup = dht_lookup_start(dht, key, DHT_WALKS, NULL, PUSH_WALK_MS, on_walked, push);
-    if (contact_count == 0 && !push->lookup) {
-        free(push);
-        return ERR_NOMEM;
+    struct dht_parcel *parcel = new_parcel(dht, &to->id, record, 1, cb, owner);
+    struct dht_lane *lane = parcel ? lane_to(dht, to) : NULL;
+    if (lane) {
+        parcel->open = 1;
+        wait_in(dht, lane, parcel->tickets, false);
+        return 0;
     }
-    push->records = *records;
-    *records = BUF(records->max);
-    push->stirred = !push->lookup;
-    TAILQ_INSERT_TAIL(&dht->pushes, push, link);
-    return 0;
+    if (parcel)
+        free_parcel(dht, parcel);
+    return ERR_LIMIT;
 }
 
-void dht_push_free(struct dht *dht, struct dht_push *push)
+static void drop(struct dht *dht, struct dht_ticket *ticket)
 {
-    TAILQ_REMOVE(&dht->pushes, push, link);
-    dht_rpc_abandon(dht, push);
-    if (push->lookup)
-        dht_lookup_cancel(dht, push->lookup);
-    buf_release(&push->records);
-    free(push);
+    if (--ticket->parcel->open == 0)
+        free_parcel(dht, ticket->parcel);
 }
 
-size_t dht_push_done(const struct dht_push *push, struct dht_contact *ret_contacts, size_t max)
+void dht_push_release(struct dht *dht)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < push->target_count && count < max; i++)
-        if (push->targets[i].state == DHT_TARGET_DONE)
-            ret_contacts[count++] = push->targets[i].contact;
-    return count;
-}
-
-/* Keep as many targets busy or done as are wanted; over when none is busy any more. */
-static void go_on(struct dht *dht, struct dht_push *push)
-{
-    size_t taken = 0;
-    size_t busy = 0;
-    push->stirred = false;
-    for (size_t i = 0; i < push->target_count && taken < push->wanted; i++) {
-        struct dht_target *target = &push->targets[i];
-        bool due = target->state == DHT_TARGET_WAITING && target->again_ms <= dht->now_ms;
-        if (target->state == DHT_TARGET_NEW || due)
-            send_next(dht, push, target);
-        taken += target->state != DHT_TARGET_FAILED;
-        busy += target->state == DHT_TARGET_ASKED || target->state == DHT_TARGET_WAITING;
+    struct dht_pushes *pushes = &dht->pushes;
+    void *value;
+    for (size_t cursor = 0; map_next(&pushes->lanes, &cursor, NULL, &value);) {
+        struct dht_lane *lane = value;
+        while (!STAILQ_EMPTY(&lane->waiting))
+            drop(dht, take_waiting(lane));
+        for (size_t i = 0; i < LANE_WINDOW; i++)
+            while (lane->flights[i].count > 0)
+                drop(dht, lane->flights[i].tickets[--lane->flights[i].count]);
+        free(lane);
     }
-    push->finished = busy == 0;
+    map_release(&pushes->lanes);
 }
 
-static struct dht_push *first_finished(struct dht *dht)
+static void wake_paused(struct dht *dht)
 {
-    struct dht_push *push;
-    TAILQ_FOREACH (push, &dht->pushes, link)
-        if (push->finished)
-            break;
-    return push;
+    struct dht_pushes *pushes = &dht->pushes;
+    struct dht_lane *next;
+    pushes->wake_ms = UINT64_MAX;
+    for (struct dht_lane *lane = TAILQ_FIRST(&pushes->paused); lane; lane = next) {
+        next = TAILQ_NEXT(lane, link);
+        if (lane->again_ms <= dht->now_ms) {
+            leave_list(dht, lane);
+            stir(dht, lane);
+        } else {
+            dht_wake_by(&pushes->wake_ms, lane->again_ms);
+        }
+    }
 }
 
 void dht_push_tick(struct dht *dht)
 {
-    struct dht_push *push;
-    TAILQ_FOREACH (push, &dht->pushes, link)
-        if (!push->lookup)
-            go_on(dht, push);
-    while ((push = first_finished(dht))) {
-        if (push->cb)
-            push->cb(dht, push, push->owner);
-        dht_push_free(dht, push);
+    struct dht_pushes *pushes = &dht->pushes;
+    struct dht_lane *lane;
+    if (dht->now_ms >= pushes->wake_ms)
+        wake_paused(dht);
+    while ((lane = TAILQ_FIRST(&pushes->stirred))) {
+        leave_list(dht, lane);
+        send_waiting(dht, lane);
     }
 }
 
 uint64_t dht_push_next_ms(const struct dht *dht)
 {
-    uint64_t next = UINT64_MAX;
-    const struct dht_push *push;
-    TAILQ_FOREACH (push, &dht->pushes, link) {
-        if (push->stirred)
-            return dht->now_ms;
-        for (size_t i = 0; i < push->target_count; i++)
-            if (push->targets[i].state == DHT_TARGET_WAITING)
-                next = dht_min_ms(next, push->targets[i].again_ms);
-    }
-    return next;
+    return TAILQ_EMPTY(&dht->pushes.stirred) ? dht->pushes.wake_ms : dht->now_ms;
 }

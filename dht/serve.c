@@ -56,7 +56,9 @@ void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht
     uint32_t wait_ms = dht_allowance_take(dht, &from->id, 1);
     if (wait_ms > 0) {
         dht->stats.refused++;
-        dht_rpc_answer(dht, from, request->transaction, &(struct dht_message){.type = DHT_REFUSED, .wait_ms = wait_ms});
+        if (request->type != DHT_LEASE)
+            dht_rpc_answer(dht, from, request->transaction,
+                           &(struct dht_message){.type = DHT_REFUSED, .wait_ms = wait_ms});
         return;
     }
     dht->stats.answered++;
@@ -72,6 +74,12 @@ void dht_serve(struct dht *dht, const struct dht_contact *from, const struct dht
         break;
     case DHT_STORE:
         serve_store(dht, from, request);
+        break;
+    case DHT_LEASE:
+        dht_lease_input(dht, from, &request->records[0]);
+        break;
+    case DHT_COMPARE:
+        dht_compare_serve(dht, from, request);
         break;
     case DHT_WATCH:
         dht_watchers_serve(dht, from, request);

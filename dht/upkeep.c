@@ -213,6 +213,8 @@ void dht_upkeep_failed(struct dht *dht, const struct dht_contact *contact)
 {
     struct dht_upkeep *upkeep = &dht->upkeep;
     unsigned fails = dht_table_failed(&dht->table, contact, dht->now_ms);
+    if (fails == NEIGHBOUR_FAILS && upkeep->joined)
+        dht_reconcile_lost(dht, &contact->id);
     if (fails == NEIGHBOUR_FAILS && upkeep->joined && is_neighbour(dht, &contact->id))
         dht_wake_by(&upkeep->self_ms, dht_jittered_ms(dht, SELF_SOON_MS));
 }

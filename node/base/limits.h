@@ -29,6 +29,8 @@
 #define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024
 #define LIMIT_DHT_BOOK (1u << 24) /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many */
+#define LIMIT_DHT_PARCELS 1024 /* records on their way to their holders x ~700 B */
+#define LIMIT_DHT_LANES 1024   /* nodes that they go to x ~800 B */
 #define LIMIT_DHT_SEEDS 16
 #define LIMIT_DHT_LEASES 1024 /* cached x 770 B = 0.8 MiB */
 #define LIMIT_DHT_REVOKED 65536
