@@ -152,9 +152,8 @@ typedef bool (*dht_storage_cb)(void *ctx, const struct id *key, const struct id 
  */
 struct dht_storage {
     int (*put)(void *ctx, const struct id *key, const struct id *member, const uint8_t *bytes, size_t len_bytes);
-    int (*get)(void *ctx, const struct id *key, const struct id *member, struct buf *ret_bytes);
     int (*remove)(void *ctx, const struct id *key, const struct id *member); /* 0 too if there was none */
-    int (*each)(void *ctx, const struct id *from_key, dht_storage_cb cb, void *cb_ctx);
+    int (*each)(void *ctx, dht_storage_cb cb, void *cb_ctx); /* as they were when the storage was opened */
     int (*save)(void *ctx, const char *name, const void *bytes, size_t len_bytes); /* at most LIMIT_DHT_BLOB_BYTES */
     int (*load)(void *ctx, const char *name, struct buf *ret_bytes);
     void *ctx; /* borrowed */
@@ -165,6 +164,9 @@ struct dht_memory;
 int dht_memory_new(struct dht_memory **ret_memory, struct err *err);
 void dht_memory_free(struct dht_memory *memory);
 struct dht_storage dht_storage_memory(struct dht_memory *memory);
+/* What was put there: 1 and appended to ret_bytes, 0, or ERR_NOMEM. */
+int dht_memory_get(const struct dht_memory *memory, const struct id *key, const struct id *member,
+                   struct buf *ret_bytes);
 
 /* ---- lifecycle ---- */
 

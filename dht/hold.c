@@ -190,7 +190,8 @@ static enum dht_store_status take_new(struct dht *dht, const struct dht_record *
                                       size_t len, bool vouched)
 {
     const struct dht_storage *storage = &dht->config.storage;
-    int status = storage->put ? storage->put(storage->ctx, &record->key, &record->member, bytes, len) : 0;
+    bool logs = storage->put && record->kind != DHT_NODE; /* leases are over before they are read again */
+    int status = logs ? storage->put(storage->ctx, &record->key, &record->member, bytes, len) : 0;
     if (status == 0)
         status = take_in(dht, record, bytes, len, vouched);
     if (status < 0)
@@ -321,7 +322,7 @@ void dht_hold_remove(struct dht *dht, const struct id *key, const struct id *mem
     struct id of_key = *key, of_member = *member; /* either may be of what is freed */
     if (!row)
         return;
-    if (storage->remove)
+    if (storage->remove && row->brief[0] != DHT_NODE)
         storage->remove(storage->ctx, &of_key, &of_member);
     const uint8_t *writer = dht_brief_public_key(row->brief);
     set_count_of_writer(dht, writer, count_of_writer(dht, writer) - 1);
@@ -437,7 +438,7 @@ int dht_hold_init(struct dht *dht, struct err *err)
     struct loading loading = {.dht = dht};
     tree_init(&dht->hold.keys, compare_keys, NULL);
     map_init(&dht->hold.writers, records_max(dht) + LIMIT_DHT_PUBLISHED, rng_u64(&dht->config.rng));
-    int status = storage->each ? storage->each(storage->ctx, &(struct id){{0}}, load, &loading) : 0;
+    int status = storage->each ? storage->each(storage->ctx, load, &loading) : 0;
     if (status == 0)
         status = loading.status;
     for (size_t i = 0; status == 0 && storage->remove && i < loading.unfit_count; i++)

@@ -111,10 +111,10 @@ static int memory_put(void *ctx, const struct id *key, const struct id *member, 
     return status;
 }
 
-static int memory_get(void *ctx, const struct id *key, const struct id *member, struct buf *ret_bytes)
+int dht_memory_get(const struct dht_memory *memory, const struct id *key, const struct id *member,
+                   struct buf *ret_bytes)
 {
-    struct dht_memory *memory = ctx;
-    struct row *row = row_at(memory, lower_bound(memory, key, member), key, member);
+    const struct row *row = row_at(memory, lower_bound(memory, key, member), key, member);
     if (!row)
         return 0;
     int status = buf_add(ret_bytes, row->bytes, row->len);
@@ -134,10 +134,10 @@ static int memory_remove(void *ctx, const struct id *key, const struct id *membe
     return 0;
 }
 
-static int memory_each(void *ctx, const struct id *from_key, dht_storage_cb cb, void *cb_ctx)
+static int memory_each(void *ctx, dht_storage_cb cb, void *cb_ctx)
 {
     struct dht_memory *memory = ctx;
-    for (size_t i = lower_bound(memory, from_key, &(struct id){{0}}); i < memory->count; i++) {
+    for (size_t i = 0; i < memory->count; i++) {
         const struct row *row = memory->rows[i];
         if (!cb(cb_ctx, &row->key, &row->member, row->bytes, row->len))
             break;
@@ -179,7 +179,6 @@ struct dht_storage dht_storage_memory(struct dht_memory *memory)
 {
     return (struct dht_storage){
         .put = memory_put,
-        .get = memory_get,
         .remove = memory_remove,
         .each = memory_each,
         .save = memory_save,

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/base/crypto.h"
 #include "node/base/log.h"
+#include "node/base/map.h"
 #include "node/base/scope.h"
 
 static const char records_table[] = "dht-records";
@@ -12,7 +14,7 @@ static const char blobs_table[] = "dht-blobs";
 #define MAX_CHANGES 65536
 #define PAUSE_FLUSHES 20 /* after a failure: about 10 s */
 
-/* One write that the disk has not seen. */
+/* The latest change of one row that the disk has not seen. */
 struct change {
     bool blob;
     uint8_t key[RECORD_KEY_BYTES];
@@ -24,13 +26,12 @@ struct change {
 struct batch {
     struct change *changes; /* owned */
     size_t count, cap;
+    struct map places; /* hash of table and key to 1 + the place in `changes` */
 };
 
 struct records {
     struct store *store; /* borrowed */
     struct jobs jobs;
-    struct dht_memory *memory; /* owned */
-    struct dht_storage in_memory;
     struct batch waiting, writing;
     bool busy;
     bool closing;
@@ -40,98 +41,162 @@ struct records {
     int job_status;
 };
 
+/* ---- batches ---- */
+
+static void batch_init(struct batch *batch)
+{
+    uint64_t seed;
+    crypto_random(&seed, sizeof seed);
+    *batch = (struct batch){0};
+    map_init(&batch->places, MAX_CHANGES, seed);
+}
+
 static void batch_clear(struct batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++)
         free(batch->changes[i].value);
     free(batch->changes);
-    *batch = (struct batch){0};
+    map_release(&batch->places);
+    batch_init(batch);
 }
 
-/* A change that cannot be queued is lost to the disk only: the records are replicated, and refreshed by their owners.
- */
-static void queue(struct records *records, bool blob, const void *key, size_t key_len, const void *value, size_t len)
+static struct id hash_of(const struct change *change)
 {
-    struct batch *batch = &records->waiting;
-    if (records->closing || batch->count >= MAX_CHANGES || key_len > RECORD_KEY_BYTES)
-        return;
+    struct id hash;
+    uint8_t table = change->blob;
+    crypto_blake2b(hash.b, sizeof hash.b, NULL, 0, &table, 1, change->key, change->key_len);
+    return hash;
+}
+
+static struct change *batch_find(const struct batch *batch, const struct change *like)
+{
+    struct id hash = hash_of(like);
+    size_t place = (size_t)(uintptr_t)map_get(&batch->places, &hash);
+    return place > 0 ? &batch->changes[place - 1] : NULL;
+}
+
+/* Room for one more change and a place for it. */
+static int batch_reserve(struct batch *batch, const struct change *change)
+{
+    struct id hash = hash_of(change);
     if (batch->count == batch->cap) {
         size_t cap = batch->cap ? batch->cap * 2 : 64;
         struct change *changes = realloc(batch->changes, cap * sizeof *changes);
         if (!changes)
-            return;
+            return ERR_NOMEM;
         batch->changes = changes;
         batch->cap = cap;
     }
-    struct change change = {.blob = blob, .key_len = key_len, .value_len = len};
-    memcpy(change.key, key, key_len);
+    return map_set(&batch->places, &hash, (void *)(uintptr_t)(batch->count + 1));
+}
+
+/* Take over the change, in place of an earlier one of its row. One that does not fit is lost to the disk only: the
+ * records are replicated, and refreshed by their owners. */
+static void batch_set(struct batch *batch, struct change *change)
+{
+    struct change *earlier = batch_find(batch, change);
+    if (!earlier && batch_reserve(batch, change) < 0) {
+        free(change->value);
+        return;
+    }
+    if (earlier)
+        free(earlier->value);
+    else
+        earlier = &batch->changes[batch->count++];
+    *earlier = *change;
+}
+
+static struct change change_of(bool blob, const void *key, size_t key_len)
+{
+    struct change change = {.blob = blob, .key_len = key_len < RECORD_KEY_BYTES ? key_len : RECORD_KEY_BYTES};
+    memcpy(change.key, key, change.key_len);
+    return change;
+}
+
+static void queue(struct records *records, struct change change, const void *value, size_t len)
+{
+    if (records->closing)
+        return;
     if (value) {
         change.value = malloc(len ? len : 1);
         if (!change.value)
             return;
         memcpy(change.value, value, len);
+        change.value_len = len;
     }
-    batch->changes[batch->count++] = change;
-}
-
-static void record_key(const struct id *key, const struct id *member, uint8_t bytes[RECORD_KEY_BYTES])
-{
-    memcpy(bytes, key->b, ID_BYTES);
-    memcpy(bytes + ID_BYTES, member->b, ID_BYTES);
+    batch_set(&records->waiting, &change);
 }
 
 /* ---- what the DHT calls ---- */
 
-static int put_record(void *ctx, const struct id *key, const struct id *member, const uint8_t *bytes, size_t len_bytes)
+static struct change change_of_record(const struct id *key, const struct id *member)
 {
-    struct records *records = ctx;
-    int status = records->in_memory.put(records->in_memory.ctx, key, member, bytes, len_bytes);
-    if (status == 0) {
-        uint8_t row[RECORD_KEY_BYTES];
-        record_key(key, member, row);
-        queue(records, false, row, sizeof row, bytes, len_bytes);
-    }
-    return status;
+    struct id row[] = {*key, *member};
+    return change_of(false, row, sizeof row);
 }
 
-static int get_record(void *ctx, const struct id *key, const struct id *member, struct buf *ret_bytes)
+static int put_record(void *ctx, const struct id *key, const struct id *member, const uint8_t *bytes, size_t len_bytes)
 {
-    struct records *records = ctx;
-    return records->in_memory.get(records->in_memory.ctx, key, member, ret_bytes);
+    queue(ctx, change_of_record(key, member), bytes, len_bytes);
+    return 0;
 }
 
 static int remove_record(void *ctx, const struct id *key, const struct id *member)
 {
-    struct records *records = ctx;
-    uint8_t row[RECORD_KEY_BYTES];
-    record_key(key, member, row);
-    queue(records, false, row, sizeof row, NULL, 0);
-    return records->in_memory.remove(records->in_memory.ctx, key, member);
+    queue(ctx, change_of_record(key, member), NULL, 0);
+    return 0;
 }
 
-static int each_record(void *ctx, const struct id *from_key, dht_storage_cb cb, void *cb_ctx)
+struct loading {
+    dht_storage_cb cb;
+    void *ctx;
+};
+
+static int load_record(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
+{
+    struct loading *loading = ctx;
+    struct id ids[2];
+    if (key_len != sizeof ids)
+        return 0;
+    memcpy(ids, key, sizeof ids);
+    return loading->cb(loading->ctx, &ids[0], &ids[1], value, value_len) ? 0 : 1;
+}
+
+static int each_record(void *ctx, dht_storage_cb cb, void *cb_ctx)
 {
     struct records *records = ctx;
-    return records->in_memory.each(records->in_memory.ctx, from_key, cb, cb_ctx);
+    struct loading loading = {cb, cb_ctx};
+    struct err err;
+    int status = store_table_each(records->store, records_table, NULL, 0, NULL, 0, load_record, &loading, &err);
+    if (status < 0)
+        log_error("dht", "records cannot be read why=\"%s\"", err.text);
+    return status < 0 ? status : 0;
 }
 
 static int save_blob(void *ctx, const char *name, const void *bytes, size_t len_bytes)
 {
-    struct records *records = ctx;
-    queue(records, true, name, strlen(name), bytes, len_bytes);
-    return records->in_memory.save(records->in_memory.ctx, name, bytes, len_bytes);
+    if (strlen(name) > RECORD_KEY_BYTES)
+        return ERR_INVALID;
+    queue(ctx, change_of(true, name, strlen(name)), bytes, len_bytes);
+    return 0;
 }
 
 static int load_blob(void *ctx, const char *name, struct buf *ret_bytes)
 {
     struct records *records = ctx;
-    return records->in_memory.load(records->in_memory.ctx, name, ret_bytes);
+    struct change like = change_of(true, name, strlen(name));
+    const struct change *change = batch_find(&records->waiting, &like);
+    if (!change)
+        change = batch_find(&records->writing, &like);
+    if (!change)
+        return store_table_get(records->store, blobs_table, name, strlen(name), ret_bytes, NULL);
+    int status = buf_add(ret_bytes, change->value, change->value_len);
+    return status < 0 ? status : 1;
 }
 
 struct dht_storage records_storage(struct records *records)
 {
     return (struct dht_storage){.put = put_record,
-                                .get = get_record,
                                 .remove = remove_record,
                                 .each = each_record,
                                 .save = save_blob,
@@ -166,22 +231,19 @@ static void work_write(void *arg)
         records->job_status = write_table(records, blobs_table, true);
 }
 
-/* What was not written comes before what has changed since, in one batch. */
+/* What was not written joins what has changed since, unless that was the same row. */
 static void put_back(struct records *records)
 {
-    struct batch *writing = &records->writing, *waiting = &records->waiting;
-    size_t count = writing->count + waiting->count;
-    struct change *changes =
-        count <= MAX_CHANGES ? realloc(writing->changes, (count ? count : 1) * sizeof *changes) : NULL;
-    if (!changes) {
-        batch_clear(writing); /* lost to the disk only: see queue */
-        return;
+    struct batch *writing = &records->writing;
+    for (size_t i = 0; i < writing->count; i++) {
+        struct change *change = &writing->changes[i];
+        if (batch_find(&records->waiting, change))
+            continue;
+        struct change again = *change;
+        change->value = NULL;
+        batch_set(&records->waiting, &again);
     }
-    if (waiting->count > 0)
-        memcpy(changes + writing->count, waiting->changes, waiting->count * sizeof *changes);
-    free(waiting->changes);
-    *waiting = (struct batch){.changes = changes, .count = count, .cap = count};
-    *writing = (struct batch){0};
+    batch_clear(writing);
 }
 
 static void on_failed(struct records *records)
@@ -199,8 +261,9 @@ static void on_failed(struct records *records)
 
 static void begin_write(struct records *records)
 {
+    batch_clear(&records->writing);
     records->writing = records->waiting;
-    records->waiting = (struct batch){0};
+    batch_init(&records->waiting);
     records->busy = true;
     jobs_submit(&records->jobs, work_write, on_written, records);
 }
@@ -241,27 +304,6 @@ bool records_clean(const struct records *records)
     return !records->busy && records->waiting.count == 0;
 }
 
-static int load_record(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
-{
-    struct records *records = ctx;
-    struct id ids[2];
-    if (key_len != sizeof ids)
-        return 0;
-    memcpy(ids, key, sizeof ids);
-    return records->in_memory.put(records->in_memory.ctx, &ids[0], &ids[1], value, value_len);
-}
-
-static int load_named(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
-{
-    struct records *records = ctx;
-    char name[RECORD_KEY_BYTES + 1];
-    if (key_len >= sizeof name)
-        return 0;
-    memcpy(name, key, key_len);
-    name[key_len] = '\0';
-    return records->in_memory.save(records->in_memory.ctx, name, value, value_len);
-}
-
 int records_new(struct store *store, struct jobs jobs, struct records **ret_records, struct err *err)
 {
     struct records *records = calloc(1, sizeof *records);
@@ -269,17 +311,8 @@ int records_new(struct store *store, struct jobs jobs, struct records **ret_reco
         return err_set(err, ERR_NOMEM, "no memory for the DHT's records");
     records->store = store;
     records->jobs = jobs;
-    int status = dht_memory_new(&records->memory, err);
-    if (status == 0) {
-        records->in_memory = dht_storage_memory(records->memory);
-        status = store_table_each(store, records_table, NULL, 0, NULL, 0, load_record, records, err);
-    }
-    if (status == 0)
-        status = store_table_each(store, blobs_table, NULL, 0, NULL, 0, load_named, records, err);
-    if (status < 0) {
-        records_free(records);
-        return err_wrap(err, "cannot load the DHT's records");
-    }
+    batch_init(&records->waiting);
+    batch_init(&records->writing);
     *ret_records = records;
     return 0;
 }
@@ -290,6 +323,5 @@ void records_free(struct records *records)
         return;
     batch_clear(&records->waiting);
     batch_clear(&records->writing);
-    dht_memory_free(records->memory);
     free(records);
 }

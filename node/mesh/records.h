@@ -1,6 +1,6 @@
 /*
- * The DHT's storage on this node: all records in memory, for answers without a disk, and in the store's tables
- * "dht-records" and "dht-blobs", for the next start. Writes reach the disk in groups.
+ * The DHT's log on this node: what it holds in memory is in the store's tables "dht-records" and "dht-blobs" too, for
+ * the next start. Changes wait here, of each row the latest, until a group of them is written.
  *
  * One thread, the loop's; the disk is written by jobs.
  */
@@ -12,7 +12,7 @@
 
 struct records;
 
-/* Reads what is there. Store and jobs outlive the records. */
+/* Store and jobs outlive the records. */
 int records_new(struct store *store, struct jobs jobs, struct records **ret_records, struct err *err);
 /* What the DHT is given; valid as long as the records. */
 struct dht_storage records_storage(struct records *records);

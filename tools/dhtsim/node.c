@@ -294,9 +294,8 @@ enum node_held node_holds(const struct node *node, const struct id *key, const s
 {
     uint8_t stored[LIMIT_DHT_RECORD_BYTES];
     struct buf bytes = {.data = stored, .cap = sizeof stored, .max = sizeof stored};
-    struct dht_storage disk = dht_storage_memory(node->disk);
     struct dht_record record;
-    if (disk.get(disk.ctx, key, member, &bytes) != 1 || !dht_record_decode(bytes.data, bytes.len, &record))
+    if (dht_memory_get(node->disk, key, member, &bytes) != 1 || !dht_record_decode(bytes.data, bytes.len, &record))
         return NODE_NOTHING;
     *ret_size = record.size;
     return record.tombstone ? NODE_TOMBSTONE : NODE_RECORD;
