@@ -1,6 +1,7 @@
 /* Commands on sets as a whole, and those that list sets or members. */
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,6 +259,7 @@ struct listing {
     const struct resp_arg *pattern; /* NULL: all */
     size_t count;                   /* to look at, about */
     bool none;                      /* of another type */
+    bool small;                     /* the set of the members is */
     struct buf found;               /* owned */
     size_t found_count;
     size_t seen;
@@ -266,6 +268,18 @@ struct listing {
 static void release_listing(struct listing *listing)
 {
     buf_release(&listing->found);
+}
+
+/* Redis keeps integers of small sets as such, and ZSCAN tells them so. */
+static void put_kept_score(struct buf *out, double score)
+{
+    char text[RESP_SCORE_TEXT_SIZE];
+    if (fabs(score) > (double)(INT64_MAX / 2) || score != trunc(score)) {
+        resp_put_score(out, score);
+        return;
+    }
+    int len = snprintf(text, sizeof text, "%lld", (long long)score);
+    resp_put_bulk(out, text, (size_t)len);
 }
 
 static void list_name(struct listing *listing, const struct name *name, const double *score)
@@ -277,7 +291,10 @@ static void list_name(struct listing *listing, const struct name *name, const do
     resp_put_bulk(&listing->found, name->bytes, name->len);
     listing->found_count++;
     if (score) {
-        resp_put_score(&listing->found, *score);
+        if (listing->small)
+            put_kept_score(&listing->found, *score);
+        else
+            resp_put_score(&listing->found, *score);
         listing->found_count++;
     }
 }
@@ -384,7 +401,8 @@ static bool is_small(const struct set *set)
 
 static uint64_t list_members(const struct set *set, uint64_t cursor, struct listing *listing)
 {
-    if (is_small(set)) {
+    listing->small = is_small(set);
+    if (listing->small) {
         for (size_t i = 0; i < set_count(set); i++)
             list_name(listing, &set_at(set, i)->name, &set_at(set, i)->score);
         return 0;

@@ -225,24 +225,26 @@ static bool find_range(struct call *call, const struct query *query, struct set_
     }
 }
 
-/* Apply LIMIT, and count from the end what was counted from the front. */
-static void cut_range(const struct call *call, const struct query *query, struct set_range *range)
+/* Ranks of the range as they count from the other end. */
+static void turn_range(const struct set *set, struct set_range *range)
+{
+    size_t all = set_count(set);
+    *range = (struct set_range){all - range->end, all - range->begin};
+}
+
+/* Leave what LIMIT says; it counts from where the answer begins. */
+static void limit_range(const struct query *query, struct set_range *range)
 {
     size_t count = range->end - range->begin;
     size_t skipped = query->offset < 0 || (uint64_t)query->offset > count ? count : (size_t)query->offset;
     size_t kept = count - skipped;
     if (query->limit >= 0 && (uint64_t)query->limit < kept)
         kept = (size_t)query->limit;
-    if (query->by == BY_RANK && query->backwards) {
-        size_t all = set_count(call->set);
-        *range = (struct set_range){all - range->end, all - range->begin};
-    } else if (query->backwards) {
-        range->end -= skipped;
-        range->begin = range->end - kept;
-    } else {
+    if (query->backwards)
+        range->begin = range->end - skipped - kept;
+    else
         range->begin += skipped;
-        range->end = range->begin + kept;
-    }
+    range->end = range->begin + kept;
 }
 
 static void put_range(struct call *call, const struct query *query, const struct set_range *range)
@@ -267,7 +269,10 @@ static void answer_query(struct call *call, enum by by, bool backwards)
     struct set_range range;
     if (!parse_query(call, &query) || !find_range(call, &query, &range))
         return;
-    cut_range(call, &query, &range);
+    if (query.by != BY_RANK)
+        limit_range(&query, &range);
+    else if (query.backwards)
+        turn_range(call->set, &range);
     put_range(call, &query, &range);
 }
 

@@ -92,9 +92,9 @@ static bool add_pair(struct call *call, struct add *add, const struct resp_arg *
     }
     if (member && ((add->lt && score >= member->score) || (add->gt && score <= member->score)))
         return true;
-    score += 0.0; /* -0 becomes 0, as in the small sets of Redis */
     add->done = true;
     add->score = score;
+    score += 0.0; /* -0 is kept as 0, as in the small sets of Redis */
     if (member && score == member->score)
         return true;
     struct err err;
