@@ -6,7 +6,8 @@
  * also where the nodes of a simulator share one book. The entries of one key are found by the key alone.
  *
  * 1. An entry lives while somebody holds a reference to it; pointers to it are good for as long, and do not move.
- * 2. Only tables hold references, so a book has no more entries than there are places in its tables.
+ * 2. Only tables and the lists of lost contacts hold references, so a book has no more entries than there are places
+ *    in them.
  */
 #pragma once
 

@@ -126,6 +126,7 @@ void dht_free(struct dht *dht)
     dht_table_release(&dht->table);
     map_release(&dht->revoked);
     dht_upkeep_release(&dht->upkeep);
+    dht_lost_release(dht);
     dht_book_free(dht->own_book);
     free(dht);
 }
@@ -204,6 +205,7 @@ uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
     dht_set_now(dht, now_ms);
     dht_rpc_tick(dht);
     dht_upkeep_tick(dht);
+    dht_lost_tick(dht);
     dht_sweep_tick(dht);
     dht_lease_tick(dht);
     dht_reconcile_tick(dht);
@@ -219,6 +221,7 @@ uint64_t dht_next_ms(const struct dht *dht)
 {
     uint64_t next = dht->rpcs.wake_ms;
     next = dht_min_ms(next, dht_upkeep_next_ms(dht));
+    next = dht_min_ms(next, dht_lost_next_ms(dht));
     next = dht_min_ms(next, dht_sweep_next_ms(dht));
     next = dht_min_ms(next, dht_lease_next_ms(dht));
     next = dht_min_ms(next, dht_reconcile_next_ms(dht));

@@ -26,6 +26,7 @@
  *   watch.c    keys that this node watches (numbers.c: which changes it has heard of)
  *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving
+ *   lost.c     contacts that do not answer any more
  */
 #pragma once
 
@@ -516,6 +517,28 @@ void dht_upkeep_met(struct dht *dht);
 void dht_upkeep_tick(struct dht *dht);
 uint64_t dht_upkeep_next_ms(const struct dht *dht);
 
+/* ---- lost.c ---- */
+
+#define DHT_LOST_MAX 16
+
+struct dht_lost_contact {
+    dht_handle handle; /* owned reference */
+    uint32_t since_s;
+};
+
+struct dht_lost {
+    struct dht_lost_contact *contacts; /* owned; DHT_LOST_MAX places, NULL before the first */
+    unsigned count;
+    unsigned next;
+    uint64_t ask_ms;
+};
+
+void dht_lost_release(struct dht *dht);
+/* It did not answer several times. */
+void dht_lost_add(struct dht *dht, const struct dht_contact *contact);
+void dht_lost_tick(struct dht *dht);
+uint64_t dht_lost_next_ms(const struct dht *dht);
+
 /* ---- dht.c ---- */
 
 struct dht {
@@ -546,6 +569,7 @@ struct dht {
     struct dht_watching watching;
     struct dht_notifying notifying;
     struct dht_upkeep upkeep;
+    struct dht_lost lost;
     struct dht_stats stats;
 };
 

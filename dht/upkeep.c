@@ -26,6 +26,7 @@
 #define SELF_MS 2700000u    /* and a third less or more */
 #define SELF_SOON_MS 30000u /* after neighbours have failed */
 #define NEIGHBOUR_FAILS 2   /* requests in a row: one may well have been lost */
+#define LOST_FAILS 3        /* then a spare takes its place, if there is one */
 
 static const char contacts_name[] = "contacts";
 
@@ -217,6 +218,8 @@ void dht_upkeep_failed(struct dht *dht, const struct dht_contact *contact)
         dht_reconcile_lost(dht, &contact->id);
     if (fails == NEIGHBOUR_FAILS && upkeep->joined && is_neighbour(dht, &contact->id))
         dht_wake_by(&upkeep->self_ms, dht_jittered_ms(dht, SELF_SOON_MS));
+    if (fails == LOST_FAILS)
+        dht_lost_add(dht, contact);
 }
 
 void dht_upkeep_met(struct dht *dht)

@@ -30,6 +30,7 @@ struct node {
     struct dht_memory *memory;
     struct dht *dht; /* NULL: dead */
     bool cut;        /* nothing comes or goes */
+    unsigned side;   /* only those of one side hear of each other */
     uint64_t rng_state;
     uint64_t wake_ms;
 };
@@ -111,7 +112,8 @@ static inline unsigned number_at(const struct addr *addr)
 
 static inline void transmit(struct mesh *mesh, unsigned from, unsigned to, const uint8_t *bytes, size_t len)
 {
-    if (rng_below(&mesh->rng, 100) < mesh->loss_percent || mesh->nodes[from].cut || mesh->nodes[to].cut)
+    if (rng_below(&mesh->rng, 100) < mesh->loss_percent || mesh->nodes[from].cut || mesh->nodes[to].cut ||
+        mesh->nodes[from].side != mesh->nodes[to].side)
         return;
     struct packet *packet = malloc(sizeof *packet);
     assert_non_null(packet);
