@@ -146,6 +146,8 @@ void resp_reader_free(struct resp_reader *reader)
 
 int resp_feed(struct resp_reader *reader, const void *data, size_t len_bytes, struct err *err)
 {
+    if (reader->failed)
+        return 0;
     if (redisReaderFeed(reader->redis, data, len_bytes) != REDIS_OK)
         return err_set(err, ERR_NOMEM, "no memory for %zu bytes of a client", len_bytes);
     return 0;

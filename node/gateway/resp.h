@@ -32,7 +32,7 @@ struct resp_reader;
 int resp_reader_new(struct resp_reader **ret_reader, struct err *err);
 void resp_reader_free(struct resp_reader *reader);
 
-/* Bytes from the client; copied. ERR_NOMEM. */
+/* Bytes from the client; copied, but passed over once reading has failed. ERR_NOMEM. */
 int resp_feed(struct resp_reader *reader, const void *data, size_t len_bytes, struct err *err);
 /* The next command: 1, or 0 if it has not arrived whole. ERR_PROTOCOL with the text that Redis would answer after
  * "ERR Protocol error: ", ERR_DENIED for a client that speaks HTTP or TLS, ERR_NOMEM: nothing more can be read. */
