@@ -73,7 +73,7 @@ static void command_info_part(struct call *call)
         if (command)
             put_command(call->out, command);
         else
-            resp_put(call->out, RESP_NIL_ARRAY);
+            resp_put(call->out, RESP_NIL);
     }
 }
 

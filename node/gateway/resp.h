@@ -44,7 +44,6 @@ bool resp_is_amid(const struct resp_reader *reader);
 
 #define RESP_OK "+OK\r\n"
 #define RESP_NIL "$-1\r\n"
-#define RESP_NIL_ARRAY "*-1\r\n"
 
 /* A whole reply given as its bytes, such as RESP_OK. */
 #define resp_put(out, literal) buf_add((out), (literal), sizeof(literal) - 1)
