@@ -20,7 +20,9 @@
 #define AGREE 3
 #define SLICE_RECORDS 56 /* on average; the sixteen parts of an answer hold 80 records with short names */
 #define SLICES_MAX 512   /* of LIMIT_DHT_RECORDS_PER_KEY records 293 */
-#define ASKED_MAX 8      /* x 16 parts x 1.1 KiB = 140 KiB, below what a socket takes in at once */
+#define ASKED_NEAR 4     /* x 16 parts that come at once, x 2.3 KiB each in a socket's buffer of 208 KiB */
+#define ASKED_FAR 12     /* what is under way for long does not come at once */
+#define NEAR_MS 10
 #define WINDOW_MAX 4
 #define PARTS_MIN 4
 #define FAILS_MAX 3
@@ -31,6 +33,7 @@ struct dht_slice {
     struct dht_gather_source *source;
     struct id after, until;
     enum { WAITING, ASKED, DONE } state;
+    uint64_t asked_ms;
     bool told;                        /* something, in the answer under way */
     struct id last;                   /* of it */
     struct dht_gather_holder *holder; /* who is asked */
@@ -130,6 +133,7 @@ static void on_slice(struct dht *dht, void *owner, const struct dht_contact *pee
     (void)peer;
     if (event == DHT_RPC_SLOW) {
         holder->window = 1;
+        slice->gather->asked_max = ASKED_NEAR;
         holder->parts = holder->parts > PARTS_MIN ? holder->parts / 2 : PARTS_MIN;
         return;
     }
@@ -151,6 +155,7 @@ static void on_slice(struct dht *dht, void *owner, const struct dht_contact *pee
         holder->window += holder->window < WINDOW_MAX;
         holder->parts += holder->parts < DHT_PARTS_MAX;
         holder->fails = 0;
+        slice->gather->asked_max += slice->gather->asked_max < ASKED_FAR && dht->now_ms - slice->asked_ms > NEAR_MS;
     } else if (event == DHT_RPC_REPLY && reply->type == DHT_REFUSED) {
         holder->again_ms = dht->now_ms + (reply->wait_ms < 1000 ? reply->wait_ms : 1000);
     } else {
@@ -174,6 +179,7 @@ static int ask(struct dht *dht, struct dht_slice *slice, struct dht_gather_holde
     if (status < 0)
         return status;
     slice->state = ASKED;
+    slice->asked_ms = dht->now_ms;
     slice->told = false;
     slice->holder = holder;
     slice->gather->asked++;
@@ -216,7 +222,8 @@ static void ask_more(struct dht *dht, struct dht_gather *gather)
         struct dht_gather_source *source = &gather->sources[i];
         struct dht_slice *slice;
         struct dht_gather_holder *holder;
-        while (gather->asked < ASKED_MAX && (slice = next_waiting(source)) && (holder = idle_holder(dht, source)))
+        while (gather->asked < gather->asked_max && (slice = next_waiting(source)) &&
+               (holder = idle_holder(dht, source)))
             if (ask(dht, slice, holder) < 0)
                 return;
     }
@@ -519,6 +526,7 @@ struct dht_gather *dht_gather_start(struct dht *dht, const struct id *key, uint6
     gather->deadline_ms = deadline_ms;
     gather->cb = cb;
     gather->owner = owner;
+    gather->asked_max = ASKED_NEAR;
     gather->lookup = dht_lookup_survey(dht, key, left_ms, on_surveyed, gather);
     if (!gather->lookup) {
         free(gather);

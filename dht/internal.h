@@ -364,7 +364,8 @@ struct dht_gather {
     uint8_t digest[DHT_DIGEST_BYTES];
     struct dht_gather_source sources[DHT_SOURCES_MAX];
     size_t source_count;
-    size_t asked;         /* requests under way */
+    size_t asked;         /* requests under way, */
+    size_t asked_max;     /* of so many that may be */
     struct id checked;    /* while CHECKING: members up to this one are */
     struct dht_held rows; /* key and rows alone */
     dht_gather_cb cb;

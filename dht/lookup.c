@@ -334,23 +334,24 @@ static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
         in_flight += lookup->candidates[i].walk == walk && lookup->candidates[i].state == DHT_ASKED;
 
     unsigned answered = 0;
-    bool waiting = false;
+    unsigned hopeful = 0; /* have answered, or are expected to: nobody further away is asked meanwhile */
     bool slow = false;
-    for (size_t i = 0; i < lookup->candidate_count && answered < enough; i++) {
+    for (size_t i = 0; i < lookup->candidate_count && hopeful < enough; i++) {
         struct dht_candidate *candidate = &lookup->candidates[i];
         if (candidate->walk != walk)
             continue;
         if (candidate->state == DHT_NEW && lookup->queries < DHT_QUERIES_MAX) {
-            waiting = true;
+            hopeful++;
             if (in_flight < parallel && ask(dht, lookup, candidate) == 0)
                 in_flight++;
+            continue;
         }
         answered += candidate->state == DHT_ANSWERED;
-        waiting |= candidate->state == DHT_ASKED;
+        hopeful += candidate->state == DHT_ANSWERED || candidate->state == DHT_ASKED;
         slow |= candidate->state == DHT_ASKED_SLOW;
     }
-    lookup->starved |= waiting && in_flight == 0;
-    return !waiting && (!slow || answered == enough);
+    lookup->starved |= hopeful > answered && in_flight == 0;
+    return hopeful == answered && (!slow || answered == enough);
 }
 
 static void widen(struct dht *dht, struct dht_lookup *lookup)
