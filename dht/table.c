@@ -8,7 +8,8 @@
 #define FAILS_REPLACED 3
 #define FAILS_REMOVED 6
 #define CHECK_AGAIN_S 10
-#define BUCKET_STEP 4 /* places are added by so many */
+#define REFRESH_SLOWEST 3 /* walks in vain, each after twice the time: 1 h, 2 h, 4 h */
+#define BUCKET_STEP 4     /* places are added by so many */
 
 struct entry {
     dht_handle handle;
@@ -25,8 +26,8 @@ struct dht_bucket {
     uint8_t count;
     uint8_t spare_count;
     uint8_t places;
-    bool walked; /* at touched_s, else never */
-    uint32_t touched_s;
+    uint8_t walks;      /* to it since somebody came or went, REFRESH_SLOWEST at most; 0: never was one */
+    uint32_t touched_s; /* the last one */
     struct entry entries[];
 };
 
@@ -112,9 +113,39 @@ static struct entry take_out(struct dht_bucket *bucket, struct entry *entry)
     return taken;
 }
 
+/* ---- when they are due ---- */
+
+static uint64_t check_ms(const struct entry *entry)
+{
+    return ((uint64_t)entry->heard_s + entry->check_s) * 1000;
+}
+
+static uint64_t refresh_ms(const struct dht_bucket *bucket)
+{
+    if (!bucket || bucket->count == 0)
+        return UINT64_MAX; /* what is as empty as that is walked through with its neighbours */
+    return bucket->walks ? bucket->touched_s * 1000ull + ((uint64_t)DHT_REFRESH_MS << (bucket->walks - 1)) : 0;
+}
+
+static void lower(uint64_t *wake_ms, uint64_t ms)
+{
+    if (ms < *wake_ms)
+        *wake_ms = ms;
+}
+
+/* Somebody came into the bucket or went: there may be more to find. */
+static void stir(struct dht_table *table, struct dht_bucket *bucket)
+{
+    bucket->walks = bucket->walks > 0;
+    lower(&table->refresh_wake_ms, refresh_ms(bucket));
+}
+
 static void drop(struct dht_table *table, struct dht_bucket *bucket, struct entry *entry)
 {
-    table->count -= !is_spare(bucket, entry);
+    if (!is_spare(bucket, entry)) {
+        table->count--;
+        stir(table, bucket);
+    }
     dht_book_unref(table->book, take_out(bucket, entry).handle);
 }
 
@@ -153,26 +184,6 @@ static struct dht_bucket *make_room(struct dht_table *table, const struct id *id
     return table->buckets[at] = bucket;
 }
 
-/* ---- when they are due ---- */
-
-static uint64_t check_ms(const struct entry *entry)
-{
-    return ((uint64_t)entry->heard_s + entry->check_s) * 1000;
-}
-
-static uint64_t refresh_ms(const struct dht_bucket *bucket)
-{
-    if (!bucket || bucket->count == 0)
-        return UINT64_MAX; /* what is as empty as that is walked through with its neighbours */
-    return bucket->walked ? bucket->touched_s * 1000ull + DHT_REFRESH_MS : 0;
-}
-
-static void lower(uint64_t *wake_ms, uint64_t ms)
-{
-    if (ms < *wake_ms)
-        *wake_ms = ms;
-}
-
 /* Behind the other contacts, in front of the spares. There is room. */
 static void put_in(struct dht_table *table, struct dht_bucket *bucket, const struct entry *entry)
 {
@@ -182,7 +193,7 @@ static void put_in(struct dht_table *table, struct dht_bucket *bucket, const str
     bucket->count++;
     table->count++;
     lower(&table->check_wake_ms, check_ms(entry));
-    lower(&table->refresh_wake_ms, refresh_ms(bucket));
+    stir(table, bucket);
 }
 
 /* ---- address blocks ---- */
@@ -519,7 +530,8 @@ static void touch_bucket(struct dht_bucket *bucket, uint64_t now_ms)
 {
     if (!bucket)
         return;
-    bucket->walked = true;
+    if (bucket->walks == 0)
+        bucket->walks = 1;
     bucket->touched_s = (uint32_t)(now_ms / 1000);
 }
 
@@ -543,7 +555,9 @@ bool dht_table_take_refresh(struct dht_table *table, uint64_t now_ms, const stru
         struct dht_bucket *bucket = table->buckets[i];
         uint64_t due_ms = refresh_ms(bucket);
         if (due_ms <= now_ms) {
-            bool needed = !bucket->walked || !is_full_of_good(bucket);
+            bool needed = bucket->walks == 0 || !is_full_of_good(bucket);
+            if (needed && bucket->walks > 0 && bucket->walks < REFRESH_SLOWEST)
+                bucket->walks++;
             touch_bucket(bucket, now_ms);
             if (needed) {
                 *ret_target = dht_id_apart(&table->self, i, rng);

@@ -16,9 +16,14 @@
 
 #define DHT_BUCKETS 256
 #define DHT_SPARES 8
-#define DHT_CHECK_MS 900000u           /* silent for so long, or for half of the time that it has been known, */
-#define DHT_CHECK_LONGEST_MS 14400000u /* but at most 4 h: asked whether it is still there */
-#define DHT_REFRESH_MS 3600000u        /* a bucket that is not full of good contacts is walked to so often */
+
+/* Who was silent for so long, or for half of the time that it has been known, but at most for the second, is asked
+ * whether it is still there. */
+#define DHT_CHECK_MS 900000u
+#define DHT_CHECK_LONGEST_MS 14400000u
+/* A bucket that is not full of good contacts is walked to so often, and up to four times more seldom while nobody comes
+ * or goes. */
+#define DHT_REFRESH_MS 3600000u
 
 /* What is known of a contact. */
 struct dht_node {
