@@ -141,6 +141,7 @@ static void on_gathered(struct dht *dht, struct dht_gather *gather, void *owner)
     part->gather = NULL; /* frees itself */
     collecting->reading--;
     collecting->complete &= gather->complete;
+    dht_watch_read(dht, &gather->rows);
     merge(collecting, gather);
     if (gather->deeper)
         add_shards(collecting, part);

@@ -350,8 +350,8 @@ int dht_collect(struct dht *dht, uint64_t now_ms, const struct id *key, uint64_t
  * same record may come more than once. */
 typedef void (*dht_watch_cb)(void *ctx, const struct id *key, const struct dht_record *record);
 
-/* Be told of changes under `key` from now on, until dht_unwatch. What is there already is for dht_get or dht_collect;
- * start the watch first, and nothing is missed. ERR_LIMIT past LIMIT_DHT_WATCHES. */
+/* Be told of changes under `key` from now on, until dht_unwatch. What is there already is for dht_collect: start the
+ * watch first, and nothing is missed between the two. ERR_LIMIT past LIMIT_DHT_WATCHES. */
 int dht_watch(struct dht *dht, uint64_t now_ms, const struct id *key, dht_watch_cb changed, void *ctx,
               uint64_t *ret_watch, struct err *err);
 void dht_unwatch(struct dht *dht, uint64_t now_ms, uint64_t watch);

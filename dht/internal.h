@@ -23,7 +23,7 @@
  *   sweep.c    the round over all held records: lapse, renewal; hand-over to newcomers (reconcile.h)
  *   range.c    digests of ranges of keys
  *   reconcile.c comparing what is held with neighbours, and mending the difference
- *   watch.c    keys that this node watches (numbers.c: which changes it has heard of)
+ *   watch.c    keys that this node watches, with watch_holders.c and watch_cover.c (see watch.h)
  *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving
  *   lost.c     contacts that do not answer any more
@@ -125,7 +125,7 @@ size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, s
 
 /* ---- hold.c ---- */
 
-struct dht_watchers; /* watch.c's */
+struct dht_watchers; /* watchers.c's */
 
 /* What is known of one key: its records by member, and what others want to know of them. */
 struct dht_held {
@@ -415,6 +415,8 @@ void dht_watch_release(struct dht *dht);
 void dht_watch_serve_notify(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
 /* A watched key's record changed in our own hold; its signature is known to be good. */
 void dht_watch_hear(struct dht *dht, const struct id *key, const uint8_t *bytes, size_t len_bytes);
+/* This was read of a key: is it what was there when we began to be told of changes? */
+void dht_watch_read(struct dht *dht, struct dht_held *rows);
 /* More of them changed than was kept: the key is read. */
 void dht_watch_missed(struct dht *dht, const struct id *key);
 void dht_watch_tick(struct dht *dht);

@@ -12,11 +12,13 @@ struct scene {
     size_t answered; /* datagrams that have been looked at */
     uint64_t lease_ms[PEERS];
     uint64_t sequence[PEERS];
+    uint8_t digest[PEERS]; /* each byte of it */
     bool deeper;
     bool silent[PEERS];
     size_t reads;
-    size_t asked; /* to be let watch */
+    size_t asked;                    /* to be let watch */
     const struct dht_record *stored; /* what a read finds */
+    const struct dht_record *later;
     /* what was told */
     size_t told;
     struct id told_key;
@@ -73,6 +75,7 @@ static void answer_one(struct scene *scene, size_t at)
         scene->asked++;
         answer.lease_ms = (uint32_t)scene->lease_ms[i];
         answer.sequence = scene->sequence[i];
+        memset(answer.digest, scene->digest[i], sizeof answer.digest);
         answer.deeper = scene->deeper && id_equal(&request.target, &scene->key);
     }
     rig_input(scene->rig, &scene->peers[i], &answer);
@@ -347,6 +350,58 @@ static void test_watch__a_time_alone_is_made_up_for(void **state)
     scene_end(&scene);
 }
 
+/* One holds what another does not: when it came there, nobody was told. */
+static void test_watch__holders_that_differ_are_read(void **state)
+{
+    (void)state;
+    struct scene scene;
+    scene_start(&scene);
+    struct rig_peer member = rig_peer(50);
+    struct dht_record record = rig_record(&member, &scene.key, 1, 1);
+    scene.stored = &record;
+    scene.digest[2] = 9;
+    watch(&scene);
+    run(&scene, 20000);
+    assert_int_equal(scene.told, 1);
+    size_t reads = scene.reads;
+    run(&scene, 200000);
+    assert_int_equal(scene.reads, reads); /* they have time to reconcile */
+    scene_end(&scene);
+}
+
+static void on_each(void *ctx, const struct dht_record *record)
+{
+    (void)ctx;
+    (void)record;
+}
+
+/* Now it is there. */
+static void on_collected(void *ctx, int status, size_t count)
+{
+    struct scene *scene = ctx;
+    assert_int_equal(status, 0);
+    assert_int_equal(count, 0);
+    scene->stored = scene->later;
+}
+
+/* A caller has read the key, and what the holders had when they began to tell is something else. */
+static void test_watch__changes_during_a_reading_are_read(void **state)
+{
+    (void)state;
+    struct scene scene;
+    scene_start(&scene);
+    struct rig_peer member = rig_peer(50);
+    struct dht_record record = rig_record(&member, &scene.key, 1, 1);
+    scene.later = &record;
+    memset(scene.digest, 9, sizeof scene.digest);
+    watch(&scene);
+    assert_int_equal(
+        dht_collect(scene.rig->dht, scene.rig->now_ms, &scene.key, 5000, on_each, on_collected, &scene, NULL, NULL), 0);
+    run(&scene, 20000);
+    assert_int_equal(scene.told, 1);
+    scene_end(&scene);
+}
+
 static void test_watch__the_next_holder_when_one_is_full(void **state)
 {
     (void)state;
@@ -524,6 +579,8 @@ int main(void)
         cmocka_unit_test(test_watch__a_holder_that_restarted_is_read),
         cmocka_unit_test(test_watch__the_dead_are_replaced),
         cmocka_unit_test(test_watch__a_time_alone_is_made_up_for),
+        cmocka_unit_test(test_watch__holders_that_differ_are_read),
+        cmocka_unit_test(test_watch__changes_during_a_reading_are_read),
         cmocka_unit_test(test_watch__the_next_holder_when_one_is_full),
         cmocka_unit_test(test_watch__short_leases_are_renewed_slowly),
         cmocka_unit_test(test_watch__ends),
