@@ -363,7 +363,9 @@ static bool insert(void *ctx, struct dht_row *row)
     struct picking *picking = ctx;
     const struct dht_pick *pick = picking->pick;
     struct dht_rank rank = dht_brief_rank(row->brief, &row->member, pick->order, pick->own);
-    if (!is_wanted(pick, row) || (pick->after && dht_rank_compare(&rank, pick->after) <= 0))
+    bool full = picking->count == picking->max;
+    if ((full && dht_rank_compare(&picking->ranks[picking->max - 1], &rank) < 0) || !is_wanted(pick, row) ||
+        (pick->after && dht_rank_compare(&rank, pick->after) <= 0))
         return true;
     size_t low = 0, high = picking->count;
     while (low < high) {
@@ -395,6 +397,24 @@ static void pick_lowest(const struct dht_many *many, struct picking *picking)
         node = tree_next(&cursor);
 }
 
+/* All of the score just before this rank, upwards; returns the rank that they begin at. */
+static size_t pick_group(const struct tree *tree, size_t end, struct picking *picking)
+{
+    struct tree_cursor cursor;
+    struct dht_row *last = BY_SCORE(tree_seek(tree, &cursor, end - 1))->row;
+    struct place *before = BY_SCORE(tree_prev(&cursor));
+    uint64_t score = score_of(last);
+    if (!before || score_of(before->row) != score) {
+        append(picking, last);
+        return end - 1;
+    }
+    size_t start = tree_lower(tree, probe_score, &score);
+    struct tree_node *node = tree_seek(tree, &cursor, start);
+    for (size_t rank = start; rank < end && picking->count < picking->max; rank++, node = tree_next(&cursor))
+        append(picking, BY_SCORE(node)->row);
+    return start;
+}
+
 /* From the highest score down, but the members of one score upwards, as in any order. */
 static void pick_highest(const struct dht_many *many, struct picking *picking)
 {
@@ -412,15 +432,8 @@ static void pick_highest(const struct dht_many *many, struct picking *picking)
             append(picking, BY_SCORE(node)->row);
         end = tree_lower(tree, probe_score, &score);
     }
-    while (end > 0 && picking->count < picking->max) {
-        struct tree_cursor cursor;
-        uint64_t score = score_of(BY_SCORE(tree_at(tree, end - 1))->row);
-        size_t start = tree_lower(tree, probe_score, &score);
-        struct tree_node *node = tree_seek(tree, &cursor, start);
-        for (size_t rank = start; rank < end && picking->count < picking->max; rank++, node = tree_next(&cursor))
-            append(picking, BY_SCORE(node)->row);
-        end = start;
-    }
+    while (end > 0 && picking->count < picking->max)
+        end = pick_group(tree, end, picking);
 }
 
 size_t dht_rows_pick(const struct dht_held *held, const struct dht_pick *pick, struct dht_row **ret_rows, size_t max)
