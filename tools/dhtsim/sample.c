@@ -10,11 +10,6 @@ void sample_release(struct sample *sample)
     *sample = (struct sample){0};
 }
 
-void sample_clear(struct sample *sample)
-{
-    sample->count = 0;
-}
-
 void sample_add(struct sample *sample, uint64_t value)
 {
     sample->values = memory_grow(sample->values, &sample->cap, sample->count + 1, sizeof *sample->values);

@@ -13,7 +13,6 @@ struct sample {
 };
 
 void sample_release(struct sample *sample);
-void sample_clear(struct sample *sample);
 void sample_add(struct sample *sample, uint64_t value);
 /* 0 of an empty one. */
 double sample_mean(const struct sample *sample);

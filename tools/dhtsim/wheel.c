@@ -27,7 +27,6 @@ struct wheel {
     uint64_t filled[RINGS][RING_SLOTS / 64]; /* a bit for each slot that is not empty */
     struct event **heap;                     /* owned; of the present slot */
     size_t heap_count, heap_cap;
-    size_t count;
     uint64_t last_us;
     uint64_t sequence;
     struct event *spare[CLASSES];
@@ -48,11 +47,6 @@ void wheel_free(struct wheel *wheel)
     }
     free(wheel->heap);
     free(wheel);
-}
-
-size_t wheel_count(const struct wheel *wheel)
-{
-    return wheel->count;
 }
 
 /* ---- the pool ---- */
@@ -148,7 +142,6 @@ void wheel_add(struct wheel *wheel, struct event *event)
     if (event->at_us < wheel->last_us)
         event->at_us = wheel->last_us;
     event->sequence = wheel->sequence++;
-    wheel->count++;
     file(wheel, event);
 }
 
@@ -203,6 +196,5 @@ struct event *wheel_take(struct wheel *wheel, uint64_t end_us)
         return NULL;
     struct event *event = heap_take(wheel);
     wheel->last_us = event->at_us;
-    wheel->count--;
     return event;
 }

@@ -54,5 +54,3 @@ void wheel_give_back(struct wheel *wheel, struct event *event);
 void wheel_add(struct wheel *wheel, struct event *event);
 /* The next event if it is due by `end_us`, now the caller's to give back; else NULL. */
 struct event *wheel_take(struct wheel *wheel, uint64_t end_us);
-/* Events that wait. */
-size_t wheel_count(const struct wheel *wheel);
