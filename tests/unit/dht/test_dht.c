@@ -128,7 +128,7 @@ static void test_dht__is_small(void **state)
     assert_true(stats.joined);
     printf("%zu bytes\n", stats.memory_bytes);
     assert_int_equal(dht_save(dht, NULL), 0); /* nowhere */
-    assert_in_range(stats.memory_bytes, 17 * 16 * 20, 13 * 1024);
+    assert_in_range(stats.memory_bytes, 17 * 16 * 20, 12 * 1024);
     dht_free(dht);
     dht_book_free(book);
     rig_free(rig);
