@@ -5,16 +5,6 @@
 
 static const char digest_prefix[] = "sha256:";
 
-bool id_equal(const struct id *a, const struct id *b)
-{
-    return memcmp(a->b, b->b, ID_BYTES) == 0;
-}
-
-int id_compare(const struct id *a, const struct id *b)
-{
-    return memcmp(a->b, b->b, ID_BYTES);
-}
-
 bool id_is_zero(const struct id *id)
 {
     static const struct id zero;

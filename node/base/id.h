@@ -6,9 +6,11 @@
  */
 #pragma once
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define ID_BYTES 32
 #define ID_HEX_SIZE (2 * ID_BYTES + 1)     /* with the NUL */
@@ -24,9 +26,22 @@ struct guid {
     uint8_t b[GUID_BYTES];
 };
 
-bool id_equal(const struct id *a, const struct id *b);
-/* Order as 256-bit big-endian numbers: <0, 0, >0. */
-int id_compare(const struct id *a, const struct id *b);
+static inline bool id_equal(const struct id *a, const struct id *b)
+{
+    return memcmp(a->b, b->b, ID_BYTES) == 0;
+}
+
+/* Order as 256-bit big-endian numbers: <0, 0, >0. Ids are hashes: of two the first 8 bytes nearly always decide. */
+static inline int id_compare(const struct id *a, const struct id *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a->b, sizeof x);
+    memcpy(&y, b->b, sizeof y);
+    if (x != y)
+        return be64toh(x) < be64toh(y) ? -1 : 1;
+    return memcmp(a->b, b->b, ID_BYTES);
+}
+
 bool id_is_zero(const struct id *id);
 
 /* 64 lower-case hex digits into `text` (ID_HEX_SIZE bytes); returns `text`. */
