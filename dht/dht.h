@@ -102,10 +102,10 @@ enum dht_kind {
 };
 
 /* In sets by hand a member is a name (the record's data) that any node may write; in all others it is the node that
- * signs the record. */
+ * signs the record. A revocation is its own name: whoever hears of it says it again, and nobody can take it back. */
 static inline bool dht_is_by_hand(enum dht_kind kind)
 {
-    return kind == DHT_SET || kind == DHT_CHANNEL;
+    return kind == DHT_SET || kind == DHT_CHANNEL || kind == DHT_REVOCATION;
 }
 
 /* BLAKE2b-256 of the kind as one byte and the name; of kind DHT_NODE the name itself, so that a node's lease is held by

@@ -129,6 +129,8 @@ static bool is_consistent(const struct dht_record *record)
 {
     if (record->kind < DHT_OBJECT || record->kind >= DHT_KIND_COUNT || isnan(record->score))
         return false;
+    if (record->kind == DHT_REVOCATION && (record->meta || record->tombstone))
+        return false;
     if (dht_is_by_hand(record->kind))
         return record->meta ? record->data_len == META_BYTES : record->data_len > 0;
     return !record->meta && (record->kind != DHT_NODE || id_equal(&record->member, &record->key));

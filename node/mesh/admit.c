@@ -125,16 +125,15 @@ void mesh_tell_revocations(struct mesh *mesh, struct link *link)
     }
 }
 
-/* A member has one record under a key: the last revocation that it heard of. Together they have most, links tell all.
- */
+/* All of them are members of one set, each with itself as its name and the same version wherever it is said. */
 static void publish_revocation(struct mesh *mesh, const uint8_t *record, size_t len)
 {
     struct id key = dht_key(DHT_REVOCATION, identity_cluster(mesh->config.identity)->b, ID_BYTES);
-    struct dht_value value = {.size = len, .data = record, .data_len = len};
+    struct dht_member member = {.name = record, .name_len = len, .version = {.counter = 1}};
     struct err err;
     if (len > DHT_DATA_MAX_BYTES)
         return; /* sessions carry it all the same */
-    if (dht_publish(mesh->dht, mesh_now(mesh), &key, DHT_REVOCATION, &value, &err) < 0)
+    if (dht_write(mesh->dht, mesh_now(mesh), &key, DHT_REVOCATION, &member, &err) < 0)
         log_debug("mesh", "a revocation was not published why=\"%s\"", err.text);
     mesh_dht_changed(mesh);
 }
@@ -161,8 +160,7 @@ void mesh_apply_revocations(struct mesh *mesh)
         if (identity_add_revocation(identity, record, len, &node, NULL) < 0) /* known: tells whose it is */
             continue;
         dht_forget(mesh->dht, &node, NULL);
-        if (i + 1 == identity_revocation_count(identity))
-            publish_revocation(mesh, record, len);
+        publish_revocation(mesh, record, len);
     }
 }
 

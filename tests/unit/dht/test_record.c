@@ -15,6 +15,30 @@ static struct dht_record sample(void)
     return record;
 }
 
+/* Whoever hears of a revocation may say it again; nobody can take it back or empty their set. */
+static void test_record__revocations_stay(void **state)
+{
+    (void)state;
+    struct rig_peer peer = rig_peer(1);
+    struct dht_record record = {.kind = DHT_REVOCATION, .data = "signed by an issuer", .data_len = 19};
+    struct dht_record back;
+    for (int turn = 0; turn < 3; turn++) {
+        OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+        record.tombstone = turn == 1;
+        record.meta = turn == 2;
+        record.data_len = record.meta ? 16 : 19;
+        assert_int_equal(rig_sign(&record, &peer.key), 0);
+        dht_record_encode(&record, &bytes);
+        assert_int_equal(dht_record_decode(bytes.data, bytes.len, &back), turn == 0);
+    }
+    record = (struct dht_record){.kind = DHT_REVOCATION, .data = "signed by an issuer", .data_len = 19};
+    struct rig_peer other = rig_peer(2);
+    rig_sign(&record, &peer.key);
+    struct id member = record.member;
+    rig_sign(&record, &other.key);
+    assert_true(id_equal(&record.member, &member));
+}
+
 static void test_record__round_trips(void **state)
 {
     (void)state;
@@ -173,6 +197,7 @@ int main(void)
 {
     assert_int_equal(crypto_init(NULL), 0);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_record__revocations_stay),
         cmocka_unit_test(test_record__round_trips),
         cmocka_unit_test(test_record__cut_or_padded_is_refused),
         cmocka_unit_test(test_record__every_turned_bit_shows),
