@@ -153,6 +153,16 @@ static uint64_t next_own_walk_ms(struct dht *dht)
     return dht->now_ms + SELF_MS / 3 * 2 + rng_below(&dht->config.rng, SELF_MS / 3 * 2);
 }
 
+/* A walk asks few of those that it hears of. The others are asked now, if they find room. */
+static void meet_heard_of(struct dht *dht, const struct dht_lookup *lookup)
+{
+    struct dht_contact contacts[DHT_CANDIDATES];
+    size_t count = dht_lookup_closest(lookup, true, contacts, DHT_CANDIDATES);
+    for (size_t i = 0; i < count; i++)
+        if (!dht_table_rtt(&dht->table, &contacts[i]) && dht_table_has_room(&dht->table, &contacts[i]))
+            dht_rpc_ping(dht, &contacts[i]);
+}
+
 /* What is closer than the farthest of those sixteen has been walked through. */
 static void on_own_walk(struct dht *dht, struct dht_lookup *lookup, void *owner)
 {
@@ -167,13 +177,14 @@ static void on_own_walk(struct dht *dht, struct dht_lookup *lookup, void *owner)
     if (!upkeep->joined)
         return;
     forget_saved(upkeep);
+    meet_heard_of(dht, lookup);
     dht_table_touch_near(&dht->table, &closest[count - 1].id, dht->now_ms);
 }
 
 static void on_refreshed(struct dht *dht, struct dht_lookup *lookup, void *owner)
 {
-    (void)lookup;
     (void)owner;
+    meet_heard_of(dht, lookup);
     dht->upkeep.lookup = NULL;
     dht->upkeep.refresh_ms = dht->now_ms + REFRESH_PAUSE_MS;
 }

@@ -119,7 +119,8 @@ static void test_upkeep__alone_again(void **state)
 struct village {
     struct rig *rig;
     struct rig_peer peers[PEERS];
-    unsigned dead; /* PEERS: nobody */
+    unsigned dead;  /* PEERS: nobody */
+    bool talkative; /* they do tell of the first sixteen */
     unsigned pings, finds;
     unsigned own_walks;
     uint64_t next_own_walk_ms;
@@ -142,6 +143,8 @@ static void village_answer(struct village *village, size_t at)
     struct dht_message request = rig_message(rig, at);
     struct dht_message answer = {.type = (uint8_t)(request.type + 1), .transaction = request.transaction, .parts = 1};
     bool finds = request.type == DHT_FIND_NODE;
+    for (unsigned i = 0; finds && village->talkative && i < DHT_REPLICAS; i++)
+        answer.contacts[answer.contact_count++] = village->peers[i].contact;
     if (request.type == DHT_STORE)
         answer.record_count = request.record_count;
     village->pings += request.type == DHT_PING;
@@ -184,6 +187,19 @@ static void test_upkeep__idles_at_little_cost(void **state)
     rig_free(village.rig);
 }
 
+/* A walk asks a few of those that it hears of, and then the others are met, too: tables are full soon after joining. */
+static void test_upkeep__meets_all_that_it_hears_of(void **state)
+{
+    (void)state;
+    struct village village = {.rig = rig_new(), .dead = PEERS, .talkative = true};
+    for (unsigned i = 0; i < PEERS; i++)
+        village.peers[i] = rig_peer(i);
+    assert_int_equal(dht_bootstrap(village.rig->dht, village.rig->now_ms, &village.peers[0].contact, NULL), 0);
+    village_live(&village, 1000);
+    assert_int_equal(rig_stats(village.rig).contacts, DHT_REPLICAS);
+    rig_free(village.rig);
+}
+
 /* A neighbour that did not answer twice is missed: we look soon for who is there instead. */
 static void test_upkeep__walks_soon_after_neighbours_failed(void **state)
 {
@@ -213,6 +229,7 @@ int main(void)
         cmocka_unit_test(test_upkeep__damaged_contacts_do_no_harm),
         cmocka_unit_test(test_upkeep__alone_again),
         cmocka_unit_test(test_upkeep__idles_at_little_cost),
+        cmocka_unit_test(test_upkeep__meets_all_that_it_hears_of),
         cmocka_unit_test(test_upkeep__walks_soon_after_neighbours_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
