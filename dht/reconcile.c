@@ -26,7 +26,7 @@
 #define PAUSE_MS 2u
 #define DEADLINE_MS 300000u
 #define STEP_KEYS 2048
-#define STEP_PICKS 64
+#define STEPS 64        /* keys picked or sent in one turn */
 #define SENDING_MAX 32  /* records under way */
 #define RANGES_MAX 1024 /* 63 levels x 15, and 16 */
 #define THEIRS_MAX 65536
@@ -360,10 +360,9 @@ static void send_more(struct dht *dht, struct dht_repair *repair)
         repair->state = PICKING;
 }
 
-static void mend(struct dht *dht, struct dht_repair *repair, const struct id *key, bool read)
+/* Begin with `key`. What the partner has is read first, so that it is not sent back. */
+static void mend(struct dht *dht, struct dht_repair *repair, bool read)
 {
-    repair->key = *key;
-    repair->picked = true;
     repair->sent_any = repair->full = false;
     repair->after = (struct dht_rank){0};
     map_release(&repair->theirs);
@@ -373,54 +372,59 @@ static void mend(struct dht *dht, struct dht_repair *repair, const struct id *ke
         read_more(dht, repair, true);
 }
 
-/* The next key of the range that only one of us has, or that differs. True when there is work, or the range is over. */
-static bool pick(struct dht *dht, struct dht_repair *repair)
+/* The next key of the range that only one of us has, or that differs. */
+static void pick(struct dht *dht, struct dht_repair *repair)
 {
     struct dht_held *held = dht_range_next(dht, &repair->digesting.range, repair->picked ? &repair->key : NULL);
     const struct dht_key_digest *their = repair->key_at < repair->key_count ? &repair->keys[repair->key_at] : NULL;
     int order = !their ? -1 : !held ? 1 : id_compare(&held->key, &their->key);
     if (!held && !their) {
         next_range(repair);
-        return true;
+        return;
     }
     repair->key_at += order >= 0;
-    if (order != 0) {
-        mend(dht, repair, order < 0 ? &held->key : &their->key, order > 0);
-        return true;
-    }
-    uint8_t digest[DHT_DIGEST_BYTES];
-    dht_hold_digest(dht, held, digest);
+    repair->key = order <= 0 ? held->key : their->key;
     repair->picked = true;
-    repair->key = held->key;
-    if (memcmp(digest, their->digest, sizeof digest) == 0)
-        return false;
-    mend(dht, repair, &held->key, true);
-    return true;
+    uint8_t digest[DHT_DIGEST_BYTES];
+    if (order == 0)
+        dht_hold_digest(dht, held, digest);
+    if (order != 0 || memcmp(digest, their->digest, sizeof digest) != 0)
+        mend(dht, repair, order >= 0);
 }
 
 /* ---- the asker's tick ---- */
 
-/* Do some of what is to be done. True if more can be done soon, without waiting for an answer. */
-static bool go_on(struct dht *dht, struct dht_repair *repair)
+static bool waits(const struct dht_repair *repair)
+{
+    return repair->over || repair->state == COMPARING || repair->state == READING ||
+           (repair->state == SENDING && repair->sending >= SENDING_MAX);
+}
+
+/* One step. Digesting takes all of a turn. */
+static bool step(struct dht *dht, struct dht_repair *repair)
 {
     switch (repair->state) {
     case DIGESTING:
         if (dht_digesting_step(dht, &repair->digesting, STEP_KEYS))
             compare(dht, repair);
-        break;
+        return false;
     case PICKING:
-        for (unsigned i = 0; i < STEP_PICKS && !pick(dht, repair); i++)
-            ;
-        break;
+        pick(dht, repair);
+        return true;
     case SENDING:
         send_more(dht, repair);
-        break;
+        return true;
     default:
-        break;
+        return false;
     }
-    bool waits = repair->state == COMPARING || repair->state == READING ||
-                 (repair->state == SENDING && repair->sending >= SENDING_MAX);
-    return !waits && !repair->over;
+}
+
+/* True if more can be done soon, without waiting for an answer. */
+static bool go_on(struct dht *dht, struct dht_repair *repair)
+{
+    for (unsigned i = 0; i < STEPS && !waits(repair) && step(dht, repair); i++)
+        ;
+    return !waits(repair);
 }
 
 static void begin(struct dht *dht)

@@ -345,8 +345,10 @@ void mesh_close(struct mesh *mesh)
     mesh->closing = true;
     if (mesh->overlay && dht_save(mesh->dht, NULL) < 0)
         log_warn("mesh", "the DHT's contacts were not saved");
-    if (mesh->overlay)
+    if (mesh->overlay) {
+        dht_leave(mesh->dht, mesh_now(mesh));
         overlay_close(mesh->overlay);
+    }
     if (mesh->records)
         records_close(mesh->records);
     if (mesh->links)
