@@ -94,7 +94,7 @@ static int compare_name(const char *name, size_t name_len, const char *lower)
 {
     for (size_t i = 0; i < name_len; i++) {
         char c = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] + 'a' - 'A') : name[i];
-        if (c != lower[i])
+        if (c != lower[i] || c == 0)
             return (unsigned char)c < (unsigned char)lower[i] ? -1 : 1;
     }
     return lower[name_len] ? -1 : 0;

@@ -368,7 +368,8 @@ void resp_put_bulk(struct buf *out, const void *data, size_t len_bytes)
     uint8_t *at = buf_reserve(out, len_bytes + 2);
     if (!at)
         return;
-    memcpy(at, data, len_bytes);
+    if (len_bytes > 0)
+        memcpy(at, data, len_bytes);
     memcpy(at + len_bytes, "\r\n", 2);
     out->len += len_bytes + 2;
 }

@@ -186,6 +186,7 @@ static void test_command__table_is_in_order(void **state)
     assert_null(command_find("zaddx", 5));
     assert_null(command_find("zad", 3));
     assert_null(command_find("", 0));
+    assert_null(command_find("ping\0and more", 13));
     assert_non_null(command_find("ZAdd", 4));
 }
 
@@ -349,12 +350,44 @@ static void test_command__about_itself(void **state)
     assert_non_null(strstr(reply(&f, "INFO"), "redis_version:7.0.15\r\n"));
     assert_non_null(strstr(reply(&f, "INFO mesh"), "# Mesh\r\nsets_in_memory:"));
     assert_null(strstr(reply(&f, "INFO clients"), "redis_version"));
+    CHECK(&f, "INFO nothing", "$0\r\n\r\n");
     CHECK(
         &f, "COMMAND INFO zadd nothing",
         "*2\r\n*10\r\n$4\r\nzadd\r\n:-4\r\n*2\r\n+write\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n");
     check_begins(&f, "COMMAND DOCS zadd nothing", "*2\r\n$4\r\nzadd\r\n*4\r\n$7\r\nsummary\r\n");
     CHECK(&f, "CONFIG GET append*", "*4\r\n$11\r\nappendfsync\r\n$6\r\nalways\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n");
     end(&f);
+}
+
+static bool contains_word(const char *text, const char *word)
+{
+    for (const char *at = text; (at = strstr(at, word)); at++) {
+        char before = at > text ? at[-1] : ' ', after = at[strlen(word)];
+        if (!isalnum((unsigned char)before) && !isalnum((unsigned char)after))
+            return true;
+    }
+    return false;
+}
+
+/* docs/registry.md names every command, in its table. */
+static void test_command__docs(void **state)
+{
+    (void)state;
+    static char text[65536];
+    FILE *file = fopen("../docs/registry.md", "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    char *end = strstr(text, "\n## What is different");
+    assert_non_null(end);
+    *end = 0;
+    for (size_t i = 0; i < command_count; i++) {
+        char name[32] = "";
+        for (size_t j = 0; commands[i].name[j]; j++)
+            name[j] = (char)toupper((unsigned char)commands[i].name[j]);
+        if (!contains_word(text, name))
+            fail_msg("docs/registry.md does not name %s", name);
+    }
 }
 
 static bool matches(const char *pattern, const char *text)
@@ -395,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_command__delivers_messages),
         cmocka_unit_test(test_command__about_itself),
         cmocka_unit_test(test_command__patterns),
+        cmocka_unit_test(test_command__docs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
