@@ -163,7 +163,8 @@ int scenario_hops(const struct options *options)
         struct stage stage;
         going =
             stage_begin(&stage, options, options->nodes.values[i], options->keys.values[0], 0) && stage_read(&stage);
-        report_hops(&report, plots, &stage, options->nodes.values[i]);
+        if (stage.figures.asked > 0)
+            report_hops(&report, plots, &stage, options->nodes.values[i]);
         stage_end(&stage);
     }
     report_print(&report);
@@ -234,7 +235,8 @@ int scenario_fail(const struct options *options)
         going = stage_begin(&stage, options, options->nodes.values[0], options->keys.values[0], 0);
         world_kill_share(stage.world, dead, &stream);
         going = going && stage_read(&stage);
-        report_fail(&report, plots, &stage, dead, &healthy_ms);
+        if (stage.figures.asked > 0)
+            report_fail(&report, plots, &stage, dead, &healthy_ms);
         stage_end(&stage);
     }
     report_print(&report);
@@ -283,7 +285,8 @@ int scenario_liars(const struct options *options)
         going = stage_begin(&stage, options, options->nodes.values[0], options->keys.values[0], liars);
         stage.work.whole = true;
         going = going && stage_read(&stage);
-        report_liars(&report, &plot, &stage, liars);
+        if (stage.figures.asked > 0)
+            report_liars(&report, &plot, &stage, liars);
         stage_end(&stage);
     }
     report_print(&report);
