@@ -188,12 +188,225 @@ static void test_get__requests_are_bounded(void **state)
     rig_free(rig);
 }
 
+/* The only neighbour answers a question about `key` with these records; `deeper` is its flag. */
+static void answer_key(struct rig *rig, const struct rig_peer *peer, const struct id *key,
+                       const struct dht_record *records, size_t count, bool deeper)
+{
+    struct dht_message request = {0}, values = {.type = DHT_VALUES, .parts = 1, .deeper = deeper};
+    struct buf bytes[DHT_ITEMS_MAX];
+    for (size_t i = rig->sent_count; i-- > 0 && request.type == 0;) {
+        struct dht_message message = rig_message(rig, i);
+        if (message.type == DHT_FIND_VALUE && id_equal(&message.target, key))
+            request = message;
+    }
+    assert_int_equal(request.type, DHT_FIND_VALUE);
+    values.transaction = request.transaction;
+    for (size_t i = 0; i < count; i++) {
+        bytes[i] = BUF(LIMIT_DHT_RECORD_BYTES);
+        values.records[values.record_count++] = rig_brief(&records[i], &bytes[i]);
+    }
+    rig_input(rig, peer, &values);
+    for (size_t i = 0; i < count; i++)
+        buf_release(&bytes[i]);
+    dht_tick(rig->dht, rig->now_ms);
+}
+
+static size_t count_of(const struct rig *rig, uint8_t type, const struct id *to)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < rig->sent_count; i++)
+        count += rig_message(rig, i).type == type && id_equal(&rig->sent[i].to.id, to);
+    return count;
+}
+
+/* Without a lease at hand a member is asked at the address in its record; where it answers is told. Who is silent is
+ * looked for at its neighbours, and dead if they know nothing either. */
+static void test_get__members_are_asked_where_they_signed(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), alive = rig_peer(50), dead = rig_peer(51);
+    struct id key = rig_key(1);
+    struct result result;
+    rig_meet(rig, &peer);
+    struct dht_record records[2] = {rig_record(&alive, &key, 1, 1), rig_record(&dead, &key, 2, 1)};
+    for (unsigned i = 0; i < 2; i++) {
+        records[i].addr = i == 0 ? alive.contact.addr : dead.contact.addr;
+        rig_sign(&records[i], i == 0 ? &alive.key : &dead.key);
+    }
+    ask(rig, &key, true, &result);
+    answer_key(rig, &peer, &key, records, 2, false);
+    assert_int_equal(count_of(rig, DHT_PING, &alive.contact.id), 1);
+    assert_int_equal(count_of(rig, DHT_PING, &dead.contact.id), 1);
+    assert_int_equal(count_of(rig, DHT_FIND_VALUE, &peer.contact.id), 1); /* no lease is looked for */
+    rig_answer(rig, &alive, DHT_PING, (struct dht_message){.type = DHT_PONG});
+    assert_int_equal(result.calls, 0);
+    rig_run(rig, 1100);
+    answer_key(rig, &peer, &dead.contact.id, NULL, 0, false); /* the key of a lease is the id */
+    rig_run(rig, DHT_GET_TIMEOUT_MS);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 1);
+    assert_true(id_equal(&result.found[0].contact.id, &alive.contact.id));
+    assert_true(addr_equal(&result.found[0].contact.addr, &alive.contact.addr));
+    rig_free(rig);
+}
+
+/* Who was heard within two minutes lives, and nobody is asked. */
+static void test_get__who_was_heard_lives(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0);
+    struct id key = rig_key(1);
+    struct result result;
+    rig_meet(rig, &peer);
+    struct dht_record record = rig_record(&peer, &key, 1, 1);
+    ask(rig, &key, true, &result);
+    answer_key(rig, &peer, &key, &record, 1, false);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 1);
+    assert_true(addr_equal(&result.found[0].contact.addr, &peer.contact.addr));
+    assert_int_equal(count_of(rig, DHT_PING, &peer.contact.id), 0);
+    rig_free(rig);
+}
+
+/* No more members are asked whether they live than are wanted. */
+static void test_get__asks_no_more_than_are_wanted(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), members[5];
+    struct id key = rig_key(1);
+    struct result result = {0};
+    struct dht_record records[5];
+    struct dht_get_options options = {.limit = 2, .want_lease = true};
+    rig_meet(rig, &peer);
+    for (unsigned i = 0; i < 5; i++) {
+        members[i] = rig_peer(50 + i);
+        records[i] = rig_record(&members[i], &key, 5 - i, 1);
+        records[i].addr = members[i].contact.addr;
+        rig_sign(&records[i], &members[i].key);
+    }
+    assert_int_equal(dht_get(rig->dht, rig->now_ms, &key, &options, on_get, &result, NULL, NULL), 0);
+    answer_key(rig, &peer, &key, records, 5, false);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(count_of(rig, DHT_PING, &members[i].contact.id), i < 2);
+    for (unsigned i = 0; i < 2; i++)
+        rig_answer(rig, &members[i], DHT_PING, (struct dht_message){.type = DHT_PONG});
+    dht_tick(rig->dht, rig->now_ms);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 2);
+    rig_free(rig);
+}
+
+/* By hand: what META has cleared, or what expired with it, is not told. */
+static void test_get__meta_clears(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), writer = rig_peer(50);
+    struct id key = dht_key(DHT_SET, "s", 1);
+    struct result result;
+    rig_meet(rig, &peer);
+    struct dht_record records[] = {rig_member(&writer, &key, "old", 9, 5000), rig_member(&writer, &key, "new", 1, 1000),
+                                   rig_meta(&writer, &key, RIG_WALL_MS - 3000, RIG_WALL_MS + 60000, 2000)};
+    ask(rig, &key, false, &result);
+    answer_key(rig, &peer, &key, records, 3, false);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 1);
+    assert_memory_equal(result.found[0].record.data, "new", 3);
+    rig->now_ms += 61000;
+    ask(rig, &key, false, &result);
+    answer_key(rig, &peer, &key, records, 3, false);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 0);
+    rig_free(rig);
+}
+
+/* Behind a rank only; and nearest first, by the places in the records and our own. */
+static void test_get__cursor_and_distance(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0);
+    struct id key = rig_key(1);
+    struct dht_record records[4];
+    struct result result = {0};
+    rig_meet(rig, &peer);
+    for (unsigned i = 0; i < 4; i++) {
+        struct rig_peer member = rig_peer(50 + i);
+        records[i] = rig_record(&member, &key, i, 1);
+        records[i].place = (struct dht_place){.x = {(int16_t)(100 * (4 - i)), 0, 0}, .height = i == 0 ? 0 : 10};
+        if (i == 0)
+            records[i].place = (struct dht_place){0}; /* not known */
+        rig_sign(&records[i], &member.key);
+    }
+    struct dht_rank after = dht_record_rank(&records[2], DHT_BY_SCORE, NULL);
+    struct dht_get_options options = {.after = &after};
+    rig->sent_count = 0;
+    assert_int_equal(dht_get(rig->dht, rig->now_ms, &key, &options, on_get, &result, NULL, NULL), 0);
+    struct dht_message request = rig_last(rig);
+    assert_true(request.ranged && dht_rank_compare(&request.after, &after) == 0);
+    answer_key(rig, &peer, &key, records, 4, false); /* more than was asked for */
+    assert_int_equal(result.count, 2);
+    assert_true(result.found[0].record.score == 1 && result.found[1].record.score == 0);
+
+    options = (struct dht_get_options){.order = DHT_BY_DISTANCE};
+    assert_int_equal(dht_get(rig->dht, rig->now_ms, &key, &options, on_get, &result, NULL, NULL), 0);
+    struct dht_place own = dht_place(rig->dht, NULL);
+    answer_key(rig, &peer, &key, records, 4, false);
+    assert_int_equal(result.count, 4);
+    for (unsigned i = 1; i < 4; i++) {
+        struct dht_rank before = dht_record_rank(&result.found[i - 1].record, DHT_BY_DISTANCE, &own),
+                        rank = dht_record_rank(&result.found[i].record, DHT_BY_DISTANCE, &own);
+        assert_true(dht_rank_compare(&before, &rank) < 0);
+    }
+    rig_free(rig);
+}
+
+/* A holder that has refused records is believed: the sixteen shards are read, and what is in them is of the set. */
+static void test_get__shards_are_read_too(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), a = rig_peer(50), b = rig_peer(51);
+    struct id key = rig_key(1), shard = dht_shard_key(&key, 1, &b.contact.id);
+    struct result result;
+    rig_meet(rig, &peer);
+    struct dht_record in_key = rig_record(&a, &key, 1, 1), in_shard = rig_record(&b, &shard, 2, 1);
+    ask(rig, &key, false, &result);
+    answer_key(rig, &peer, &key, &in_key, 1, true);
+    assert_int_equal(result.calls, 0);
+    for (unsigned i = 0; i < DHT_SHARDS; i++) {
+        struct id prefix = dht_shard_prefix(&(struct id){{0}}, 0, i), each = dht_shard_key(&key, 1, &prefix);
+        bool there = id_equal(&each, &shard);
+        answer_key(rig, &peer, &each, &in_shard, there, false);
+        if (there)
+            continue;
+        answer_key(rig, &peer, &each, NULL, 0, false); /* one that finds nothing looks over four walks */
+    }
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 2);
+    assert_true(id_equal(&result.found[0].record.member, &b.contact.id));
+    assert_true(id_equal(&result.found[0].record.key, &key));
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_get__newest_of_several_wins),       cmocka_unit_test(test_get__only_the_living_are_told),
-        cmocka_unit_test(test_get__deadline_tells_what_is_there), cmocka_unit_test(test_get__alone),
-        cmocka_unit_test(test_get__cancelled_says_nothing),       cmocka_unit_test(test_get__requests_are_bounded),
+        cmocka_unit_test(test_get__newest_of_several_wins),
+        cmocka_unit_test(test_get__only_the_living_are_told),
+        cmocka_unit_test(test_get__deadline_tells_what_is_there),
+        cmocka_unit_test(test_get__alone),
+        cmocka_unit_test(test_get__members_are_asked_where_they_signed),
+        cmocka_unit_test(test_get__who_was_heard_lives),
+        cmocka_unit_test(test_get__asks_no_more_than_are_wanted),
+        cmocka_unit_test(test_get__meta_clears),
+        cmocka_unit_test(test_get__cursor_and_distance),
+        cmocka_unit_test(test_get__shards_are_read_too),
+        cmocka_unit_test(test_get__cancelled_says_nothing),
+        cmocka_unit_test(test_get__requests_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
