@@ -3,7 +3,7 @@
 
 #include "node/base/file.h"
 
-#define GOLDEN_RECORD "51070a1feac5e5c2e6d5ae1dacadd2f1621cba3b5af76083f68f2e3ee08add55"
+#define GOLDEN_RECORD "bb8d7fa239ced55e289f2baae0db8ccad9596ade364ac537960dfe954790c170"
 
 static const char *document(struct buf *buf)
 {
@@ -41,17 +41,20 @@ static void test_protocol__document_has_the_numbers(void **state)
     OWNED(buf_release) struct buf buf = BUF(1u << 20);
     const char *text = document(&buf);
     says(text, "at most ", DHT_MESSAGE_MAX_BYTES, " bytes");
-    says(text, "", DHT_RECORD_FIXED_BYTES, " bytes and at most 512 of data: 688");
+    says(text, "", DHT_RECORD_FIXED_BYTES, " bytes and at most 512 of data: 715.");
     says(text, "and at most 512 of data: ", LIMIT_DHT_RECORD_BYTES, ".");
     says(text, "now + ", DHT_EXPIRY_MAX_MS / 86400000, " days + 60 s");
     says(text, "now + ", (DHT_LEASE_TTL_MS + DHT_SKEW_MS) / 1000, " s`");
     says(text, "count(u8 <= ", DHT_REPLICAS, ") contact*");
     says(text, "count(u8 <= ", DHT_ITEMS_MAX, ") short*");
     says(text, "k = ", DHT_REPLICAS, ", alpha = 4, beta = 4");
-    says(text, "at most ", DHT_QUERIES_MAX, "");
+    says(text, "At most ", DHT_QUERIES_MAX, " requests a lookup");
     says(text, "A key has at most ", LIMIT_DHT_RECORDS_PER_KEY, " records");
-    says(text, "a member ", LIMIT_DHT_RECORDS_PER_MEMBER, ", a holder");
+    says(text, "a writer ", LIMIT_DHT_RECORDS_PER_MEMBER, ", a holder");
     says(text, "a holder ", LIMIT_DHT_RECORDS, ".");
+    says(text, "safe when ", DHT_ACKED, " holders");
+    says(text, "more than ", DHT_COMPARED_KEYS, " keys");
+    says(text, "down to ", DHT_SHARD_DEPTH_MAX, ".");
 }
 
 static void test_protocol__document_has_the_tables(void **state)
@@ -60,17 +63,21 @@ static void test_protocol__document_has_the_tables(void **state)
     OWNED(buf_release) struct buf buf = BUF(1u << 20);
     const char *text = document(&buf);
     static const char *const kinds[] = {
-        [DHT_OBJECT] = "object", [DHT_VOLUME] = "volume", [DHT_SERVICE] = "service", [DHT_APP] = "app",
-        [DHT_IMAGE] = "image",   [DHT_ROUTE] = "route",   [DHT_NODE] = "node",       [DHT_REVOCATION] = "revocation"};
+        [DHT_OBJECT] = "object", [DHT_VOLUME] = "volume",  [DHT_SERVICE] = "service", [DHT_APP] = "app",
+        [DHT_IMAGE] = "image",   [DHT_ROUTE] = "route",    [DHT_NODE] = "node",       [DHT_REVOCATION] = "revocation",
+        [DHT_SET] = "set",       [DHT_CHANNEL] = "channel"};
     static const char *const types[] = {
-        [DHT_PING] = "PING",     [DHT_PONG] = "PONG",     [DHT_FIND_NODE] = "FIND_NODE",
-        [DHT_NODES] = "NODES",   [DHT_STORE] = "STORE",   [DHT_FIND_VALUE] = "FIND_VALUE",
-        [DHT_VALUES] = "VALUES", [DHT_STORED] = "STORED", [DHT_REFUSED] = "REFUSED"};
-    for (unsigned i = DHT_OBJECT; i <= DHT_REVOCATION; i++) {
+        [DHT_PING] = "PING",        [DHT_PONG] = "PONG",       [DHT_FIND_NODE] = "FIND_NODE",
+        [DHT_NODES] = "NODES",      [DHT_STORE] = "STORE",     [DHT_FIND_VALUE] = "FIND_VALUE",
+        [DHT_VALUES] = "VALUES",    [DHT_STORED] = "STORED",   [DHT_LEASE] = "LEASE",
+        [DHT_REFUSED] = "REFUSED",  [DHT_COMPARE] = "COMPARE", [DHT_COMPARED] = "COMPARED",
+        [DHT_WATCH] = "WATCH",      [DHT_WATCHED] = "WATCHED", [DHT_NOTIFY] = "NOTIFY",
+        [DHT_NOTIFIED] = "NOTIFIED"};
+    for (unsigned i = DHT_OBJECT; i < DHT_KIND_COUNT; i++) {
         says(text, "| ", i, " | ");
         assert_non_null(strstr(text, kinds[i]));
     }
-    for (unsigned i = DHT_PING; i <= DHT_REFUSED; i++) {
+    for (unsigned i = DHT_PING; i <= DHT_NOTIFIED; i++) {
         char row[40];
         snprintf(row, sizeof row, "| %u | %s |", i, types[i]);
         if (types[i] && !strstr(text, row))
@@ -91,13 +98,16 @@ static void test_protocol__bytes_stay(void **state)
                                 .version = {3, 4},
                                 .expiry_wall_ms = 5,
                                 .size = 6,
+                                .place = {{1, -2, 3}, 7},
+                                .addr = {.family = 4, .port = 7421, .ip = {10, 0, 0, 1}},
                                 .data_len = 2,
                                 .data = "ab"};
     assert_int_equal(rig_sign(&record, &peer.key), 0);
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     struct dht_span span = rig_span(&record, &bytes);
-    assert_memory_equal(span.at, "cmr1\x02\x01", 6);
-    assert_memory_equal(span.at + 6, key.b, 32);
+    assert_memory_equal(span.at, "cmr2", 4);
+    assert_memory_equal(span.at + 4, key.b, 32);
+    assert_memory_equal(span.at + 36, "\x02\x01", 2);
     assert_memory_equal(span.at + 38, peer.key.public_key, 32);
     assert_memory_equal(span.at + 70,
                         "\xc0\0\0\0\0\0\0\0"
@@ -107,11 +117,13 @@ static void test_protocol__bytes_stay(void **state)
     assert_memory_equal(span.at + 94,
                         "\0\0\0\0\0\0\0\5"
                         "\0\0\0\0\0\0\0\6"
+                        "\0\1\xff\xfe\0\3\0\7"
+                        "\4\x1c\xfd\x0a\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0"
                         "\0\2"
                         "ab",
-                        20);
-    assert_int_equal(span.len, 114 + 64);
-    assert_true(crypto_signature_check(span.at + 114, span.at, 114, peer.key.public_key));
+                        47);
+    assert_int_equal(span.len, 141 + 64);
+    assert_true(crypto_signature_check(span.at + 141, span.at, 141, peer.key.public_key));
 
     char hex[ID_HEX_SIZE];
     struct id hash;
@@ -124,21 +136,24 @@ static void test_protocol__bytes_stay(void **state)
                               .target = key,
                               .order = DHT_BY_VERSION,
                               .limit = 9,
+                              .parts = 3,
                               .contacts_wanted = 16,
                               .want_lease = true,
                               .ranged = true,
-                              .after = {1, 2, key}};
+                              .after = {1, 2, key},
+                              .until = key};
     OWNED(buf_release) struct buf message = BUF(DHT_MESSAGE_MAX_BYTES);
     dht_message_encode(&ask, &message);
-    assert_memory_equal(message.data, "\1\5\1\1\2\3\4\5\6\7\x8", 11);
+    assert_memory_equal(message.data, "\2\5\1\1\2\3\4\5\6\7\x8", 11);
     assert_memory_equal(message.data + 11, key.b, 32);
     assert_memory_equal(message.data + 43,
-                        "\2\x9\x10\3"
+                        "\2\0\x9\3\x10\3"
                         "\0\0\0\0\0\0\0\1"
                         "\0\0\0\0\0\0\0\2",
-                        20);
-    assert_memory_equal(message.data + 63, key.b, 32);
-    assert_int_equal(message.len, 95);
+                        22);
+    assert_memory_equal(message.data + 65, key.b, 32);
+    assert_memory_equal(message.data + 97, key.b, 32);
+    assert_int_equal(message.len, 129);
 }
 
 int main(void)
