@@ -44,7 +44,7 @@ static int make_parts(struct gateway *gateway, const struct gateway_config *conf
     if (status < 0)
         return status;
     struct sets_config sets = {.mesh = registry_sets(gateway->registry),
-                               .disk = journal_disk_store(config->store),
+                               .disk = ledger_disk_store(config->store),
                                .jobs = config->jobs,
                                .clock = config->clock,
                                .seed = rng_u64(&rng),

@@ -55,7 +55,7 @@ struct set_life {
     bool known;       /* was read whole since it is kept live */
     bool late;        /* nobody waits for the reading any longer */
     bool used;        /* in the list of those that were used lately */
-    bool journalled;  /* what was said of the set itself is in the journal */
+    bool in_ledger;   /* what was said of the set itself is in the ledger */
     bool meta_unsaid; /* in the queue of those whose state the mesh has not been given yet */
     uint64_t meta_commit;
     uint64_t deadline_ms;

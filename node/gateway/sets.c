@@ -114,7 +114,7 @@ static void on_committed(void *ctx, int status, const struct err *err)
         sets->commit_ms = sets_mono_ms(sets) + COMMIT_AGAIN_MS;
     }
     if (sets->closing) {
-        journal_write(sets->journal, false);
+        ledger_write(sets->ledger, false);
         return;
     }
     sets->config.committed(sets->config.ctx, status, err);
@@ -123,7 +123,7 @@ static void on_committed(void *ctx, int status, const struct err *err)
 
 void sets_commit(struct sets *sets)
 {
-    journal_write(sets->journal, false);
+    ledger_write(sets->ledger, false);
 }
 
 static void sweep_member(void *ctx, struct name *name)
@@ -141,7 +141,7 @@ static void sweep_set(void *ctx, struct name *name)
     sets_purge(sets, set);
     names_each(&set->members, sweep_member, sets);
     if (set->own_count == 0 && set->meta_version.epoch + TOMBSTONE_MS < sets_wall_ms(sets))
-        set->life.journalled = set->meta_own = false;
+        set->life.in_ledger = set->meta_own = false;
     if (!sets_is_own(set) && !set->life.used)
         sets_drop(sets, set);
 }
@@ -177,8 +177,8 @@ uint64_t sets_tick(struct sets *sets)
         sweep(sets);
     end_waiting(sets);
     sets_open_queued(sets);
-    if (journal_failure(sets->journal) && now >= sets->commit_ms)
-        journal_write(sets->journal, true);
+    if (ledger_failure(sets->ledger) && now >= sets->commit_ms)
+        ledger_write(sets->ledger, true);
     sets_commit(sets);
     sets_say(sets);
     if (sets_has_to_say(sets))
@@ -195,7 +195,7 @@ static int no_memory(struct err *err)
 
 static void restore_meta(struct sets *sets, struct set *set, const struct set_change *change)
 {
-    set->life.journalled = true;
+    set->life.in_ledger = true;
     set->meta_version = change->version;
     set->cleared_ms = change->cleared_ms;
     set->expires_ms = change->expires_ms;
@@ -208,7 +208,7 @@ struct restoring {
     struct err *err;
 };
 
-static int restore_entry(void *ctx, const struct journal_entry *entry)
+static int restore_entry(void *ctx, const struct ledger_entry *entry)
 {
     const struct restoring *restoring = ctx;
     struct sets *sets = restoring->sets;
@@ -239,8 +239,8 @@ static int restore_entry(void *ctx, const struct journal_entry *entry)
     return 0;
 }
 
-/* For the journal: is this entry what the set says now? */
-static bool is_live(void *ctx, const struct journal_entry *entry)
+/* For the ledger: is this entry what the set says now? */
+static bool is_live(void *ctx, const struct ledger_entry *entry)
 {
     const struct sets *sets = ctx;
     const struct set_change *change = &entry->change;
@@ -249,7 +249,7 @@ static bool is_live(void *ctx, const struct journal_entry *entry)
         return false;
     const struct set *set = sets_set_of(found);
     if (change->meta)
-        return set->life.journalled && dht_version_compare(&change->version, &set->meta_version) == 0;
+        return set->life.in_ledger && dht_version_compare(&change->version, &set->meta_version) == 0;
     const struct set_member *member = set_find_any(set, change->name, change->name_len);
     return member && member->own && dht_version_compare(&change->version, &member->version) == 0;
 }
@@ -258,7 +258,7 @@ static int restore(struct sets *sets, struct err *err)
 {
     struct restoring restoring = {sets, err};
     size_t bad = 0;
-    int status = journal_read(sets->journal, restore_entry, &restoring, &bad, err);
+    int status = ledger_read(sets->ledger, restore_entry, &restoring, &bad, err);
     if (status < 0)
         return status;
     sets->bad_rows = bad;
@@ -279,8 +279,8 @@ int sets_new(const struct sets_config *config, struct sets **ret_sets, struct er
     TAILQ_INIT(&sets->unsaid);
     names_init(&sets->names, config->seed);
     sets->sweep_ms = sets_mono_ms(sets) + SWEEP_MS;
-    struct journal_config journal = {config->disk, config->jobs, on_committed, is_live, sets};
-    int status = journal_new(&journal, &sets->journal, err);
+    struct ledger_config ledger = {config->disk, config->jobs, on_committed, is_live, sets};
+    int status = ledger_new(&ledger, &sets->ledger, err);
     if (status == 0)
         status = restore(sets, err);
     if (status < 0)
@@ -298,12 +298,12 @@ void sets_close(struct sets *sets)
 {
     sets->closing = true;
     names_each(&sets->names, close_set, sets);
-    journal_write(sets->journal, true);
+    ledger_write(sets->ledger, true);
 }
 
 bool sets_closed(const struct sets *sets)
 {
-    return sets->closing && !journal_is_busy(sets->journal);
+    return sets->closing && !ledger_is_busy(sets->ledger);
 }
 
 static void free_set(void *ctx, struct name *name)
@@ -318,7 +318,7 @@ void sets_free(struct sets *sets)
         return;
     names_each(&sets->names, free_set, NULL);
     names_release(&sets->names);
-    journal_free(sets->journal);
+    ledger_free(sets->ledger);
     free(sets);
 }
 
@@ -334,7 +334,7 @@ void sets_stats(const struct sets *sets, struct sets_stats *ret_stats)
                                      .members = sets->member_count,
                                      .live = sets->live,
                                      .unsaid = sets->unsaid_count,
-                                     .durable = journal_durable(sets->journal),
+                                     .durable = ledger_durable(sets->ledger),
                                      .bad_rows = sets->bad_rows};
     names_each(&sets->names, count_own, &ret_stats->own_sets);
 }

@@ -3,7 +3,7 @@
  *
  * A set that is asked for is read whole from the mesh once and kept live by a watch from then on; when nobody has asked
  * for ten minutes only what was written here stays. What is written here changes the set at once, is durable when its
- * commit is (journal.h), and is given to the mesh after that. The mesh is a struct of functions: struct sets_mesh.
+ * commit is (ledger.h), and is given to the mesh after that. The mesh is a struct of functions: struct sets_mesh.
  *
  * One thread. Wall times are for expiry and versions, monotonic ones for waiting.
  *
@@ -20,7 +20,7 @@
 #include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/jobs.h"
-#include "node/gateway/journal.h"
+#include "node/gateway/ledger.h"
 #include "node/gateway/set.h"
 
 struct sets;
@@ -41,7 +41,7 @@ struct sets_mesh {
 
 struct sets_config {
     struct sets_mesh mesh;
-    struct journal_disk disk;
+    struct ledger_disk disk;
     struct jobs jobs;
     struct clock clock;
     uint64_t seed; /* of hashes */
@@ -52,7 +52,7 @@ struct sets_config {
     void *ctx; /* borrowed */
 };
 
-/* Reads the journal. */
+/* Reads the ledger. */
 int sets_new(const struct sets_config *config, struct sets **ret_sets, struct err *err);
 /* Stop asking the mesh, and write what has gathered; free when sets_closed. */
 void sets_close(struct sets *sets);
@@ -101,7 +101,7 @@ uint64_t sets_gathering(const struct sets *sets);
 uint64_t sets_durable(const struct sets *sets);
 /* Nothing more should be written until `committed`. */
 bool sets_is_full(const struct sets *sets);
-/* Nothing should be written: the journal cannot be, why. NULL: all is well. */
+/* Nothing should be written: the ledger cannot be, why. NULL: all is well. */
 const struct err *sets_failure(const struct sets *sets);
 
 /* ---- for struct sets_mesh ---- */

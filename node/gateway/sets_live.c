@@ -85,7 +85,7 @@ void sets_say(struct sets *sets)
 {
     if (sets->closing || sets_mono_ms(sets) < sets->say_ms)
         return;
-    uint64_t durable = journal_durable(sets->journal);
+    uint64_t durable = ledger_durable(sets->ledger);
     int status = 0;
     unsigned said = 0;
     struct set *set;
@@ -101,7 +101,7 @@ void sets_say(struct sets *sets)
 
 bool sets_has_to_say(const struct sets *sets)
 {
-    uint64_t durable = journal_durable(sets->journal);
+    uint64_t durable = ledger_durable(sets->ledger);
     const struct set *set = TAILQ_FIRST(&sets->unsaid_sets);
     const struct set_member *member = TAILQ_FIRST(&sets->unsaid);
     return (set && set->life.meta_commit <= durable) || (member && member->commit <= durable);
@@ -116,7 +116,7 @@ static void on_forget(void *ctx, struct set_member *member)
     struct sets *sets = ctx;
     sets_unsay_member(sets, member);
     if (member->own)
-        journal_drop_member(sets->journal, member);
+        ledger_drop_member(sets->ledger, member);
     sets->member_count--;
 }
 
@@ -279,7 +279,7 @@ static void disown(struct sets *sets, struct set_member *member)
     sets_unsay_member(sets, member);
     if (!member->own)
         return;
-    journal_drop_member(sets->journal, member);
+    ledger_drop_member(sets->ledger, member);
     member->own = false;
     member->set->own_count--;
 }
@@ -295,8 +295,8 @@ static void took_meta(struct sets *sets, struct set *set, const struct set_chang
         set->meta_own = false;
         sets_unsay_set(sets, set);
     }
-    if (set->life.journalled)
-        journal_put_set(sets->journal, set);
+    if (set->life.in_ledger)
+        ledger_put_set(sets->ledger, set);
     /* Two nodes spoke of the set at once, and one of them cleared it: what both said is said as one, by whoever of them
      * sees that first, or by both, which is the same. */
     if (own && (!overtaken || set->cleared_ms > change->cleared_ms))

@@ -11,7 +11,7 @@ TAILQ_HEAD(member_list, set_member);
 
 struct sets {
     struct sets_config config;
-    struct journal *journal; /* owned */
+    struct ledger *ledger;   /* owned */
     struct names names;      /* of the sets, owned */
     struct set_list used;    /* least recently used first */
     struct set_list loading; /* in the order in which they were asked for */

@@ -27,7 +27,7 @@ static int write_member(struct sets *sets, struct set_member *member, double sco
                                 .tombstone = tombstone,
                                 .version = next_version(sets, set, &member->version)};
     struct set_change before = {.score = member->score, .version = member->version, .tombstone = member->tombstone};
-    if (journal_put_member(sets->journal, set, &change) < 0) {
+    if (ledger_put_member(sets->ledger, set, &change) < 0) {
         if (before.version.epoch == 0)
             sets_forget_member(sets, member);
         return no_memory(err);
@@ -35,7 +35,7 @@ static int write_member(struct sets *sets, struct set_member *member, double sco
     set_join(set, &change);
     set->own_count += !member->own;
     member->own = true;
-    sets_say_member(sets, member, journal_gathering(sets->journal));
+    sets_say_member(sets, member, ledger_gathering(sets->ledger));
     sets->written++;
     return 0;
 }
@@ -69,15 +69,15 @@ int sets_write_meta(struct sets *sets, struct set *set, uint64_t cleared_ms, uin
     set->meta_version = next_version(sets, set, &old_version);
     set->cleared_ms = cleared_ms;
     set->expires_ms = expires_ms;
-    if (journal_put_set(sets->journal, set) < 0) {
+    if (ledger_put_set(sets->ledger, set) < 0) {
         set->meta_version = old_version;
         set->cleared_ms = old_cleared;
         set->expires_ms = old_expires;
         return no_memory(err);
     }
-    set->life.journalled = true;
+    set->life.in_ledger = true;
     set->meta_own = true;
-    sets_say_set(sets, set, journal_gathering(sets->journal));
+    sets_say_set(sets, set, ledger_gathering(sets->ledger));
     sets->written++;
     return 0;
 }
@@ -113,20 +113,20 @@ uint64_t sets_written(const struct sets *sets)
 
 uint64_t sets_gathering(const struct sets *sets)
 {
-    return journal_gathering(sets->journal);
+    return ledger_gathering(sets->ledger);
 }
 
 uint64_t sets_durable(const struct sets *sets)
 {
-    return journal_durable(sets->journal);
+    return ledger_durable(sets->ledger);
 }
 
 bool sets_is_full(const struct sets *sets)
 {
-    return journal_is_full(sets->journal);
+    return ledger_is_full(sets->ledger);
 }
 
 const struct err *sets_failure(const struct sets *sets)
 {
-    return journal_failure(sets->journal);
+    return ledger_failure(sets->ledger);
 }

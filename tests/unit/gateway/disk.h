@@ -1,4 +1,4 @@
-/* A disk for tests of the journal: rows in memory, which outlive the journal, and failures. Jobs run when told to. */
+/* A disk for tests of the ledger: rows in memory, which outlive the ledger, and failures. Jobs run when told to. */
 #pragma once
 
 #include <stdbool.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "node/base/jobs.h"
-#include "node/gateway/journal.h"
+#include "node/gateway/ledger.h"
 
 #define DISK_ROWS 8192
 
@@ -91,9 +91,9 @@ static inline int disk_each(void *ctx, const void *from, size_t from_len, store_
     return status;
 }
 
-static inline struct journal_disk disk_of(struct disk *disk)
+static inline struct ledger_disk disk_of(struct disk *disk)
 {
-    return (struct journal_disk){disk_apply, disk_each, disk};
+    return (struct ledger_disk){disk_apply, disk_each, disk};
 }
 
 static inline void disk_submit(void *ctx, job_work_cb work, job_done_cb done, void *arg)

@@ -23,59 +23,59 @@
 #include "store/store.h"
 
 /* Where rows are kept. `apply` is called on another thread, one call at a time; `each` on the caller's. */
-struct journal_disk {
+struct ledger_disk {
     int (*apply)(void *ctx, const struct store_table_op *ops, size_t count, struct err *err); /* as store_table_apply */
     int (*each)(void *ctx, const void *from, size_t from_len, store_table_cb cb, void *cb_ctx,
                 struct err *err); /* as store_table_each */
     void *ctx;                    /* borrowed */
 };
 /* Table "registry" of a store. */
-struct journal_disk journal_disk_store(struct store *store);
+struct ledger_disk ledger_disk_store(struct store *store);
 
-struct journal;
+struct ledger;
 
 /* All borrowed for the call. */
-struct journal_entry {
+struct ledger_entry {
     const void *set;
     size_t set_len;
     bool forgotten; /* of change only the name is set */
     struct set_change change;
 };
 
-struct journal_config {
-    struct journal_disk disk;
+struct ledger_config {
+    struct ledger_disk disk;
     struct jobs jobs;
     /* A batch was written (status 0), or was not and is tried again later. Not from within any call here. */
     void (*done)(void *ctx, int status, const struct err *err);
     /* Is this still what is to be found after a restart? */
-    bool (*is_live)(void *ctx, const struct journal_entry *entry);
+    bool (*is_live)(void *ctx, const struct ledger_entry *entry);
     void *ctx; /* borrowed */
 };
 
-int journal_new(const struct journal_config *config, struct journal **ret_journal, struct err *err);
-/* Not while journal_is_busy. */
-void journal_free(struct journal *journal);
+int ledger_new(const struct ledger_config *config, struct ledger **ret_ledger, struct err *err);
+/* Not while ledger_is_busy. */
+void ledger_free(struct ledger *ledger);
 
 /* Read all entries in order, once, before anything is put. Ends early when the callback returns other than 0. *ret_bad:
  * how many rows were damaged; the entries before the damage were read. */
-typedef int (*journal_entry_cb)(void *ctx, const struct journal_entry *entry);
-int journal_read(struct journal *journal, journal_entry_cb each, void *ctx, size_t *ret_bad, struct err *err);
+typedef int (*ledger_entry_cb)(void *ctx, const struct ledger_entry *entry);
+int ledger_read(struct ledger *ledger, ledger_entry_cb each, void *ctx, size_t *ret_bad, struct err *err);
 
 /* Into the batch that gathers. ERR_NOMEM: not written, and the batch is as before. */
-int journal_put_set(struct journal *journal, const struct set *set);
-int journal_put_member(struct journal *journal, const struct set *set, const struct set_change *change);
-int journal_drop_member(struct journal *journal, const struct set_member *member);
+int ledger_put_set(struct ledger *ledger, const struct set *set);
+int ledger_put_member(struct ledger *ledger, const struct set *set, const struct set_change *change);
+int ledger_drop_member(struct ledger *ledger, const struct set_member *member);
 
 /* The number of the batch that gathers: when it is durable, so is what was put now. */
-uint64_t journal_gathering(const struct journal *journal);
+uint64_t ledger_gathering(const struct ledger *ledger);
 /* The last number that is durable. */
-uint64_t journal_durable(const struct journal *journal);
+uint64_t ledger_durable(const struct ledger *ledger);
 /* The batch that gathers has LIMIT_SET_BATCH_BYTES: no more, please, until something is durable. */
-bool journal_is_full(const struct journal *journal);
+bool ledger_is_full(const struct ledger *ledger);
 /* The last try failed, why: nothing should be promised. NULL: all is well. */
-const struct err *journal_failure(const struct journal *journal);
-bool journal_is_busy(const struct journal *journal);
+const struct err *ledger_failure(const struct ledger *ledger);
+bool ledger_is_busy(const struct ledger *ledger);
 /* Bytes of the log, and the batches that were not written yet. */
-uint64_t journal_bytes(const struct journal *journal);
+uint64_t ledger_bytes(const struct ledger *ledger);
 /* Begin to write what has gathered, unless a write is under way or a failed one waits; `again` tries that one. */
-void journal_write(struct journal *journal, bool again);
+void ledger_write(struct ledger *ledger, bool again);

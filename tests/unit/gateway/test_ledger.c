@@ -1,4 +1,4 @@
-#include "node/gateway/journal.h"
+#include "node/gateway/ledger.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +9,10 @@
 
 #define MEMBERS 64
 
-/* The journal, and what it has to keep: the last version of each member. */
+/* The ledger, and what it has to keep: the last version of each member. */
 struct fixture {
     struct disk *disk;
-    struct journal *journal;
+    struct ledger *ledger;
     struct set *set;
     uint64_t versions[MEMBERS]; /* 0: forgotten */
     uint64_t read[MEMBERS];     /* as found after a restart */
@@ -36,7 +36,7 @@ static void on_done(void *ctx, int status, const struct err *err)
     f->done_status = status;
 }
 
-static bool is_live(void *ctx, const struct journal_entry *entry)
+static bool is_live(void *ctx, const struct ledger_entry *entry)
 {
     const struct fixture *f = ctx;
     if (entry->change.meta)
@@ -44,7 +44,7 @@ static bool is_live(void *ctx, const struct journal_entry *entry)
     return f->versions[index_of(&entry->change)] == entry->change.version.epoch;
 }
 
-static int on_entry(void *ctx, const struct journal_entry *entry)
+static int on_entry(void *ctx, const struct ledger_entry *entry)
 {
     struct fixture *f = ctx;
     assert_int_equal(entry->set_len, 3);
@@ -60,11 +60,11 @@ static size_t start(struct fixture *f)
 {
     struct err err;
     size_t bad = 0;
-    struct journal_config config = {disk_of(f->disk), disk_jobs(f->disk), on_done, is_live, f};
+    struct ledger_config config = {disk_of(f->disk), disk_jobs(f->disk), on_done, is_live, f};
     memset(f->read, 0, sizeof f->read);
     f->read_expires = 0;
-    assert_int_equal(journal_new(&config, &f->journal, &err), 0);
-    assert_int_equal(journal_read(f->journal, on_entry, f, &bad, &err), 0);
+    assert_int_equal(ledger_new(&config, &f->ledger, &err), 0);
+    assert_int_equal(ledger_read(f->ledger, on_entry, f, &bad, &err), 0);
     return bad;
 }
 
@@ -76,13 +76,13 @@ static void begin(struct fixture *f)
 
 static void restart(struct fixture *f)
 {
-    journal_free(f->journal);
+    ledger_free(f->ledger);
     assert_int_equal(start(f), 0);
 }
 
 static void end(struct fixture *f)
 {
-    journal_free(f->journal);
+    ledger_free(f->ledger);
     set_free(f->set);
     disk_free(f->disk);
 }
@@ -92,7 +92,7 @@ static void put(struct fixture *f, int index, uint64_t version)
     char name[8];
     snprintf(name, sizeof name, "m%d", index);
     struct set_change change = {.name = name, .name_len = strlen(name), .score = 1.5, .version = {version, 0}};
-    assert_int_equal(journal_put_member(f->journal, f->set, &change), 0);
+    assert_int_equal(ledger_put_member(f->ledger, f->set, &change), 0);
     set_join(f->set, &change);
     f->versions[index] = version;
 }
@@ -102,18 +102,18 @@ static void forget(struct fixture *f, int index)
     char name[8];
     snprintf(name, sizeof name, "m%d", index);
     struct set_member *member = set_find(f->set, name, strlen(name));
-    assert_int_equal(journal_drop_member(f->journal, member), 0);
+    assert_int_equal(ledger_drop_member(f->ledger, member), 0);
     set_forget(f->set, member);
     f->versions[index] = 0;
 }
 
 static void commit(struct fixture *f)
 {
-    journal_write(f->journal, false);
+    ledger_write(f->ledger, false);
     disk_run(f->disk);
 }
 
-static void test_journal__keeps_what_was_committed(void **state)
+static void test_ledger__keeps_what_was_committed(void **state)
 {
     (void)state;
     struct fixture f;
@@ -122,10 +122,10 @@ static void test_journal__keeps_what_was_committed(void **state)
     put(&f, 2, 11);
     f.set->meta_version.epoch = 12;
     f.set->expires_ms = 99;
-    assert_int_equal(journal_put_set(f.journal, f.set), 0);
-    assert_int_equal(journal_gathering(f.journal), 1);
+    assert_int_equal(ledger_put_set(f.ledger, f.set), 0);
+    assert_int_equal(ledger_gathering(f.ledger), 1);
     commit(&f);
-    assert_int_equal(journal_durable(f.journal), 1);
+    assert_int_equal(ledger_durable(f.ledger), 1);
     put(&f, 1, 13);
     forget(&f, 2);
     commit(&f);
@@ -137,28 +137,28 @@ static void test_journal__keeps_what_was_committed(void **state)
     end(&f);
 }
 
-static void test_journal__gathers_while_it_writes(void **state)
+static void test_ledger__gathers_while_it_writes(void **state)
 {
     (void)state;
     struct fixture f;
     begin(&f);
     put(&f, 1, 10);
-    journal_write(f.journal, false);
+    ledger_write(f.ledger, false);
     put(&f, 2, 11);
-    assert_int_equal(journal_gathering(f.journal), 2);
-    journal_write(f.journal, false);
-    assert_int_equal(journal_durable(f.journal), 0);
+    assert_int_equal(ledger_gathering(f.ledger), 2);
+    ledger_write(f.ledger, false);
+    assert_int_equal(ledger_durable(f.ledger), 0);
     assert_true(disk_run(f.disk));
-    assert_int_equal(journal_durable(f.journal), 1);
-    journal_write(f.journal, false);
+    assert_int_equal(ledger_durable(f.ledger), 1);
+    ledger_write(f.ledger, false);
     assert_true(disk_run(f.disk));
-    assert_int_equal(journal_durable(f.journal), 2);
-    journal_write(f.journal, false);
+    assert_int_equal(ledger_durable(f.ledger), 2);
+    ledger_write(f.ledger, false);
     assert_false(disk_run(f.disk));
     end(&f);
 }
 
-static void test_journal__tries_again(void **state)
+static void test_ledger__tries_again(void **state)
 {
     (void)state;
     struct fixture f;
@@ -167,16 +167,16 @@ static void test_journal__tries_again(void **state)
     put(&f, 1, 10);
     commit(&f);
     assert_int_equal(f.done_status, ERR_NOSPACE);
-    assert_string_equal(journal_failure(f.journal)->text, "the disk is full");
-    assert_int_equal(journal_durable(f.journal), 0);
+    assert_string_equal(ledger_failure(f.ledger)->text, "the disk is full");
+    assert_int_equal(ledger_durable(f.ledger), 0);
     put(&f, 2, 11);
     commit(&f); /* waits */
     assert_int_equal(f.done, 1);
     f.disk->status = 0;
-    journal_write(f.journal, true);
+    ledger_write(f.ledger, true);
     assert_true(disk_run(f.disk));
-    assert_null(journal_failure(f.journal));
-    assert_int_equal(journal_durable(f.journal), 1);
+    assert_null(ledger_failure(f.ledger));
+    assert_int_equal(ledger_durable(f.ledger), 1);
     commit(&f);
     restart(&f);
     assert_memory_equal(f.read, f.versions, sizeof f.read);
@@ -185,7 +185,7 @@ static void test_journal__tries_again(void **state)
 
 /* Members that are written over and over: the log stays within a few times what is true, and nothing is lost by that,
  * whenever the node stops. */
-static void test_journal__is_cleaned(void **state)
+static void test_ledger__is_cleaned(void **state)
 {
     (void)state;
     struct fixture f;
@@ -196,7 +196,7 @@ static void test_journal__is_cleaned(void **state)
         put(&f, i, version++);
     f.set->meta_version.epoch = 5;
     f.set->expires_ms = 77;
-    journal_put_set(f.journal, f.set);
+    ledger_put_set(f.ledger, f.set);
     commit(&f);
     for (int round = 0; round < 1200; round++) {
         for (int n = 0; n < 1000; n++)
@@ -217,7 +217,7 @@ static void test_journal__is_cleaned(void **state)
     end(&f);
 }
 
-static void test_journal__damaged_rows(void **state)
+static void test_ledger__damaged_rows(void **state)
 {
     (void)state;
     struct fixture f;
@@ -232,7 +232,7 @@ static void test_journal__damaged_rows(void **state)
     f.disk->rows[2].value_len--;               /* cut */
     struct store_table_op stray = {"?", 1, "x", 1};
     disk_apply_op(f.disk, &stray);
-    journal_free(f.journal);
+    ledger_free(f.ledger);
     bad = start(&f);
     assert_int_equal(bad, 4);
     assert_int_equal(f.read[0] + f.read[1] + f.read[2], 0);
@@ -243,11 +243,11 @@ static void test_journal__damaged_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_journal__keeps_what_was_committed),
-        cmocka_unit_test(test_journal__gathers_while_it_writes),
-        cmocka_unit_test(test_journal__tries_again),
-        cmocka_unit_test(test_journal__is_cleaned),
-        cmocka_unit_test(test_journal__damaged_rows),
+        cmocka_unit_test(test_ledger__keeps_what_was_committed),
+        cmocka_unit_test(test_ledger__gathers_while_it_writes),
+        cmocka_unit_test(test_ledger__tries_again),
+        cmocka_unit_test(test_ledger__is_cleaned),
+        cmocka_unit_test(test_ledger__damaged_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

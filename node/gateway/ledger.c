@@ -1,4 +1,4 @@
-#include "node/gateway/journal.h"
+#include "node/gateway/ledger.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,8 +36,8 @@ struct batch {
     uint64_t clean_to;   /* to before this one */
 };
 
-struct journal {
-    struct journal_config config;
+struct ledger {
+    struct ledger_config config;
     struct batch gathering, writing;
     uint64_t number;      /* of the batch that gathers */
     uint64_t durable;     /* the one that is being written has durable + 1 */
@@ -65,36 +65,36 @@ static int each_of_store(void *ctx, const void *from, size_t from_len, store_tab
     return store_table_each(ctx, table, NULL, 0, from, from_len, cb, cb_ctx, err);
 }
 
-struct journal_disk journal_disk_store(struct store *store)
+struct ledger_disk ledger_disk_store(struct store *store)
 {
-    return (struct journal_disk){.apply = apply_to_store, .each = each_of_store, .ctx = store};
+    return (struct ledger_disk){.apply = apply_to_store, .each = each_of_store, .ctx = store};
 }
 
 /* ---- lifecycle ---- */
 
-int journal_new(const struct journal_config *config, struct journal **ret_journal, struct err *err)
+int ledger_new(const struct ledger_config *config, struct ledger **ret_ledger, struct err *err)
 {
-    struct journal *journal = calloc(1, sizeof *journal);
-    if (!journal)
-        return err_set(err, ERR_NOMEM, "no memory for the registry's journal");
-    journal->config = *config;
-    journal->number = 1;
-    journal->clean_bytes = CLEAN_SLACK_BYTES;
-    buf_init(&journal->gathering.rows, BATCH_MAX_BYTES);
-    buf_init(&journal->writing.rows, BATCH_MAX_BYTES);
-    *ret_journal = journal;
+    struct ledger *ledger = calloc(1, sizeof *ledger);
+    if (!ledger)
+        return err_set(err, ERR_NOMEM, "no memory for the registry's ledger");
+    ledger->config = *config;
+    ledger->number = 1;
+    ledger->clean_bytes = CLEAN_SLACK_BYTES;
+    buf_init(&ledger->gathering.rows, BATCH_MAX_BYTES);
+    buf_init(&ledger->writing.rows, BATCH_MAX_BYTES);
+    *ret_ledger = ledger;
     return 0;
 }
 
-void journal_free(struct journal *journal)
+void ledger_free(struct ledger *ledger)
 {
-    if (!journal)
+    if (!ledger)
         return;
-    buf_release(&journal->gathering.rows);
-    buf_release(&journal->writing.rows);
-    free(journal->gathering.ends);
-    free(journal->writing.ends);
-    free(journal);
+    buf_release(&ledger->gathering.rows);
+    buf_release(&ledger->writing.rows);
+    free(ledger->gathering.ends);
+    free(ledger->writing.ends);
+    free(ledger);
 }
 
 /* ---- rows and entries ---- */
@@ -141,10 +141,10 @@ static void put_version(struct buf *rows, const struct dht_version *version)
     wire_put_u64(rows, version->counter);
 }
 
-int journal_put_set(struct journal *journal, const struct set *set)
+int ledger_put_set(struct ledger *ledger, const struct set *set)
 {
     size_t start;
-    struct buf *rows = begin_entry(&journal->gathering, &start);
+    struct buf *rows = begin_entry(&ledger->gathering, &start);
     wire_put_u8(rows, ENTRY_SET);
     wire_put_short(rows, set->name.bytes, set->name.len);
     wire_put_u64(rows, set->cleared_ms);
@@ -153,11 +153,11 @@ int journal_put_set(struct journal *journal, const struct set *set)
     return end_entry(rows, start);
 }
 
-int journal_put_member(struct journal *journal, const struct set *set, const struct set_change *change)
+int ledger_put_member(struct ledger *ledger, const struct set *set, const struct set_change *change)
 {
     size_t start;
     uint64_t score;
-    struct buf *rows = begin_entry(&journal->gathering, &start);
+    struct buf *rows = begin_entry(&ledger->gathering, &start);
     memcpy(&score, &change->score, sizeof score);
     wire_put_u8(rows, ENTRY_MEMBER);
     wire_put_short(rows, set->name.bytes, set->name.len);
@@ -168,10 +168,10 @@ int journal_put_member(struct journal *journal, const struct set *set, const str
     return end_entry(rows, start);
 }
 
-int journal_drop_member(struct journal *journal, const struct set_member *member)
+int ledger_drop_member(struct ledger *ledger, const struct set_member *member)
 {
     size_t start;
-    struct buf *rows = begin_entry(&journal->gathering, &start);
+    struct buf *rows = begin_entry(&ledger->gathering, &start);
     wire_put_u8(rows, ENTRY_FORGOTTEN);
     wire_put_short(rows, member->set->name.bytes, member->set->name.len);
     wire_put_short(rows, member->name.bytes, member->name.len);
@@ -197,9 +197,9 @@ static bool get_member(struct wire *wire, uint8_t type, struct set_change *chang
     return !wire->failed && change->name_len > 0 && flags <= TOMBSTONE && !isnan(change->score);
 }
 
-static bool get_entry(struct wire *wire, struct journal_entry *entry)
+static bool get_entry(struct wire *wire, struct ledger_entry *entry)
 {
-    *entry = (struct journal_entry){0};
+    *entry = (struct ledger_entry){0};
     uint8_t type = wire_get_u8(wire);
     entry->set = wire_get_short(wire, LIMIT_SET_NAME_BYTES, &entry->set_len);
     entry->forgotten = type == ENTRY_FORGOTTEN;
@@ -230,8 +230,8 @@ static void make_key(uint64_t number, uint8_t key[ROW_KEY_BYTES])
 }
 
 struct reading {
-    struct journal *journal;
-    journal_entry_cb each;
+    struct ledger *ledger;
+    ledger_entry_cb each;
     void *ctx;
     bool found;
     size_t bad;
@@ -240,8 +240,8 @@ struct reading {
 static int read_row(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
 {
     struct reading *reading = ctx;
-    struct journal *journal = reading->journal;
-    struct journal_entry entry;
+    struct ledger *ledger = reading->ledger;
+    struct ledger_entry entry;
     struct wire wire;
     uint64_t number;
     if (!parse_key(key, key_len, &number)) {
@@ -249,10 +249,10 @@ static int read_row(const void *key, size_t key_len, const void *value, size_t v
         return 0;
     }
     if (!reading->found)
-        journal->clean_row = number;
+        ledger->clean_row = number;
     reading->found = true;
-    journal->next_row = number + 1;
-    journal->bytes += value_len;
+    ledger->next_row = number + 1;
+    ledger->bytes += value_len;
     wire_init(&wire, value, value_len);
     bool good = wire_get_u8(&wire) == FORMAT;
     int status = 0;
@@ -263,19 +263,19 @@ static int read_row(const void *key, size_t key_len, const void *value, size_t v
     return status;
 }
 
-int journal_read(struct journal *journal, journal_entry_cb each, void *ctx, size_t *ret_bad, struct err *err)
+int ledger_read(struct ledger *ledger, ledger_entry_cb each, void *ctx, size_t *ret_bad, struct err *err)
 {
-    struct reading reading = {.journal = journal, .each = each, .ctx = ctx};
-    int status = journal->config.disk.each(journal->config.disk.ctx, NULL, 0, read_row, &reading, err);
+    struct reading reading = {.ledger = ledger, .each = each, .ctx = ctx};
+    int status = ledger->config.disk.each(ledger->config.disk.ctx, NULL, 0, read_row, &reading, err);
     *ret_bad = reading.bad;
-    journal->gathering.first = journal->next_row;
+    ledger->gathering.first = ledger->next_row;
     return status;
 }
 
 /* ---- cleaning ---- */
 
 struct cleaning {
-    struct journal *journal;
+    struct ledger *ledger;
     size_t bytes, rows;
 };
 
@@ -283,12 +283,12 @@ struct cleaning {
 static int clean_row(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx)
 {
     struct cleaning *cleaning = ctx;
-    struct journal *journal = cleaning->journal;
-    struct batch *batch = &journal->gathering;
-    struct journal_entry entry;
+    struct ledger *ledger = cleaning->ledger;
+    struct batch *batch = &ledger->gathering;
+    struct ledger_entry entry;
     struct wire wire;
     uint64_t number;
-    if (!parse_key(key, key_len, &number) || number >= journal->clean_end || cleaning->bytes >= CLEAN_BYTES ||
+    if (!parse_key(key, key_len, &number) || number >= ledger->clean_end || cleaning->bytes >= CLEAN_BYTES ||
         cleaning->rows >= CLEAN_ROWS)
         return 1;
     wire_init(&wire, value, value_len);
@@ -298,36 +298,36 @@ static int clean_row(const void *key, size_t key_len, const void *value, size_t 
         size_t start;
         if (!get_entry(&wire, &entry))
             break;
-        if (entry.forgotten || !journal->config.is_live(journal->config.ctx, &entry))
+        if (entry.forgotten || !ledger->config.is_live(ledger->config.ctx, &entry))
             continue;
         struct buf *rows = begin_entry(batch, &start);
         buf_add(rows, at, (size_t)(wire.at - at));
         if (end_entry(rows, start) < 0)
             return 1;
     }
-    batch->clean_to = journal->clean_row = number + 1;
+    batch->clean_to = ledger->clean_row = number + 1;
     cleaning->bytes += value_len;
     cleaning->rows++;
-    journal->bytes -= value_len;
+    ledger->bytes -= value_len;
     return 0;
 }
 
-static void clean(struct journal *journal)
+static void clean(struct ledger *ledger)
 {
-    struct cleaning cleaning = {.journal = journal};
+    struct cleaning cleaning = {.ledger = ledger};
     uint8_t key[ROW_KEY_BYTES];
     struct err err;
-    if (journal->clean_end == 0 && journal->bytes > journal->clean_bytes)
-        journal->clean_end = journal->next_row;
-    journal->gathering.clean_from = journal->gathering.clean_to = journal->clean_row;
-    if (journal->clean_end == 0)
+    if (ledger->clean_end == 0 && ledger->bytes > ledger->clean_bytes)
+        ledger->clean_end = ledger->next_row;
+    ledger->gathering.clean_from = ledger->gathering.clean_to = ledger->clean_row;
+    if (ledger->clean_end == 0)
         return;
-    make_key(journal->clean_row, key);
-    int status = journal->config.disk.each(journal->config.disk.ctx, key, sizeof key, clean_row, &cleaning, &err);
+    make_key(ledger->clean_row, key);
+    int status = ledger->config.disk.each(ledger->config.disk.ctx, key, sizeof key, clean_row, &cleaning, &err);
     /* A disk that cannot be read now can be later: the rows stay until then. */
-    if (status >= 0 && (cleaning.rows == 0 || journal->clean_row >= journal->clean_end)) {
-        journal->clean_end = 0;
-        journal->clean_bytes = 2 * journal->bytes + CLEAN_SLACK_BYTES;
+    if (status >= 0 && (cleaning.rows == 0 || ledger->clean_row >= ledger->clean_end)) {
+        ledger->clean_end = 0;
+        ledger->clean_bytes = 2 * ledger->bytes + CLEAN_SLACK_BYTES;
     }
 }
 
@@ -356,12 +356,12 @@ static void plan_op(struct plan *plan, uint64_t number, const uint8_t *value, si
 /* On another thread, which has `writing`, `job_err` and `job_status` to itself while `busy`. */
 static void write_batch(void *arg)
 {
-    struct journal *journal = arg;
-    const struct batch *batch = &journal->writing;
+    struct ledger *ledger = arg;
+    const struct batch *batch = &ledger->writing;
     size_t most = batch->end_count + 1 + (batch->clean_to - batch->clean_from);
     OWNED(release_plan) struct plan plan = {calloc(most, ROW_KEY_BYTES), calloc(most, sizeof *plan.ops), 0};
     if (!plan.keys || !plan.ops) {
-        journal->job_status = err_set(&journal->job_err, ERR_NOMEM, "no memory for a commit");
+        ledger->job_status = err_set(&ledger->job_err, ERR_NOMEM, "no memory for a commit");
         return;
     }
     size_t begin = 0;
@@ -372,79 +372,79 @@ static void write_batch(void *arg)
     }
     for (uint64_t number = batch->clean_from; number < batch->clean_to; number++)
         plan_op(&plan, number, NULL, 0);
-    journal->job_status = journal->config.disk.apply(journal->config.disk.ctx, plan.ops, plan.count, &journal->job_err);
+    ledger->job_status = ledger->config.disk.apply(ledger->config.disk.ctx, plan.ops, plan.count, &ledger->job_err);
 }
 
 static void on_batch_written(void *arg)
 {
-    struct journal *journal = arg;
-    journal->busy = false;
-    journal->failing = journal->job_status < 0;
-    if (journal->failing) {
-        journal->failure = journal->job_err;
+    struct ledger *ledger = arg;
+    ledger->busy = false;
+    ledger->failing = ledger->job_status < 0;
+    if (ledger->failing) {
+        ledger->failure = ledger->job_err;
     } else {
-        struct batch *batch = &journal->writing;
-        journal->durable++;
+        struct batch *batch = &ledger->writing;
+        ledger->durable++;
         batch->end_count = 0;
         buf_clear(&batch->rows);
         if (batch->rows.cap > LIMIT_SET_BATCH_BYTES)
             buf_release(&batch->rows);
     }
-    journal->config.done(journal->config.ctx, journal->job_status, &journal->failure);
+    ledger->config.done(ledger->config.ctx, ledger->job_status, &ledger->failure);
 }
 
 /* The batch that has gathered is the one to write; an empty one gathers. */
-static void turn(struct journal *journal)
+static void turn(struct ledger *ledger)
 {
-    clean(journal);
-    struct batch empty = journal->writing;
-    journal->writing = journal->gathering;
-    journal->gathering = empty;
-    journal->bytes += journal->writing.rows.len;
-    journal->next_row = journal->writing.first + journal->writing.end_count + 1;
-    journal->gathering.first = journal->next_row;
-    journal->number++;
+    clean(ledger);
+    struct batch empty = ledger->writing;
+    ledger->writing = ledger->gathering;
+    ledger->gathering = empty;
+    ledger->bytes += ledger->writing.rows.len;
+    ledger->next_row = ledger->writing.first + ledger->writing.end_count + 1;
+    ledger->gathering.first = ledger->next_row;
+    ledger->number++;
 }
 
-void journal_write(struct journal *journal, bool again)
+void ledger_write(struct ledger *ledger, bool again)
 {
-    if (journal->busy || (journal->failing && !again))
+    if (ledger->busy || (ledger->failing && !again))
         return;
-    if (!journal->failing) {
-        if (journal->gathering.rows.len == 0)
+    if (!ledger->failing) {
+        if (ledger->gathering.rows.len == 0)
             return;
-        turn(journal);
+        turn(ledger);
     }
-    journal->busy = true;
-    jobs_submit(&journal->config.jobs, write_batch, on_batch_written, journal);
+    ledger->busy = true;
+    jobs_submit(&ledger->config.jobs, write_batch, on_batch_written, ledger);
 }
 
-uint64_t journal_gathering(const struct journal *journal)
+uint64_t ledger_gathering(const struct ledger *ledger)
 {
-    return journal->number;
+    return ledger->number;
 }
 
-uint64_t journal_durable(const struct journal *journal)
+uint64_t ledger_durable(const struct ledger *ledger)
 {
-    return journal->durable;
+    return ledger->durable;
 }
 
-bool journal_is_full(const struct journal *journal)
+bool ledger_is_full(const struct ledger *ledger)
 {
-    return journal->gathering.rows.len >= LIMIT_SET_BATCH_BYTES;
+    return ledger->gathering.rows.len >= LIMIT_SET_BATCH_BYTES;
 }
 
-const struct err *journal_failure(const struct journal *journal)
+const struct err *ledger_failure(const struct ledger *ledger)
 {
-    return journal->failing ? &journal->failure : NULL;
+    return ledger->failing ? &ledger->failure : NULL;
 }
 
-bool journal_is_busy(const struct journal *journal)
+bool ledger_is_busy(const struct ledger *ledger)
 {
-    return journal->busy;
+    return ledger->busy;
 }
 
-uint64_t journal_bytes(const struct journal *journal)
+uint64_t ledger_bytes(const struct ledger *ledger)
 {
-    return journal->bytes + journal->gathering.rows.len;
+    return ledger->bytes + ledger->gathering.rows.len;
 }
