@@ -1,14 +1,18 @@
 /*
  * All that is held under one key.
  *
- *   WALKING --survey--> READING --all slices, and the digest agreed on--> GATHERED
- *                          |  `--not that digest--> CHECKING --every signature--> READING (everybody's) --> GATHERED
- *                          `--nobody agreed: everybody's is read, and every signature checked on the way
+ *   WALKING --survey--> READING from those who agree --all of it, with that digest--> GATHERED
+ *              |           `--not that digest--> READING from three
+ *              `--nobody agrees--> READING from three --all of it--> CHECKING --> GATHERED
  *
  * Three who hold the same, by digest, are believed together: the set is read from all of them at once, a slice of the
  * members here and another there, and what comes is right if it has that digest. So a liar can neither invent nor hide
- * a member without two others that lie alike; what it can do is to make us check. This node counts as a holder, and
+ * a member without two others that lie alike; what it can do is to make us read more. This node counts as a holder, and
  * when it agrees with two others nothing is read at all.
+ *
+ * If nobody agrees, because something was written just now, say, each of three is asked for the whole set. A record
+ * that three tell alike is believed; of all else the signature is checked, in the end or when they tell different
+ * things.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +30,8 @@
 #define WINDOW_MAX 4
 #define PARTS_MIN 4
 #define FAILS_MAX 3
-#define CHECKED_AT_ONCE 128 /* x 50 us = 6 ms */
+#define CHECKED_AT_ONCE 128  /* x 50 us = 6 ms */
+#define SELF DHT_SOURCES_MAX /* as a source */
 
 struct dht_slice {
     struct dht_gather *gather; /* borrowed, as the next */
@@ -41,31 +46,40 @@ struct dht_slice {
 
 /* ---- what comes in ---- */
 
-/* Is the row newer than what is there? */
-static bool is_newer(const struct dht_gather *gather, const struct dht_row *present, const struct dht_record *record,
-                     const struct dht_span *brief)
+/* Two tell different things of a member: only what is signed counts. True if the record is the one to keep. */
+static bool wins(struct dht *dht, const struct dht_gather *gather, struct dht_row *present,
+                 const struct dht_record *record, const struct dht_span *bytes)
 {
     struct dht_record before;
-    if (present->len == brief->len && memcmp(present->brief, brief->at, brief->len) == 0)
+    if (!dht_record_is_signed(record, bytes->at, bytes->len, &dht->config.signatures)) {
+        dht->stats.bad_records++;
         return false;
+    }
+    if (!dht_hold_check(dht, &gather->rows, present)) {
+        dht->stats.bad_records++;
+        return true;
+    }
     dht_row_decode(&gather->rows, present, &before);
     return dht_record_compare(record, &before) > 0;
 }
 
+/* A record that this source has told. */
 static void take(struct dht *dht, struct dht_gather *gather, const struct dht_record *record,
-                 const struct dht_span *bytes, bool vouched)
+                 const struct dht_span *bytes, size_t source, bool vouched)
 {
     struct dht_span brief = dht_record_brief(bytes->at, bytes->len);
-    const struct dht_row *present = dht_rows_find(&gather->rows, &record->member);
-    if ((present && !is_newer(gather, present, record, &brief)) || gather->rows.count >= LIMIT_DHT_COLLECT)
+    struct dht_row *present = dht_rows_find(&gather->rows, &record->member);
+    uint8_t told_by = (uint8_t)(1u << source);
+    if (present && present->len == brief.len && memcmp(present->brief, brief.at, brief.len) == 0) {
+        present->told_by |= told_by;
+        present->vouched |= vouched;
         return;
-    if (!gather->agreed && !vouched) {
-        vouched = dht_record_is_signed(record, bytes->at, bytes->len, &dht->config.signatures);
-        dht->stats.bad_records += !vouched;
-        if (!vouched)
-            return;
     }
-    struct dht_row *row = dht_row_new(&record->member, bytes->at, bytes->len, vouched);
+    if (present ? !wins(dht, gather, present, record, bytes) : gather->rows.count >= LIMIT_DHT_COLLECT)
+        return;
+    struct dht_row *row = dht_row_new(&record->member, bytes->at, bytes->len, vouched || present);
+    if (row)
+        row->told_by = told_by;
     if (!row || dht_rows_set(&gather->rows, row) < 0) {
         free(row);
         gather->complete = false;
@@ -90,7 +104,7 @@ static void take_part(struct dht *dht, struct dht_slice *slice, const struct dht
         if (!slice->told || id_compare(&slice->last, &record.member) < 0)
             slice->last = record.member;
         slice->told = true;
-        take(dht, gather, &record, &whole, false);
+        take(dht, gather, &record, &whole, (size_t)(slice->source - gather->sources), false);
     }
 }
 
@@ -103,9 +117,8 @@ static void take_held(struct dht *dht, struct dht_gather *gather)
         struct dht_record record;
         uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
         struct dht_span whole = {bytes, dht_row_bytes(held, row, bytes)};
-        if (dht_record_decode(whole.at, whole.len, &record) && record.expiry_wall_ms > dht_wall_ms(dht) &&
-            (gather->agreed || dht_hold_check(dht, held, row)))
-            take(dht, gather, &record, &whole, row->vouched);
+        if (dht_record_decode(whole.at, whole.len, &record) && record.expiry_wall_ms > dht_wall_ms(dht))
+            take(dht, gather, &record, &whole, SELF, row->vouched);
     }
 }
 
@@ -114,7 +127,7 @@ static void take_found(struct dht *dht, struct dht_gather *gather, const struct 
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
     dht_record_encode(record, &bytes);
     if (!bytes.failed)
-        take(dht, gather, record, &(struct dht_span){bytes.data, bytes.len}, true);
+        take(dht, gather, record, &(struct dht_span){bytes.data, bytes.len}, SELF, true);
 }
 
 /* ---- asking ---- */
@@ -275,15 +288,22 @@ static int add_source(struct dht_gather *gather, const struct dht_contact *conta
     return 0;
 }
 
-/* Nobody is believed: read it from all, and check. */
-static void read_everybodys(struct dht *dht, struct dht_gather *gather)
+static void forget_who_told(struct dht_gather *gather)
+{
+    const struct id *member = NULL;
+    for (struct dht_row *row; (row = dht_rows_after(&gather->rows, member)); member = &row->member)
+        row->told_by = 0;
+}
+
+/* Nobody agrees: read it from three, each for itself. */
+static void read_from_three(struct dht *dht, struct dht_gather *gather)
 {
     gather->agreed = false;
     gather->complete = true;
-    gather->state = DHT_READING;
     release_sources(dht, gather);
+    forget_who_told(gather);
     take_held(dht, gather);
-    for (size_t i = 0; i < gather->other_count; i++)
+    for (size_t i = 0; i < gather->other_count && i < AGREE; i++)
         gather->complete &= add_source(gather, &gather->others[i], 1) == 0;
     stir(gather);
 }
@@ -373,7 +393,7 @@ static void on_surveyed(struct dht *dht, struct dht_lookup *lookup, void *owner)
     if (agreed && ours)
         take_held(dht, gather);
     else if (!agreed || add_source(gather, contacts, count) < 0)
-        read_everybodys(dht, gather);
+        read_from_three(dht, gather);
 }
 
 /* ---- on and on ---- */
@@ -408,22 +428,27 @@ static bool digest_is_right(struct dht *dht, struct dht_gather *gather)
            memcmp(digest, gather->digest, sizeof digest) == 0;
 }
 
-/* Some signatures; what is false goes. True when all have been checked. */
+static bool is_believed(const struct dht_row *row)
+{
+    return row->vouched || __builtin_popcount(row->told_by) >= AGREE;
+}
+
+/* Some signatures; what is false goes. True when there is nothing more to be checked. */
 static bool check_some(struct dht *dht, struct dht_gather *gather)
 {
     const struct id *after = id_is_zero(&gather->checked) ? NULL : &gather->checked;
-    for (unsigned i = 0; i < CHECKED_AT_ONCE; i++) {
-        struct dht_row *row = dht_rows_after(&gather->rows, after);
-        if (!row)
-            return true;
+    unsigned left = CHECKED_AT_ONCE;
+    for (struct dht_row *row; left > 0 && (row = dht_rows_after(&gather->rows, after)); after = &gather->checked) {
         gather->checked = row->member;
+        if (is_believed(row))
+            continue;
+        left--;
         if (!dht_hold_check(dht, &gather->rows, row)) {
             dht->stats.bad_records++;
             dht_rows_remove(&gather->rows, &gather->checked);
         }
-        after = &gather->checked;
     }
-    return false;
+    return left > 0;
 }
 
 static void read_on(struct dht *dht, struct dht_gather *gather)
@@ -433,28 +458,25 @@ static void read_on(struct dht *dht, struct dht_gather *gather)
     ask_more(dht, gather);
     if (!all_is_read(gather, &lost) && !late)
         return;
-    gather->complete &= !late;
-    if (gather->agreed && (late || lost || !digest_is_right(dht, gather))) {
+    if (gather->agreed && !late && !lost && digest_is_right(dht, gather)) {
+        gather->state = DHT_GATHERED;
+    } else if (gather->agreed && !late) {
+        read_from_three(dht, gather);
+        return;
+    } else {
+        gather->complete &= !late && (!lost || sources_done(gather) >= 2);
         gather->state = DHT_CHECKING;
         stir(gather);
-    } else {
-        gather->complete &= !lost || sources_done(gather) >= 2;
-        gather->state = DHT_GATHERED;
     }
     release_sources(dht, gather);
 }
 
 static void check_on(struct dht *dht, struct dht_gather *gather)
 {
-    stir(gather);
-    if (!check_some(dht, gather))
-        return;
-    if (dht->now_ms >= gather->deadline_ms) {
-        gather->complete = false;
+    if (check_some(dht, gather))
         gather->state = DHT_GATHERED;
-    } else {
-        read_everybodys(dht, gather);
-    }
+    else
+        stir(gather);
 }
 
 static void go_on(struct dht *dht, struct dht_gather *gather)

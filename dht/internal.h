@@ -83,7 +83,8 @@ struct dht_row {
     struct id member;
     uint8_t hash[DHT_DIGEST_BYTES]; /* BLAKE2b-128 of the brief form, once `hashed` */
     bool hashed;
-    bool vouched; /* the signature has been checked, or is ours */
+    bool vouched;    /* the signature has been checked, or is ours */
+    uint8_t told_by; /* gather.c: a bit for each source that has told it */
     uint16_t len;
     uint8_t brief[];
 };
