@@ -55,6 +55,7 @@ struct config {
     uint64_t log_max_bytes; /* of each container's log */
 
     char *api_group;
+    struct addr resp; /* family 0: no gateway for Redis clients */
 
     const char *words[CONFIG_MAX_WORDS]; /* borrowed from argv: what is no flag, the command and its operands */
     size_t word_count;

@@ -11,6 +11,7 @@
 #include "node/base/limits.h"
 #include "node/identity/identity.h"
 
+#define RESP_PORT 6379 /* IANA */
 #define DEFAULT_FLOOR_PERCENT 5
 #define DEFAULT_FLOOR_CAP (10ull << 30)
 #define DEFAULT_WORKERS 4
@@ -18,7 +19,7 @@
 
 typedef int set_fn(struct config *config, const struct config_entry *entry, const char *value, struct err *err);
 static set_fn set_path, set_program, set_name, set_level, set_count, set_listen, set_advertise, set_peers, set_bytes,
-    set_quota, set_floor, set_policy;
+    set_quota, set_floor, set_policy, set_resp;
 
 #define FIELD(name) .offset = offsetof(struct config, name)
 #define KEY(...) .key = {__VA_ARGS__}
@@ -54,7 +55,8 @@ static const struct config_entry entries[CONFIG_KEYS] = {
          "why shows what a policy makes of the nodes."),
      set_policy, FIELD(policy)},
     {KEY("dht_records", "network", "N", "262144", "262144",
-         "How many records of others this node keeps for the mesh; each takes about 320 bytes of memory, and its data."),
+         "How many records of others this node keeps for the mesh; each takes about 320 bytes of memory, and its "
+         "data."),
      set_count, FIELD(dht_records), .min = 1024, .max = 16u << 20},
     {KEY("quota", "store", "BYTES", "none", "none",
          "The most that stored content may take, or none: then the floor alone decides."),
@@ -71,6 +73,10 @@ static const struct config_entry entries[CONFIG_KEYS] = {
      FIELD(log_max_bytes), .min = 64u << 10, .max = 1ull << 40},
     {KEY("api_group", "api", "GROUP", "cmig", "cmig", "The group whose members may use the socket."), set_name,
      FIELD(api_group)},
+    {KEY("resp", "api", "ADDR:PORT", "off", "127.0.0.1:6379",
+         "Where Redis clients reach the registry, or off. There is no password: whoever reaches the address may change "
+         "every set."),
+     set_resp, FIELD(resp)},
 };
 
 const struct config_entry *config_entry_at(size_t index)
@@ -237,6 +243,16 @@ static int set_advertise(struct config *config, const struct config_entry *entry
         return err_set(err, ERR_INVALID,
                        "must be an address that others can reach, as 192.0.2.7:7421 or [2001:db8::7]:7421");
     config->advertise = addr;
+    return 0;
+}
+
+static int set_resp(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
+{
+    struct addr addr = {0};
+    (void)entry;
+    if (strcmp(value, "off") != 0 && !(addr_parse(value, RESP_PORT, &addr) && addr.port != 0))
+        return err_set(err, ERR_INVALID, "must be an address of this machine, as 127.0.0.1:6379, or off");
+    config->resp = addr;
     return 0;
 }
 

@@ -121,6 +121,14 @@ static json_t *dht_json(const struct dht *dht)
                      "received", (json_int_t)stats.received, "place", place_json(dht));
 }
 
+static json_t *registry_json(const struct node *node)
+{
+    struct gateway_stats stats;
+    gateway_stats(node->gateway, &stats);
+    return json_pack("{s:i, s:I, s:I, s:I, s:I}", "resp", (int)stats.port, "clients", (json_int_t)stats.clients, "sets",
+                     (json_int_t)stats.sets, "members", (json_int_t)stats.members, "unsaid", (json_int_t)stats.unsaid);
+}
+
 /* What only the loop's thread may look at; the job adds what blocks. */
 static json_t *status_of_loop(struct node *node)
 {
@@ -129,11 +137,12 @@ static json_t *status_of_loop(struct node *node)
     json_t *listen = json_array();
     for (size_t i = 0; i < node->config->listen_count; i++)
         json_array_append_new(listen, json_string(addr_text(&node->config->listen[i], text)));
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:s, s:o}", "node", id_hex(mesh_self(node->mesh), self), "name",
-                     node->config->name, "cluster", id_hex(identity_cluster(node->identity), cluster), "version",
-                     CMIG_VERSION, "uptime_s", (json_int_t)((clock_mono_ms(&node->clock) - node->started_ms) / 1000),
-                     "listen", listen, "address", address.family ? addr_text(&address, text) : "", "dht",
-                     dht_json(mesh_dht(node->mesh)));
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:s, s:o, s:o}", "node", id_hex(mesh_self(node->mesh), self),
+                     "name", node->config->name, "cluster", id_hex(identity_cluster(node->identity), cluster),
+                     "version", CMIG_VERSION, "uptime_s",
+                     (json_int_t)((clock_mono_ms(&node->clock) - node->started_ms) / 1000), "listen", listen, "address",
+                     address.family ? addr_text(&address, text) : "", "dht", dht_json(mesh_dht(node->mesh)), "registry",
+                     registry_json(node));
 }
 
 static void count_link(void *ctx, struct link *link)

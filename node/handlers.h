@@ -2,8 +2,8 @@
  * The handlers of the local API, one for each row of API_ROUTES (docs/api.md says what they take and give).
  *
  * handlers.c has the table, the node itself and its peers; handlers_object.c, handlers_registry.c, handlers_image.c,
- * handlers_container.c, handlers_migrate.c and handlers_volume.c their subjects. They own nothing between requests. What blocks goes through
- * node_answer_from_job, upload.h or download.h.
+ * handlers_container.c, handlers_migrate.c and handlers_volume.c their subjects. They own nothing between requests.
+ * What blocks goes through node_answer_from_job, upload.h or download.h.
  */
 #pragma once
 

@@ -168,6 +168,66 @@ void handlers_registry_get(void *ctx, struct api_request *req)
     }
 }
 
+/* ---- writing ---- */
+
+static void on_written(void *ctx, int status, const struct err *err, size_t holders)
+{
+    struct api_request *req = ctx;
+    const json_t *body = api_request_body(req);
+    const char *member = body ? api_json_text(body, "member") : api_request_query(req, "member");
+    if (status < 0)
+        api_reply_error(req, err);
+    else
+        api_reply_json(req, 200,
+                       json_pack("{s:s, s:s, s:I}", "key", api_request_param(req, "key"), "member", member, "holders",
+                                 (json_int_t)holders));
+}
+
+static void write_member(struct node *node, struct api_request *req, const char *member, const double *score)
+{
+    struct hand_wish wish = {
+        .set = api_request_param(req, "key"), .member = member, .removes = !score, .score = score ? *score : 0};
+    struct err err;
+    int status = 0;
+    if (providers_is_key(wish.set))
+        status = err_set(&err, ERR_INVALID, "what nodes provide is published by themselves: '%.80s' cannot be written",
+                         wish.set);
+    if (status == 0)
+        status = gateway_write(node->gateway, &wish, on_written, req, &err);
+    if (status < 0)
+        api_reply_error(req, &err);
+}
+
+static int parse_score(const json_t *body, double *ret_score, struct err *err)
+{
+    const json_t *score = json_object_get(body, "score");
+    const char *text = json_is_string(score) ? json_string_value(score) : "";
+    bool is_infinite = strcmp(text, "inf") == 0 || strcmp(text, "-inf") == 0;
+    if (!json_is_number(score) && !is_infinite)
+        return err_set(err, ERR_INVALID, "the field 'score' is no number, and neither \"inf\" nor \"-inf\"");
+    *ret_score = !is_infinite ? json_number_value(score) : *text == '-' ? -INFINITY : INFINITY;
+    return 0;
+}
+
+void handlers_registry_set(void *node, struct api_request *req)
+{
+    const json_t *body = api_request_body(req);
+    const char *member;
+    double score;
+    struct err err;
+    if (api_json_only(body, "member score", &err) < 0 || api_json_get_str(body, "member", "", &member, &err) < 0 ||
+        parse_score(body, &score, &err) < 0)
+        api_reply_error(req, &err);
+    else
+        write_member(node, req, member, &score);
+}
+
+void handlers_registry_remove(void *node, struct api_request *req)
+{
+    const char *member = api_request_query(req, "member");
+    write_member(node, req, member ? member : "", NULL);
+}
+
 /* ---- watching ---- */
 
 struct watching {

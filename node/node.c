@@ -164,6 +164,17 @@ static int open_mesh(struct node *node, struct err *err)
     return status;
 }
 
+static int open_gateway(struct node *node, struct err *err)
+{
+    struct gateway_config config = {.loop = node->loop,
+                                    .resp = node->config->resp,
+                                    .mesh = node->mesh,
+                                    .store = node->store,
+                                    .jobs = node->jobs,
+                                    .clock = node->clock};
+    return gateway_new(&config, &node->gateway, err);
+}
+
 static int open_migrate(struct node *node, struct err *err)
 {
     struct migrate_config config = {.dir = node->config->dir,
@@ -280,7 +291,7 @@ int node_start(const struct config *config, uv_loop_t *loop, struct identity *id
         node->jobs = work_jobs(node->work);
         status = timers_new(loop, &node->timers, err);
     }
-    int (*const steps[])(struct node *, struct err *) = {open_store,   open_runtime, open_mesh,
+    int (*const steps[])(struct node *, struct err *) = {open_store,   open_runtime, open_mesh,         open_gateway,
                                                          open_migrate, open_api,     publish_everything};
     for (size_t i = 0; status == 0 && i < sizeof steps / sizeof steps[0]; i++)
         status = steps[i](node, err);
@@ -308,6 +319,8 @@ static void close_everything(struct node *node)
     node->closed_ms = clock_mono_ms(&node->clock);
     api_server_free(node->api);
     node->api = NULL;
+    if (node->gateway)
+        gateway_close(node->gateway);
     if (node->mesh)
         mesh_close(node->mesh);
     if (node->content)
@@ -334,6 +347,7 @@ void node_free(struct node *node)
     migrate_free(node->migrate);
     moves_asked_free(node->asked);
     content_free(node->content);
+    gateway_free(node->gateway);
     mesh_free(node->mesh);
     if (node->runtime)
         runtime_close(node->runtime);

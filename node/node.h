@@ -10,6 +10,7 @@
 
 #include "node/api/http.h"
 #include "node/config.h"
+#include "node/gateway/gateway.h"
 #include "node/identity/identity.h"
 #include "node/mesh/content.h"
 #include "node/mesh/mesh.h"
@@ -34,6 +35,7 @@ struct node {
     struct migrate *migrate;
     struct mesh *mesh;
     struct content *content;
+    struct gateway *gateway;
     struct api_server *api;
     struct moves_asked *asked; /* handlers_move.c; NULL until somebody asks */
     char *scratch;             /* DIR/tmp: uploads; emptied at each start */

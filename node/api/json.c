@@ -209,6 +209,7 @@ static const struct {
     {"/v1/containers", ERR_NOTFOUND, "'cmig image ls' lists the images of this node"},
     {"/v1/images", ERR_NOTFOUND, "'cmig image ls' lists the images of this node"},
     {"/v1/images", ERR_CORRUPT, "get the archive again: it is damaged or was cut short"},
+    {"/v1/registry", ERR_NOTFOUND, "'cmig registry get' lists the members of a set"},
     {"/v1/objects", ERR_NOTFOUND, "'cmig ls' lists the objects of this node, 'cmig get' brings those of others"},
     {"/v1/revocations", ERR_NOTFOUND, "give the whole id of a node that is not connected"},
 };

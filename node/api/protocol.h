@@ -38,6 +38,8 @@ enum api_body_mode {
     X(object_unpin, "DELETE", "/v1/objects/{digest}/pin", API_BODY_NONE)                                               \
     X(why, "GET", "/v1/why/{key}", API_BODY_NONE)                                                                      \
     X(registry_get, "GET", "/v1/registry/{key}", API_BODY_NONE)                                                        \
+    X(registry_set, "POST", "/v1/registry/{key}", API_BODY_JSON)                                                       \
+    X(registry_remove, "DELETE", "/v1/registry/{key}", API_BODY_NONE)                                                  \
     X(registry_watch, "GET", "/v1/registry/{key}/watch", API_BODY_NONE)                                                \
     X(image_import, "POST", "/v1/images", API_BODY_ANY)                                                                \
     X(image_list, "GET", "/v1/images", API_BODY_NONE)                                                                  \
@@ -70,8 +72,10 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
 /* The field names of each object that goes over the socket, in the order in which they are shown. Fields in brackets
  * may be missing or null. */
 #define API_FIELDS_ERROR "code message remedy"
-#define API_FIELDS_STATUS "node name cluster version uptime_s listen address peers dht store containers runtime"
+#define API_FIELDS_STATUS                                                                                              \
+    "node name cluster version uptime_s listen address peers dht registry store containers runtime"
 #define API_FIELDS_STATUS_DHT "contacts records published watches watchers sent received place"
+#define API_FIELDS_STATUS_REGISTRY "resp clients sets members unsaid"
 #define API_FIELDS_STATUS_STORE "objects bytes quota_bytes disk_free_bytes"
 #define API_FIELDS_STATUS_RUNTIME "runc criu"
 #define API_FIELDS_PEER "node name address direction state since_s rtt_ms goodput_bytes_per_s sent_bytes received_bytes"
@@ -85,6 +89,7 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
     "rank node name score epoch counter claimed_cost expected_rtt_ms measured cost value chosen reason"
 #define API_FIELDS_REGISTRY "key kind members"
 #define API_FIELDS_MEMBER "member score epoch counter node name address size_bytes digest"
+#define API_FIELDS_WRITTEN "key member holders"
 #define API_FIELDS_CHANGE "event member score epoch counter node name size_bytes digest removed"
 #define API_FIELDS_IMAGE "name digest size_bytes layers created"
 #define API_FIELDS_CONTAINER "id name image state pid created user volumes labels epoch exit_code"

@@ -13,6 +13,7 @@ struct gateway {
     struct sets *sets;
     struct channels *channels;
     struct server *server;
+    struct hands *hands;
 };
 
 static void on_dht_changed(void *ctx)
@@ -62,12 +63,26 @@ static int make_parts(struct gateway *gateway, const struct gateway_config *conf
                                    .sets = gateway->sets,
                                    .channels = gateway->channels,
                                    .clock = config->clock};
-    return server_new(&server, &gateway->server, err);
+    status = hands_new(gateway->sets, gateway->registry, config->clock, &gateway->hands, err);
+    if (status == 0)
+        status = server_new(&server, &gateway->server, err);
+    if (status == 0)
+        hands_start(gateway->hands, config->loop);
+    return status;
+}
+
+static void say_where(const struct gateway *gateway, struct addr listen)
+{
+    char text[ADDR_TEXT_SIZE];
+    listen.port = server_port(gateway->server);
+    log_info("registry", "RESP gateway listens addr=%s", addr_text(&listen, text));
+    if (!addr_is_loopback(&listen))
+        log_warn("registry", "whoever reaches this address may change every set: there is no password addr=%s",
+                 addr_text(&listen, text));
 }
 
 int gateway_new(const struct gateway_config *config, struct gateway **ret_gateway, struct err *err)
 {
-    char text[ADDR_TEXT_SIZE];
     struct gateway *gateway = calloc(1, sizeof *gateway);
     if (!gateway)
         return err_set(err, ERR_NOMEM, "no memory for the gateway");
@@ -77,31 +92,34 @@ int gateway_new(const struct gateway_config *config, struct gateway **ret_gatewa
         gateway_free(gateway);
         return status;
     }
-    struct addr listen = config->resp;
-    listen.port = server_port(gateway->server);
-    log_info("registry", "RESP gateway listens addr=%s", addr_text(&listen, text));
-    if (!addr_is_loopback(&listen))
-        log_warn("registry", "whoever reaches this address may change every set: there is no password addr=%s",
-                 addr_text(&listen, text));
+    if (config->resp.family)
+        say_where(gateway, config->resp);
     *ret_gateway = gateway;
     return 0;
 }
 
+int gateway_write(struct gateway *gateway, const struct hand_wish *wish, hand_done_cb done, void *ctx, struct err *err)
+{
+    return hands_write(gateway->hands, wish, done, ctx, err);
+}
+
 void gateway_close(struct gateway *gateway)
 {
+    hands_close(gateway->hands);
     server_close(gateway->server);
     sets_close(gateway->sets);
 }
 
 bool gateway_closed(const struct gateway *gateway)
 {
-    return server_closed(gateway->server) && sets_closed(gateway->sets);
+    return hands_closed(gateway->hands) && server_closed(gateway->server) && sets_closed(gateway->sets);
 }
 
 void gateway_free(struct gateway *gateway)
 {
     if (!gateway)
         return;
+    hands_free(gateway->hands);
     server_free(gateway->server);
     channels_free(gateway->channels);
     sets_free(gateway->sets);

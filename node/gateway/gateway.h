@@ -1,6 +1,6 @@
 /*
- * The gateways of a node: so far the one for Redis clients (RESP), which shows the registry, the DHT's sorted sets by
- * hand. docs/registry.md says what they can expect.
+ * The registry of a node, the DHT's sorted sets by hand, and its gateways: so far the one for Redis clients (RESP).
+ * docs/registry.md says what they can expect.
  *
  * Everything happens on the loop's thread. There is no password: whoever reaches the address may read and write all
  * sets, so it should be a loopback one.
@@ -15,6 +15,7 @@
 #include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/jobs.h"
+#include "node/gateway/hand.h"
 #include "node/mesh/mesh.h"
 #include "store/store.h"
 
@@ -22,7 +23,7 @@ struct gateway;
 
 struct gateway_config {
     uv_loop_t *loop;     /* borrowed */
-    struct addr resp;    /* where to listen; port 0: any */
+    struct addr resp;    /* where to listen; port 0: any; family 0: nowhere */
     struct mesh *mesh;   /* borrowed */
     struct store *store; /* borrowed: table "registry" */
     struct jobs jobs;
@@ -38,8 +39,11 @@ void gateway_close(struct gateway *gateway);
 bool gateway_closed(const struct gateway *gateway);
 void gateway_free(struct gateway *gateway);
 
+/* As hands_write. */
+int gateway_write(struct gateway *gateway, const struct hand_wish *wish, hand_done_cb done, void *ctx, struct err *err);
+
 struct gateway_stats {
-    uint16_t port;
+    uint16_t port; /* 0: none */
     size_t clients;
     uint64_t commands;
     size_t sets;    /* in memory */

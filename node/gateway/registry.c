@@ -191,9 +191,9 @@ static uint64_t ttl_of(const struct registry *registry, const struct set_change 
     return ends ? DHT_EXPIRY_MAX_MS : 0;
 }
 
-static int write_change(void *ctx, const struct set *set, const struct set_change *change, struct err *err)
+int registry_say(struct registry *registry, const struct set *set, const struct set_change *change, dht_done_cb done,
+                 void *ctx, struct err *err)
 {
-    struct registry *registry = ctx;
     uint8_t state[META_BYTES];
     struct dht_member member = {.name = change->name,
                                 .name_len = change->name_len,
@@ -201,7 +201,9 @@ static int write_change(void *ctx, const struct set *set, const struct set_chang
                                 .tombstone = change->tombstone,
                                 .score = change->score,
                                 .version = change->version,
-                                .ttl_ms = ttl_of(registry, change)};
+                                .ttl_ms = ttl_of(registry, change),
+                                .done = done,
+                                .done_ctx = ctx};
     if (change->meta) {
         wire_store_u64(state, change->cleared_ms);
         wire_store_u64(state + 8, change->expires_ms);
@@ -211,6 +213,11 @@ static int write_change(void *ctx, const struct set *set, const struct set_chang
     int status = dht_write(registry->config.dht, now_of(registry), &set->id, DHT_SET, &member, err);
     changed(registry);
     return status;
+}
+
+static int write_change(void *ctx, const struct set *set, const struct set_change *change, struct err *err)
+{
+    return registry_say(ctx, set, change, NULL, NULL, err);
 }
 
 struct sets_mesh registry_sets(struct registry *registry)

@@ -27,5 +27,10 @@ int registry_new(const struct registry_config *config, struct registry **ret_reg
 /* All sets and channels have been closed. */
 void registry_free(struct registry *registry);
 
+/* Give the mesh what was written here, as `write` of struct sets_mesh does, and hear who took it (dht.h); done may be
+ * NULL. What was given already is given once more. */
+int registry_say(struct registry *registry, const struct set *set, const struct set_change *change, dht_done_cb done,
+                 void *ctx, struct err *err);
+
 struct sets_mesh registry_sets(struct registry *registry);
 struct channels_mesh registry_channels(struct registry *registry);

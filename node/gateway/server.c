@@ -199,7 +199,9 @@ int server_new(const struct server_config *config, struct server **ret_server, s
     server->config = *config;
     TAILQ_INIT(&server->clients);
     TAILQ_INIT(&server->waiting);
-    int status = listener_new(config->loop, &config->listen, on_connection, server, &server->listener, err);
+    int status = 0;
+    if (config->listen.family)
+        status = listener_new(config->loop, &config->listen, on_connection, server, &server->listener, err);
     if (status < 0) {
         free(server);
         return err_wrap(err, "RESP gateway (--resp)");
@@ -207,7 +209,7 @@ int server_new(const struct server_config *config, struct server **ret_server, s
     server->house = (struct command_house){.sets = config->sets,
                                            .channels = config->channels,
                                            .started_ms = clock_wall_ms(&config->clock),
-                                           .port = listener_port(server->listener),
+                                           .port = server->listener ? listener_port(server->listener) : 0,
                                            .each_session = each_session,
                                            .ctx = server};
     uv_timer_init(config->loop, &server->timer);

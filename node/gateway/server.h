@@ -19,8 +19,8 @@
 struct server;
 
 struct server_config {
-    uv_loop_t *loop; /* borrowed */
-    struct addr listen;
+    uv_loop_t *loop;           /* borrowed */
+    struct addr listen;        /* family 0: for no clients; the sets are kept going all the same */
     struct sets *sets;         /* borrowed */
     struct channels *channels; /* borrowed */
     struct clock clock;

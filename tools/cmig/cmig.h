@@ -167,6 +167,8 @@ int object_pin(struct cmig *cmig, struct err *err);
 int object_unpin(struct cmig *cmig, struct err *err);
 int registry_why(struct cmig *cmig, struct err *err);
 int registry_get(struct cmig *cmig, struct err *err);
+int registry_set(struct cmig *cmig, struct err *err);
+int registry_remove(struct cmig *cmig, struct err *err);
 int registry_watch(struct cmig *cmig, struct err *err);
 int image_import(struct cmig *cmig, struct err *err);
 int image_ls(struct cmig *cmig, struct err *err);

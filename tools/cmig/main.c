@@ -37,6 +37,10 @@ static const struct command commands[] = {
                {"limit", 0, "N", "at most so many (16)"}},
      .examples = "cmig registry get models\ncmig registry get models --low --limit 3\n"
                  "cmig registry get cmig:object:sha256:9f86... --by nearest"},
+    {"registry set", "KEY MEMBER SCORE", "put a member into a sorted set, or change its score", registry_set, 3, 3,
+     .examples = "cmig registry set models resnet 0.93\ncmig registry set models draft -- -1"},
+    {"registry rm", "KEY MEMBER", "take a member out of a sorted set", registry_remove, 2, 2,
+     .examples = "cmig registry rm models resnet"},
     {"registry watch", "KEY", "print the changes of a set as they come, until it is interrupted", registry_watch, 1, 1,
      .examples = "cmig registry watch models\ncmig registry watch cmig:volume:6f1c0d5e-0000-4000-8000-000000000001"},
     {"image import", "FILE|DIR|-", "take in an image: OCI layout, docker archive or root file system", image_import, 1,

@@ -43,6 +43,20 @@ static void print_dht(const json_t *status)
     line("place", text);
 }
 
+static void print_registry(const json_t *registry)
+{
+    unsigned long long port = api_json_number(registry, "resp");
+    char text[256], clients[64] = "";
+    if (port > 0)
+        snprintf(clients, sizeof clients, ", RESP port %llu with %llu clients", port,
+                 (unsigned long long)api_json_number(registry, "clients"));
+    snprintf(text, sizeof text, "%llu sets with %llu members in memory, %llu not given to others yet%s",
+             (unsigned long long)api_json_number(registry, "sets"),
+             (unsigned long long)api_json_number(registry, "members"),
+             (unsigned long long)api_json_number(registry, "unsaid"), clients);
+    line("registry", text);
+}
+
 static void print_status(const json_t *status)
 {
     char text[512], a[SHOW_SIZE], b[SHOW_SIZE], c[SHOW_SIZE];
@@ -60,6 +74,7 @@ static void print_status(const json_t *status)
     snprintf(text, sizeof text, "%llu", (unsigned long long)api_json_number(status, "peers"));
     line("peers", text);
     print_dht(status);
+    print_registry(json_object_get(status, "registry"));
     snprintf(text, sizeof text, "%llu objects, %s%s%s, disk has %s free",
              (unsigned long long)api_json_number(store, "objects"), show_bytes(api_json_number(store, "bytes"), a),
              quota ? " of " : "", quota ? show_bytes(quota, b) : "",

@@ -45,6 +45,19 @@ static void add_ms(struct table *table, const json_t *ms)
     table_add(table, json_is_number(ms) ? text : "-");
 }
 
+/* A score as the daemon takes it: a number, or "inf", "-inf". */
+static json_t *parse_score(struct cmig *cmig, const char *text, struct err *err)
+{
+    char *end;
+    double number = strtod(text, &end);
+    if (strcmp(text, "inf") == 0 || strcmp(text, "-inf") == 0)
+        return json_string(text);
+    json_t *score = *text && !*end ? json_real(number) : NULL; /* NULL also for what is not finite */
+    if (!score)
+        args_misuse(cmig, err, "the score '%s' is no number, and neither inf nor -inf", text);
+    return score;
+}
+
 /* "name=value" with the value percent-encoded, or NULL out of memory. */
 static char *make_query(const char *name, const char *value)
 {
@@ -179,6 +192,45 @@ int registry_get(struct cmig *cmig, struct err *err)
         return print_members(cmig, reply, err);
     show_json(reply);
     return 0;
+}
+
+/* ---- writing ---- */
+
+static int print_written(const struct cmig *cmig, const json_t *reply)
+{
+    unsigned long long holders = api_json_number(reply, "holders");
+    if (cmig->json)
+        show_json(reply);
+    else if (holders > 0)
+        printf("written, and given to %llu other node%s\n", holders, holders == 1 ? "" : "s");
+    else
+        puts("written; no other node has it yet");
+    return 0;
+}
+
+int registry_set(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    json_t *score = parse_score(cmig, cmig->operands[2], err);
+    if (!score)
+        return err->code;
+    OWNED(owned_json) json_t *body = json_pack("{s:s, s:o}", "member", cmig->operands[1], "score", score);
+    if (!body)
+        return args_misuse(cmig, err, "the member is not UTF-8");
+    struct api_call call = {.route = API_ROUTE_registry_set, .name = cmig->operands[0], .body = body};
+    int code = api_client_call(cmig->client, &call, &reply, err);
+    return code < 0 ? code : print_written(cmig, reply);
+}
+
+int registry_remove(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    OWNED(owned_free) char *query = make_query("member", cmig->operands[1]);
+    if (!query)
+        return err_set(err, ERR_NOMEM, "out of memory");
+    struct api_call call = {.route = API_ROUTE_registry_remove, .name = cmig->operands[0], .query = query};
+    int code = api_client_call(cmig->client, &call, &reply, err);
+    return code < 0 ? code : print_written(cmig, reply);
 }
 
 /* ---- watching ---- */
