@@ -68,42 +68,50 @@ static struct id hash_of(const struct change *change)
     return hash;
 }
 
-static struct change *batch_find(const struct batch *batch, const struct change *like)
+static struct change *batch_at(const struct batch *batch, const struct id *hash)
 {
-    struct id hash = hash_of(like);
-    size_t place = (size_t)(uintptr_t)map_get(&batch->places, &hash);
+    size_t place = (size_t)(uintptr_t)map_get(&batch->places, hash);
     return place > 0 ? &batch->changes[place - 1] : NULL;
 }
 
-/* Room for one more change and a place for it. */
-static int batch_reserve(struct batch *batch, const struct change *change)
+static struct change *batch_find(const struct batch *batch, const struct change *like)
 {
-    struct id hash = hash_of(change);
+    struct id hash = hash_of(like);
+    return batch_at(batch, &hash);
+}
+
+/* A place for one more change; NULL if there is no room. */
+static struct change *batch_extend(struct batch *batch, const struct id *hash)
+{
     if (batch->count == batch->cap) {
         size_t cap = batch->cap ? batch->cap * 2 : 64;
         struct change *changes = realloc(batch->changes, cap * sizeof *changes);
         if (!changes)
-            return ERR_NOMEM;
+            return NULL;
         batch->changes = changes;
         batch->cap = cap;
     }
-    return map_set(&batch->places, &hash, (void *)(uintptr_t)(batch->count + 1));
+    if (map_set(&batch->places, hash, (void *)(uintptr_t)(batch->count + 1)) < 0)
+        return NULL;
+    struct change *place = &batch->changes[batch->count++];
+    place->value = NULL;
+    return place;
 }
 
 /* Take over the change, in place of an earlier one of its row. One that does not fit is lost to the disk only: the
  * records are replicated, and refreshed by their owners. */
-static void batch_set(struct batch *batch, struct change *change)
+static void batch_set(struct batch *batch, const struct change *change)
 {
-    struct change *earlier = batch_find(batch, change);
-    if (!earlier && batch_reserve(batch, change) < 0) {
+    struct id hash = hash_of(change);
+    struct change *place = batch_at(batch, &hash);
+    if (!place)
+        place = batch_extend(batch, &hash);
+    if (!place) {
         free(change->value);
         return;
     }
-    if (earlier)
-        free(earlier->value);
-    else
-        earlier = &batch->changes[batch->count++];
-    *earlier = *change;
+    free(place->value);
+    *place = *change;
 }
 
 static struct change change_of(bool blob, const void *key, size_t key_len)
@@ -208,6 +216,14 @@ struct dht_storage records_storage(struct records *records)
 
 static void on_written(void *arg);
 
+static int compare_rows(const void *a, const void *b)
+{
+    const struct store_table_op *x = a, *y = b;
+    int order = memcmp(x->key, y->key, x->key_len < y->key_len ? x->key_len : y->key_len);
+    return order != 0 ? order : (x->key_len > y->key_len) - (x->key_len < y->key_len);
+}
+
+/* In the order of the keys, which is that of the pages. */
 static int write_table(struct records *records, const char *table, bool blobs)
 {
     size_t count = 0;
@@ -220,6 +236,7 @@ static int write_table(struct records *records, const char *table, bool blobs)
         if (change->blob == blobs)
             ops[count++] = (struct store_table_op){change->key, change->key_len, change->value, change->value_len};
     }
+    qsort(ops, count, sizeof *ops, compare_rows);
     return count ? store_table_apply(records->store, table, ops, count, &records->job_err) : 0;
 }
 

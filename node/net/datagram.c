@@ -41,7 +41,7 @@ struct recent {
     uint64_t sent_ms;
     uint8_t tag[TAG_BYTES];
     bool hello; /* nothing to send again */
-    size_t len;
+    size_t room, len;
     uint8_t payload[];
 };
 
@@ -137,19 +137,28 @@ static void seal_and_send(struct datagram *datagram, const struct net_peer *peer
     datagram->config.send(datagram->config.ctx, to, packet, whole);
 }
 
-/* The next to be sent, in the place of the oldest; NULL when out of memory. */
+/* The next to be sent, in the place of the oldest, and in its memory if that is large enough; NULL when out of memory.
+ */
 static struct recent *remember(struct datagram *datagram, const struct id *id, const struct addr *addr, uint64_t now_ms,
                                const void *payload, size_t len_bytes)
 {
-    struct recent *recent = malloc(sizeof *recent + len_bytes);
-    if (!recent)
-        return NULL;
-    *recent = (struct recent){
-        .id = *id, .addr = *addr, .sent_ms = now_ms, .counter = datagram->counter + 1, .len = len_bytes};
+    struct recent **place = &datagram->recent[datagram->recent_next];
+    if (!*place || (*place)->room < len_bytes) {
+        free(*place);
+        *place = malloc(sizeof **place + len_bytes);
+        if (!*place)
+            return NULL;
+        (*place)->room = len_bytes;
+    }
+    struct recent *recent = *place;
+    recent->id = *id;
+    recent->addr = *addr;
+    recent->sent_ms = now_ms;
+    recent->counter = datagram->counter + 1;
+    recent->hello = false;
+    recent->len = len_bytes;
     if (len_bytes > 0)
         memcpy(recent->payload, payload, len_bytes);
-    free(datagram->recent[datagram->recent_next]);
-    datagram->recent[datagram->recent_next] = recent;
     datagram->recent_next = (datagram->recent_next + 1) % LIMIT_DATAGRAM_RECENT;
     return recent;
 }
