@@ -50,6 +50,7 @@ void bench_kill(struct bench *bench);
  * without being kept. */
 struct id bench_key(size_t n);
 void bench_value(size_t n, uint8_t ret_value[BENCH_VALUE_BYTES]);
-/* Operations to put and get: op->number is the number. */
+/* Operations to put and get: op->number is the number. A get takes the first record that is signed by its writer, as
+ * the other DHTs' gets of one value do. */
 int bench_start_put(struct op *op);
 int bench_start_get(struct op *op);

@@ -1,5 +1,7 @@
 #include "tools/dhtbench/load.h"
 
+#include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -11,7 +13,7 @@ struct load {
     size_t count, flight;
     size_t started, over;
     bool starting; /* operations are started by a loop further down the stack */
-    uv_sem_t *ended;
+    sem_t *ended;
     uint64_t began_ns, ended_ns;
     uint64_t random;
 };
@@ -53,7 +55,7 @@ void op_done(struct op *op, bool good)
         return;
     }
     load->ended_ns = now;
-    uv_sem_post(load->ended);
+    sem_post(load->ended);
 }
 
 static void begin(struct worker *worker, void *ctx)
@@ -73,7 +75,7 @@ static void end(struct worker *worker, void *ctx)
         load->ended_ns = counters_now_ns();
 }
 
-static struct load *make_load(struct fleet *fleet, const struct load_plan *plan, unsigned worker, uv_sem_t *ended)
+static struct load *make_load(struct fleet *fleet, const struct load_plan *plan, unsigned worker, sem_t *ended)
 {
     unsigned workers = fleet->options.workers;
     struct load *load = fleet_alloc(fleet, sizeof *load);
@@ -90,19 +92,15 @@ static struct load *make_load(struct fleet *fleet, const struct load_plan *plan,
     return load;
 }
 
-/* False when the time was over first. */
-static bool wait_for(uv_sem_t *ended, unsigned count, uint64_t until_ns)
+/* Until so many workers are through, or the time is over. */
+static void wait_for(sem_t *ended, unsigned count, uint64_t until_ns)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
-    while (count > 0) {
-        if (uv_sem_trywait(ended) == 0)
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u), .tv_nsec = (long)(until_ns % 1000000000u)};
+    while (count > 0)
+        if (sem_clockwait(ended, CLOCK_MONOTONIC, &until) == 0)
             count--;
-        else if (counters_now_ns() > until_ns)
-            return false;
-        else
-            nanosleep(&pause, NULL);
-    }
-    return true;
+        else if (errno != EINTR)
+            return;
 }
 
 static void collect(const struct load *load, struct load_result *result)
@@ -120,8 +118,8 @@ void load_run(struct fleet *fleet, const struct load_plan *plan, struct load_res
 {
     struct load *loads[FLEET_MAX_WORKERS];
     unsigned workers = fleet->options.workers;
-    uv_sem_t ended;
-    uv_sem_init(&ended, 0);
+    sem_t ended;
+    sem_init(&ended, 0, 0);
     *ret_result = (struct load_result){.ms = calloc(plan->count + 1, sizeof(double))};
     if (!ret_result->ms)
         fleet_die("no memory", NULL);
@@ -149,7 +147,7 @@ void load_run(struct fleet *fleet, const struct load_plan *plan, struct load_res
     ret_result->seconds = (double)(last - first) / 1e9;
     ret_result->counters = counters_since(&before);
     counters_sort(ret_result->ms, ret_result->good);
-    uv_sem_destroy(&ended);
+    sem_destroy(&ended);
 }
 
 void load_result_release(struct load_result *result)

@@ -196,7 +196,7 @@ void bench_set(struct bench *bench, size_t members)
 
 struct watched {
     struct id key;
-    uint64_t put_ns, told_ns;
+    uint64_t put_ns, told_ns, watch;
     size_t number;
 };
 
@@ -225,8 +225,8 @@ static void start_watches(struct worker *worker, void *ctx)
         struct watched *watched = &watching->watched[i];
         watched->number = watching->first + i;
         watched->key = bench_key(watched->number);
-        if (dht_watch(overlay_dht(node->overlay), fleet_now_ms(node), &watched->key, on_change, watched, NULL, &err) <
-            0)
+        if (dht_watch(overlay_dht(node->overlay), fleet_now_ms(node), &watched->key, on_change, watched,
+                      &watched->watch, &err) < 0)
             fleet_die("cannot watch", &err);
         overlay_changed(node->overlay);
     }

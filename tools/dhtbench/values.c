@@ -58,12 +58,24 @@ static void on_got(void *ctx, const struct dht_found *found, size_t count)
     overlay_changed(op->node->overlay);
 }
 
-int bench_start_get(struct op *op)
+static int start_read(struct op *op, const struct dht_get_options *options)
 {
     struct bench *bench = op_ctx(op);
     op->number %= bench->keys;
     struct id key = bench_key(op->number);
-    return dht_get(overlay_dht(op->node->overlay), fleet_now_ms(op->node), &key, NULL, on_got, op, NULL, NULL);
+    return dht_get(overlay_dht(op->node->overlay), fleet_now_ms(op->node), &key, options, on_got, op, NULL, NULL);
+}
+
+int bench_start_get(struct op *op)
+{
+    static const struct dht_get_options one = {.limit = 1, .first_is_enough = true};
+    return start_read(op, &one);
+}
+
+/* What the four closest holders have together. */
+static int start_get_all(struct op *op)
+{
+    return start_read(op, NULL);
 }
 
 /* ---- boot, idle ---- */
@@ -127,8 +139,10 @@ void bench_values(struct bench *bench)
     bench_say("put and get, one at a time and %d at a time", FLIGHT);
     put(bench, bench->ops, 1, "put1");
     run(bench, bench_start_get, 0, bench->ops, 1, "get1");
+    run(bench, start_get_all, 0, bench->ops, 1, "getall1");
     put(bench, bench->many, FLIGHT, "put32");
     run(bench, bench_start_get, 0, bench->many, FLIGHT, "get32");
+    run(bench, start_get_all, 0, bench->many, FLIGHT, "getall32");
 }
 
 /* ---- death ---- */
