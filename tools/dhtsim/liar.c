@@ -10,7 +10,7 @@
 void liar_choose(struct world *world, uint64_t percent)
 {
     uint64_t stream = random_stream(world->options->seed, RANDOM_LIAR, 0);
-    for (size_t i = 0; i < world->count; i++) {
+    for (size_t i = 1; i < world->count; i++) { /* one at least is honest */
         struct node *node = &world->nodes[i];
         node->liar = random_chance(&stream, (uint32_t)percent * 10000);
         if (node->liar)

@@ -41,7 +41,8 @@ void node_shared_free(struct node_shared *shared)
 
 /* ---- identity ---- */
 
-/* A /24 for each number, so that nobody is taken for somebody's neighbour; the generation is in the port. */
+/* A /24 for each number, so that nobody is taken for somebody's neighbour; the generation is in the port. 8 million
+ * numbers stay below 127/8. */
 static struct addr addr_of(uint32_t number, uint16_t generation)
 {
     return (struct addr){

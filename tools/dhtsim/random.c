@@ -47,6 +47,7 @@ static double normal_quantile(double p)
     return low;
 }
 
+/* Rounded to integers at once, so that the last digits of a library's exp decide nothing. */
 void random_lognormal_init(struct random_lognormal *law, double sigma)
 {
     for (size_t i = 0; i < RANDOM_QUANTILES; i++) {
