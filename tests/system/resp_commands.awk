@@ -1,4 +1,5 @@
-# Random commands for a server of sorted sets, one a line, as redis-cli reads them: a seed gives one text.
+# Random commands for a server of sorted sets, one a line, as redis-cli reads them: a seed gives one text. Their replies
+# do not depend on when they are asked.
 # usage: awk -v seed=N -v count=N [-v members=N] -f resp_commands.awk
 function below(n) { return int(rand() * n) }
 function pick(list,   parts, n) { n = split(list, parts, /[ ]/); return parts[1 + below(n)] }
@@ -33,7 +34,7 @@ function ends() {
 }
 function expiry(   kind) {
     kind = below(4)
-    if (kind == 0) return "EXPIRE " key() " " pick("1000 2000 0 -1 abc 9223372036854775807 99999999") maybe(pick("NX XX GT LT foo"))
+    if (kind == 0) return "EXPIRE " key() " " (rand() < 0.7 ? 1000 * (1 + below(1000)) : pick("0 -1 abc 9223372036854775807")) maybe(pick("NX XX GT LT foo"))
     if (kind == 1) return "PERSIST " key()
     if (kind == 2) return pick("EXPIREAT PEXPIREAT") " L " pick("4000000000 4000000000000 1 abc") maybe(pick("NX XX GT LT"))
     return pick("EXPIRETIME PEXPIRETIME") " L"
@@ -59,7 +60,7 @@ function one(   kind) {
     if (kind < 90) return pick("EXISTS DEL UNLINK") keys()
     if (kind < 92) return "TYPE " key()
     if (kind < 97) return expiry()
-    if (kind < 98) return "TTL " pick("nokey k0")
+    if (kind < 98) return "TTL nokey"
     if (kind < 99) return choose("DBSIZE|PING|PING x|ECHO y|SELECT 0|SELECT a")
     return "SCAN 0 MATCH nothing" maybe("COUNT " pick("1000 0 a")) maybe("TYPE zset")
 }
