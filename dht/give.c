@@ -24,8 +24,9 @@
 #define WALKS_FRESH_MAX 32  /* and with a long queue */
 #define FRESH_FOR_A_WALK 64 /* more of them: one walk more */
 #define FRESH_PARCELS_MAX (LIMIT_DHT_PARCELS / 4 * 3)
-#define DUE_PARCELS_MAX 64
+#define DUE_SENDING_MAX 64
 #define CHECKS_MAX 16
+#define STARVED_AGAIN_MS 100
 #define PAUSE_FIRST_MS 5000u /* 5 s, 10 s ... 21 min */
 
 #define ENTRY(node) TREE_OF(node, struct dht_published, in_queue)
@@ -126,6 +127,7 @@ static void on_settled(struct dht *dht, struct dht_parcel *parcel, void *owner)
     bool again = entry->again;
     entry->state = DHT_ENTRY_IDLE;
     entry->again = false;
+    dht->giving.sending--;
     dht->giving.wake_ms = dht->now_ms;
     if (again) {
         dht_give_soon(dht, entry);
@@ -138,6 +140,13 @@ static void on_settled(struct dht *dht, struct dht_parcel *parcel, void *owner)
         entry->pauses = 0;
         dht_publish_given(dht, entry, parcel->accepted);
     }
+}
+
+/* Too much is under way, or memory is short: again when something has arrived, or soon. */
+static void starve(struct dht *dht)
+{
+    dht->giving.starved = true;
+    dht_wake_by(&dht->giving.wake_ms, dht->now_ms + STARVED_AGAIN_MS);
 }
 
 /* False when no more can be sent now; the entry then stays where it is. */
@@ -153,12 +162,18 @@ static bool send_entry(struct dht *dht, struct dht_published *entry, struct dht_
     struct dht_span record = {bytes.data, bytes.len};
     if (status == 0)
         status = dht_push_to_region(dht, region, &entry->at, &record, on_settled, entry);
-    if (status == ERR_NOTFOUND)
+    if (status == ERR_NOTFOUND || status == ERR_INVALID) {
         pause_entry(dht, entry);
-    if (status < 0)
-        return status == ERR_NOTFOUND;
+        dht_publish_given(dht, entry, 0);
+        return true;
+    }
+    if (status < 0) {
+        starve(dht);
+        return false;
+    }
     leave_queue(dht, entry);
     entry->state = DHT_ENTRY_SENDING;
+    dht->giving.sending++;
     return true;
 }
 
@@ -174,11 +189,19 @@ static struct dht_published *first_in(const struct tree *queue, const struct dht
     return entry && dht_region_has(region, &entry->at) ? entry : NULL;
 }
 
+static bool has_room(struct dht *dht)
+{
+    bool room = dht->pushes.parcels < FRESH_PARCELS_MAX;
+    if (!room)
+        starve(dht);
+    return room;
+}
+
 static void send_fresh(struct dht *dht, struct dht_region *region)
 {
     struct dht_published *entry;
-    while (dht->pushes.parcels < FRESH_PARCELS_MAX && (entry = first_in(&dht->giving.fresh, region)))
-        if (!send_entry(dht, entry, region))
+    while ((entry = first_in(&dht->giving.fresh, region)))
+        if (!has_room(dht) || !send_entry(dht, entry, region))
             break;
 }
 
@@ -237,7 +260,7 @@ static bool check_entry(struct dht *dht, struct dht_published *entry, const stru
 static void send_due(struct dht *dht, struct dht_region *region)
 {
     struct dht_published *entry;
-    while (dht->pushes.parcels < DUE_PARCELS_MAX && (entry = first_in(&dht->giving.due, region)))
+    while (dht->giving.sending < DUE_SENDING_MAX && (entry = first_in(&dht->giving.due, region)))
         if (!(entry->check ? check_entry(dht, entry, region) : send_entry(dht, entry, region)))
             break;
 }
@@ -263,7 +286,7 @@ static void walk_for_fresh(struct dht *dht)
     size_t walks = WALKS_FRESH + tree_count(&giving->fresh) / FRESH_FOR_A_WALK;
     struct dht_published *entry;
     while (dht->regions.walking < (walks < WALKS_FRESH_MAX ? walks : WALKS_FRESH_MAX) &&
-           dht->pushes.parcels < FRESH_PARCELS_MAX && tree_count(&giving->fresh) > 0) {
+           tree_count(&giving->fresh) > 0 && has_room(dht)) {
         entry = first_from(&giving->fresh, &giving->fresh_cursor);
         if (!entry)
             entry = ENTRY(tree_at(&giving->fresh, 0));
@@ -335,9 +358,8 @@ static void resume_paused(struct dht *dht)
 /* Nobody is there to be given anything: it is signed and held, so that we can read it ourselves. */
 static void wait_for_others(struct dht *dht)
 {
-    struct tree_node *first;
-    while ((first = tree_at(&dht->giving.fresh, 0))) {
-        struct dht_published *entry = ENTRY(first);
+    for (size_t left = tree_count(&dht->giving.fresh); left > 0 && tree_count(&dht->giving.fresh) > 0; left--) {
+        struct dht_published *entry = ENTRY(tree_at(&dht->giving.fresh, 0));
         OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
         bool there = dht_publish_encode(dht, entry, &bytes) != ERR_NOTFOUND;
         if (there)
@@ -364,6 +386,7 @@ void dht_give_tick(struct dht *dht)
     if (!joins && dht->now_ms < giving->wake_ms)
         return;
     giving->wake_ms = UINT64_MAX;
+    giving->starved = false;
     if (joins)
         resume_all(dht);
     resume_paused(dht);

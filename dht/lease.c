@@ -14,13 +14,24 @@
 #define RENEW_JITTER_MS 10000u /* before DHT_LEASE_RENEW_MS */
 #define RETRY_MS 5000u
 
+/* It has said that it goes: nobody waits for it any more. */
+static void part_from(struct dht *dht, const struct dht_contact *contact)
+{
+    dht_table_remove(&dht->table, &contact->id);
+    dht_region_changed(dht, &contact->id);
+    dht_reconcile_lost(dht, &contact->id);
+}
+
 void dht_lease_input(struct dht *dht, const struct dht_contact *from, const struct dht_span *span)
 {
     struct dht_record lease;
-    if (!dht_record_decode(span->at, span->len, &lease) || lease.kind != DHT_NODE)
+    if (!dht_record_decode(span->at, span->len, &lease) || lease.kind != DHT_NODE) {
         dht->stats.bad_records++;
-    else
-        dht_hold_put(dht, span->at, span->len, id_equal(&lease.member, &from->id), NULL);
+        return;
+    }
+    bool own = id_equal(&lease.member, &from->id);
+    if (dht_hold_put(dht, span->at, span->len, own, NULL) == DHT_ACCEPTED && own && lease.tombstone)
+        part_from(dht, from);
 }
 
 /* A version above all of ours that are known. */

@@ -200,6 +200,7 @@ static int take_value(struct dht *dht, struct known *known, const struct dht_rec
                       dht_done_cb done, void *done_ctx, struct err *err)
 {
     struct dht_published *entry = known->entry;
+    bool kept = entry;
     if (!entry && tree_count(&dht->publishing.entries) >= LIMIT_DHT_PUBLISHED)
         return err_set(err, ERR_LIMIT, "%d records are published already", LIMIT_DHT_PUBLISHED);
     unsigned depth = known->there ? known->depth : depth_of(dht, &record->key);
@@ -207,16 +208,17 @@ static int take_value(struct dht *dht, struct known *known, const struct dht_rec
         entry = make_entry(dht, &record->key, record->kind, record->meta ? 0 : depth, &record->member);
     if (!entry)
         return err_set(err, ERR_NOMEM, "no memory for one more published record");
+    known->entry = entry;
     int status = same ? 0 : set_value(dht, entry, record, ttl_ms);
     if (status < 0)
         return err_set(err, status, "no memory for a record to publish");
     if (same && done)
         dht_give_soon(dht, entry);
-    else if (same && !known->entry)
+    else if (same && !kept)
         dht_give_later(dht, entry, true);
     if (same)
         entry->keeps = !record->tombstone && ttl_ms == 0;
-    if (same && !known->entry)
+    if (same && !kept)
         entry->renew_wall_ms = renew_wall_ms(&known->record);
     entry->done = done;
     entry->done_ctx = done_ctx;
@@ -287,9 +289,8 @@ int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht
     if (status < 0)
         return err_set(err, status, "the mark of the version clock cannot be saved");
     status = take_value(dht, &known, &record, 0, same, value->done, value->done_ctx, err);
-    struct dht_published *entry = status == 0 ? entry_at(dht, key, &dht->self.id) : NULL;
-    if (entry)
-        entry->counted = counted;
+    if (status == 0)
+        known.entry->counted = counted;
     return status;
 }
 
@@ -358,6 +359,21 @@ int dht_write(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht_k
 
 /* ---- for those who send and renew ---- */
 
+/* A day old; or the clock has been set back since it was signed, and it would live too long for others to take it. */
+static bool is_due(const struct dht *dht, uint64_t renew_at_wall_ms)
+{
+    uint64_t wall_ms = dht_wall_ms(dht);
+    return wall_ms >= renew_at_wall_ms || renew_at_wall_ms > wall_ms + DAY_MS + DHT_SKEW_MS;
+}
+
+/* Has the whole set been cleared since, as far as we know? */
+static bool is_cleared(struct dht *dht, const struct dht_published *entry, const struct dht_record *record)
+{
+    struct dht_record meta;
+    return dht_is_by_hand(record->kind) && !record->meta && dht_hold_get(dht, &entry->key, &(struct id){{0}}, &meta) &&
+           meta.meta && record->version.epoch <= dht_record_cleared_ms(&meta, dht_wall_ms(dht));
+}
+
 /* Sign a record of ours to live for so long, and hold it. */
 static int sign_and_hold(struct dht *dht, struct dht_record *record, uint64_t ttl_ms, struct buf *out,
                          enum dht_store_status *ret_status)
@@ -386,14 +402,18 @@ int dht_publish_encode(struct dht *dht, struct dht_published *entry, struct buf 
         return ERR_NOTFOUND; /* somebody else wrote it since */
     if (!draft && !entry->keeps && record.expiry_wall_ms <= dht_wall_ms(dht))
         return ERR_NOTFOUND;
-    if (!draft && !(entry->keeps && dht_wall_ms(dht) >= renew_wall_ms(&record)))
+    if (!draft && entry->keeps && is_cleared(dht, entry, &record))
+        return ERR_NOTFOUND;
+    if (!draft && !(entry->keeps && is_due(dht, renew_wall_ms(&record))))
         return dht_hold_get_bytes(dht, &entry->at, &entry->member, out) == 1 ? 0 : ERR_NOMEM;
+    if (!draft && renew_wall_ms(&record) > dht_wall_ms(dht) + DAY_MS) /* it must not win over the one signed now */
+        dht_hold_remove(dht, &entry->at, &entry->member);
     enum dht_store_status held;
     int status = sign_and_hold(dht, &record, draft ? draft->ttl_ms : longest_ttl_ms(&record), out, &held);
     if (status < 0)
         return status;
     if (held == DHT_STALE || held == DHT_BAD)
-        return ERR_NOTFOUND;
+        return held == DHT_STALE ? ERR_NOTFOUND : ERR_INVALID;
     entry->renew_wall_ms = renew_wall_ms(&record);
     if (held == DHT_ACCEPTED) { /* else there is no room for it, and the draft stays */
         free(entry->draft);
@@ -454,21 +474,13 @@ void dht_publish_lapsed(struct dht *dht, const struct dht_record *record)
         dht_hold_remove(dht, &record->key, &record->member);
 }
 
-/* The clock may have been set back since the record was signed. */
-static bool is_due(const struct dht *dht, const struct dht_published *entry)
-{
-    uint64_t wall_ms = dht_wall_ms(dht);
-    return entry->keeps && entry->state == DHT_ENTRY_IDLE &&
-           (wall_ms >= entry->renew_wall_ms || entry->renew_wall_ms > wall_ms + DAY_MS + DHT_SKEW_MS);
-}
-
 bool dht_publish_sweep(struct dht *dht, struct dht_record_place *cursor, size_t max)
 {
     struct tree_cursor walk;
     const struct tree *entries = &dht->publishing.entries;
     struct tree_node *node = tree_seek(entries, &walk, tree_lower(entries, probe_entry, cursor));
     for (; node && max > 0; node = tree_next(&walk), max--)
-        if (is_due(dht, ENTRY(node)))
+        if (ENTRY(node)->keeps && is_due(dht, ENTRY(node)->renew_wall_ms))
             dht_give_later(dht, ENTRY(node), false);
     *cursor = node ? (struct dht_record_place){ENTRY(node)->at, ENTRY(node)->member} : (struct dht_record_place){0};
     return !node;

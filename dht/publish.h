@@ -77,7 +77,8 @@ struct dht_publishing {
 int dht_publish_init(struct dht *dht, struct err *err);
 void dht_publish_release(struct dht *dht);
 /* Append the record to be sent, signed now if it was written since or is a day old. ERR_NOTFOUND: there is none any
- * more, as somebody else's is newer or it has lapsed. */
+ * more, as somebody else's is newer or it has lapsed. ERR_INVALID: nobody would take it now, as our clock was set back
+ * and it is from the future. */
 int dht_publish_encode(struct dht *dht, struct dht_published *entry, struct buf *out);
 /* So many holders have accepted it: tells who wrote it, who may call anything but dht_free. The entry may be gone. */
 void dht_publish_given(struct dht *dht, struct dht_published *entry, size_t accepted);
@@ -106,6 +107,8 @@ struct dht_giving {
     bool due_walks;
     uint64_t due_ms; /* none is due before */
     size_t checks;
+    size_t sending;
+    bool starved; /* more could not be sent; when a parcel has arrived it can */
     uint64_t wake_ms;
 };
 

@@ -105,9 +105,15 @@ static struct dht_lane *lane_to(struct dht *dht, const struct dht_contact *to)
 
 static void free_lane(struct dht *dht, struct dht_lane *lane)
 {
+    struct map *lanes = &dht->pushes.lanes;
     leave_list(dht, lane);
-    map_remove(&dht->pushes.lanes, &lane->to.id);
+    map_remove(lanes, &lane->to.id);
     free(lane);
+    if (lanes->count > 0)
+        return;
+    uint64_t seed = lanes->seed; /* who is idle keeps no memory */
+    map_release(lanes);
+    map_init(lanes, LIMIT_DHT_LANES, seed);
 }
 
 static size_t room_of(const struct dht_ticket *ticket)
@@ -153,6 +159,8 @@ static void settle(struct dht *dht, struct dht_parcel *parcel)
 
 static void free_parcel(struct dht *dht, struct dht_parcel *parcel)
 {
+    if (dht->giving.starved)
+        dht->giving.wake_ms = dht->now_ms;
     if (parcel->region)
         parcel->region->users--;
     dht->pushes.parcels--;

@@ -23,6 +23,7 @@
 #define JOINED_MS 15000u /* the nearest is faster, if it has noticed us */
 #define LOST_MS 20000u
 #define FAILED_MS 2000u
+#define FILL_MS 60000u /* no two newcomers are given all within half of it, none twice within it */
 #define PAUSE_MS 2u
 #define DEADLINE_MS 300000u
 #define STEP_KEYS 2048
@@ -170,13 +171,18 @@ static void start(struct dht *dht, const struct dht_contact *partner, const stru
 }
 
 /* It cannot go on with this partner; the next one is asked soon, the later the more of them have failed. */
-static void fail(struct dht *dht, struct dht_repair *repair)
+static void fail_for(struct dht *dht, struct dht_repair *repair, uint64_t first_ms)
 {
     struct dht_reconciling *reconciling = &dht->reconciling;
-    uint64_t pause_ms = (uint64_t)FAILED_MS << reconciling->failures;
+    uint64_t pause_ms = first_ms << reconciling->failures;
     repair->over = true;
     reconciling->failures += pause_ms < EVERY_MS;
     reconciling->next_ms = dht_min_ms(reconciling->next_ms, dht_jittered_ms(dht, pause_ms));
+}
+
+static void fail(struct dht *dht, struct dht_repair *repair)
+{
+    fail_for(dht, repair, FAILED_MS);
 }
 
 static void add_branches(struct dht_repair *repair, const struct dht_message *reply)
@@ -222,8 +228,7 @@ static void on_compared(struct dht *dht, void *owner, const struct dht_contact *
     if (event == DHT_RPC_FAILED) {
         fail(dht, repair);
     } else if (reply->type == DHT_REFUSED) {
-        repair->over = true;
-        dht->reconciling.failures = 0;
+        fail_for(dht, repair, LOST_MS);
     } else if (reply->compared == DHT_BY_KEY && !is_in_order(&repair->digesting.range, reply)) {
         fail(dht, repair);
     } else if (reply->compared == DHT_BY_KEY) {
@@ -326,6 +331,8 @@ static void on_sent(struct dht *dht, struct dht_parcel *parcel, void *owner)
         return; /* of an earlier one, which did not wait */
     repair->sending--;
     repair->full |= dht_push_is_full(parcel);
+    if (parcel->accepted == 0 && !dht_push_is_full(parcel) && !repair->over)
+        fail(dht, repair);
     dht->stats.repaired += parcel->accepted;
 }
 
@@ -494,6 +501,20 @@ static bool is_common(const struct dht *dht, const struct dht_range *range)
            dht_shared_bits(&dht->self.id, &range->first) >= bits;
 }
 
+/* Give it all, which costs far less than its asking for each key; but not to one who says again and again that it has
+ * nothing. */
+static void fill(struct dht *dht, const struct dht_contact *asker)
+{
+    struct dht_reconciling *reconciling = &dht->reconciling;
+    struct dht_range range = common_range(dht);
+    bool again = id_equal(&reconciling->filled, &asker->id) && dht->now_ms < reconciling->fill_ms;
+    if (again || dht->now_ms + FILL_MS / 2 < reconciling->fill_ms || !dht_range_has(&range, &asker->id))
+        return;
+    reconciling->filled = asker->id;
+    reconciling->fill_ms = dht->now_ms + FILL_MS;
+    add_newcomer(dht, asker);
+}
+
 static void answer_compared(struct dht *dht, const struct dht_comparing *comparing)
 {
     const struct dht_digesting *digesting = &comparing->digesting;
@@ -506,7 +527,7 @@ static void answer_compared(struct dht *dht, const struct dht_comparing *compari
     }
     if (answer.compared == DHT_BY_BRANCH && is_empty(comparing->digest)) {
         refuse(dht, &comparing->asker, comparing->transaction, EVERY_MS);
-        add_newcomer(dht, &comparing->asker); /* we give it all, which costs far less than its asking for each key */
+        fill(dht, &comparing->asker);
         return;
     }
     dht_rpc_answer(dht, &comparing->asker, comparing->transaction, &answer);
@@ -541,7 +562,8 @@ void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const st
     const struct dht_comparing *present = reconciling->comparing;
     if (present && present->transaction == request->transaction && id_equal(&present->asker.id, &from->id))
         return; /* asked once more: the answer will come */
-    if (present || !is_common(dht, &range) || !has_allowance(dht)) {
+    bool client = dht->config.client || request->flags & DHT_FROM_CLIENT;
+    if (present || client || !is_common(dht, &range) || !has_allowance(dht)) {
         refuse(dht, from, request->transaction, present ? FAILED_MS : EVERY_MS);
         return;
     }
@@ -575,6 +597,12 @@ void dht_reconcile_release(struct dht *dht)
     free(dht->reconciling.comparing);
 }
 
+/* Who cannot be reached holds nothing for others. */
+static bool takes_part(const struct dht *dht)
+{
+    return dht->upkeep.joined && !dht->config.client;
+}
+
 void dht_reconcile_tick(struct dht *dht)
 {
     struct dht_reconciling *reconciling = &dht->reconciling;
@@ -584,7 +612,7 @@ void dht_reconcile_tick(struct dht *dht)
         reconciling->wake_ms = dht->now_ms;
     }
     reconciling->joined = dht->upkeep.joined;
-    if (!reconciling->joined || dht->now_ms < reconciling->wake_ms)
+    if (!takes_part(dht) || dht->now_ms < reconciling->wake_ms)
         return;
     reconciling->wake_ms = UINT64_MAX;
     serve_tick(dht);
@@ -593,7 +621,7 @@ void dht_reconcile_tick(struct dht *dht)
 
 uint64_t dht_reconcile_next_ms(const struct dht *dht)
 {
-    if (!dht->upkeep.joined)
+    if (!takes_part(dht))
         return UINT64_MAX;
     return dht->reconciling.joined ? dht->reconciling.wake_ms : dht->now_ms;
 }

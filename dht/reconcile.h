@@ -57,6 +57,8 @@ struct dht_reconciling {
     bool joined;       /* as upkeep.c said when it was last looked at */
     uint64_t next_ms;
     uint64_t wake_ms;
+    struct id filled; /* the last who said that it had nothing, and was given all */
+    uint64_t fill_ms;
     uint64_t allowance; /* keys that may be digested for others */
     uint64_t counted_ms;
 };

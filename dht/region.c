@@ -77,7 +77,7 @@ static unsigned known_bits(const struct dht *dht, const struct dht_region *regio
     unsigned shared = all;
     if (region->node_count >= DHT_REPLICAS)
         shared = dht_shared_bits(&region->key, &region->nodes[DHT_REPLICAS - 1].id);
-    else if (region->node_count > 0 && region->node_count >= dht->table.count)
+    else if (region->node_count > 0 && region->node_count >= dht_table_count_within(&dht->table, &dht->self.id, 0))
         return 0;
     return shared < all ? shared + 1 : all;
 }

@@ -136,11 +136,25 @@ static bool is_ours_to_give(struct dht *dht, const struct id *key, const struct 
     return among;
 }
 
+static void end_handover(struct dht_sweep *sweep)
+{
+    sweep->handover_cursor = (struct id){{0}};
+    sweep->newcomer_count--;
+    memmove(sweep->newcomers, sweep->newcomers + 1, sweep->newcomer_count * sizeof *sweep->newcomers);
+    if (sweep->newcomer_count > 0)
+        return;
+    free(sweep->newcomers);
+    sweep->newcomers = NULL;
+}
+
 static void on_handed_over(struct dht *dht, struct dht_parcel *parcel, void *owner)
 {
-    (void)parcel;
+    struct dht_sweep *sweep = &dht->sweep;
     (void)owner;
-    dht->sweep.handing_over--;
+    sweep->handing_over--;
+    bool gone = parcel->accepted == 0 && !dht_push_is_full(parcel);
+    if (gone && sweep->newcomer_count > 0 && id_equal(&sweep->newcomers[0].id, &parcel->key))
+        end_handover(sweep);
     dht_wake_by(&dht->sweep.handover_ms, dht->now_ms);
 }
 
@@ -156,17 +170,6 @@ static bool hand_over(void *ctx, struct dht_held *held, const struct dht_record 
         return false; /* comparing will bring it */
     dht->sweep.handing_over++;
     return true;
-}
-
-static void end_handover(struct dht_sweep *sweep)
-{
-    sweep->handover_cursor = (struct id){{0}};
-    sweep->newcomer_count--;
-    memmove(sweep->newcomers, sweep->newcomers + 1, sweep->newcomer_count * sizeof *sweep->newcomers);
-    if (sweep->newcomer_count > 0)
-        return;
-    free(sweep->newcomers);
-    sweep->newcomers = NULL;
 }
 
 static void handover_step(struct dht *dht)
