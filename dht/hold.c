@@ -153,7 +153,6 @@ static int place_row(struct dht *dht, struct dht_held *held, const struct dht_ro
     dht->hold.bytes += len - before_len + (present ? 0 : ROW_BYTES);
     held->earliest_wall_ms = dht_min_ms(held->earliest_wall_ms, record->expiry_wall_ms);
     held->digest_until_wall_ms = 0;
-    held->sequence++;
     return 0;
 }
 

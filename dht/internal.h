@@ -134,7 +134,6 @@ struct dht_held {
     struct tree_node by_key;
     struct id key;
     uint64_t touched_ms;           /* last time that somebody gave records of it to its holders */
-    uint64_t sequence;             /* changes so far, while this is kept */
     uint64_t earliest_wall_ms;     /* no record lapses before; may be too early */
     uint64_t deeper_until_ms;      /* see dht_hold_is_deeper */
     uint64_t digest_until_wall_ms; /* `digest` is that of the records until then; 0: to be made anew */
