@@ -119,6 +119,7 @@ void dht_free(struct dht *dht)
     dht_publish_release(dht);
     dht_sweep_release(&dht->sweep);
     dht_reconcile_release(dht);
+    dht_compare_release(&dht->compares);
     dht_watchers_release(dht);
     dht_hold_release(&dht->hold);
     dht_rpc_release(&dht->rpcs);
@@ -209,6 +210,7 @@ uint64_t dht_tick(struct dht *dht, uint64_t now_ms)
     dht_sweep_tick(dht);
     dht_lease_tick(dht);
     dht_reconcile_tick(dht);
+    dht_compare_tick(dht);
     dht_give_tick(dht);
     dht_watchers_tick(dht);
     run(dht);
@@ -225,6 +227,7 @@ uint64_t dht_next_ms(const struct dht *dht)
     next = dht_min_ms(next, dht_sweep_next_ms(dht));
     next = dht_min_ms(next, dht_lease_next_ms(dht));
     next = dht_min_ms(next, dht_reconcile_next_ms(dht));
+    next = dht_min_ms(next, dht_compare_next_ms(dht));
     next = dht_min_ms(next, dht_give_next_ms(dht));
     next = dht_min_ms(next, dht_lookup_next_ms(dht));
     next = dht_min_ms(next, dht_get_next_ms(dht));

@@ -23,6 +23,7 @@
  *   sweep.c    the round over all held records: lapse, renewal; hand-over to newcomers (reconcile.h)
  *   range.c    digests of ranges of keys
  *   reconcile.c comparing what is held with neighbours, and mending the difference
+ *   compare.c  answering those who compare
  *   watch.c    keys that this node watches, with watch_holders.c and watch_cover.c (see watch.h)
  *   watchers.c who watches keys here, and telling them
  *   upkeep.c   joining, checking contacts, refreshing buckets, saving (upkeep.h)
@@ -521,6 +522,7 @@ struct dht {
     struct dht_giving giving;
     struct dht_leasing leasing;
     struct dht_reconciling reconciling;
+    struct dht_compares compares;
     struct dht_sweep sweep;
     struct dht_watching watching;
     struct dht_notifying notifying;

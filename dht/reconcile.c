@@ -23,7 +23,6 @@
 #define JOINED_MS 15000u /* the nearest is faster, if it has noticed us */
 #define LOST_MS 20000u
 #define FAILED_MS 2000u
-#define FILL_MS 60000u /* no two newcomers are given all within half of it, none twice within it */
 #define PAUSE_MS 2u
 #define DEADLINE_MS 300000u
 #define STEP_KEYS 2048
@@ -31,9 +30,6 @@
 #define SENDING_MAX 32  /* records under way */
 #define RANGES_MAX 1024 /* 63 levels x 15, and 16 */
 #define THEIRS_MAX 65536
-#define SLACK_BITS 2      /* what others take for our common subtree may be larger */
-#define SERVED_PER_MS 100 /* keys digested for others: 1.5% of a core at 150 ns */
-#define SERVED_BURST 1048576
 
 enum repair_state { DIGESTING, COMPARING, PICKING, READING, SENDING };
 
@@ -71,7 +67,7 @@ unsigned dht_common_bits(const struct dht *dht)
     return bits;
 }
 
-static struct dht_range common_range(const struct dht *dht)
+struct dht_range dht_common_range(const struct dht *dht)
 {
     unsigned bits = dht_common_bits(dht);
     return (struct dht_range){dht_range_first(&dht->self.id, bits), bits};
@@ -90,8 +86,7 @@ static bool next_partner(struct dht *dht, const struct dht_range *range, struct 
     return true;
 }
 
-/* It is asked before the others. */
-static void add_newcomer(struct dht *dht, const struct dht_contact *contact)
+void dht_reconcile_soon(struct dht *dht, const struct dht_contact *contact)
 {
     struct dht_reconciling *reconciling = &dht->reconciling;
     if (reconciling->newcomer_count == DHT_NEWCOMERS_MAX)
@@ -110,7 +105,7 @@ static void add_newcomer(struct dht *dht, const struct dht_contact *contact)
 /* For the one that is nearest to it. */
 void dht_reconcile_newcomer(struct dht *dht, const struct dht_contact *contact)
 {
-    struct dht_range range = common_range(dht);
+    struct dht_range range = dht_common_range(dht);
     struct dht_contact closest[2];
     if (!dht_range_has(&range, &contact->id))
         return;
@@ -118,7 +113,7 @@ void dht_reconcile_newcomer(struct dht *dht, const struct dht_contact *contact)
     for (size_t i = 0; i < count; i++)
         if (!id_equal(&closest[i].id, &contact->id) && dht_closer(&contact->id, &closest[i].id, &dht->self.id) < 0)
             return;
-    add_newcomer(dht, contact);
+    dht_reconcile_soon(dht, contact);
 }
 
 static bool next_newcomer(struct dht *dht, struct dht_contact *ret_partner)
@@ -136,7 +131,7 @@ static bool next_newcomer(struct dht *dht, struct dht_contact *ret_partner)
 
 void dht_reconcile_lost(struct dht *dht, const struct id *node)
 {
-    struct dht_range range = common_range(dht);
+    struct dht_range range = dht_common_range(dht);
     struct dht_reconciling *reconciling = &dht->reconciling;
     if (!dht_range_has(&range, node))
         return;
@@ -399,7 +394,7 @@ static void pick(struct dht *dht, struct dht_repair *repair)
         mend(dht, repair, order >= 0);
 }
 
-/* ---- the asker's tick ---- */
+/* ---- time ---- */
 
 static bool waits(const struct dht_repair *repair)
 {
@@ -438,7 +433,7 @@ static void begin(struct dht *dht)
 {
     struct dht_reconciling *reconciling = &dht->reconciling;
     struct dht_contact partner;
-    struct dht_range range = common_range(dht);
+    struct dht_range range = dht_common_range(dht);
     bool newcomer = next_newcomer(dht, &partner);
     if (!newcomer && dht->now_ms < reconciling->next_ms)
         return;
@@ -454,7 +449,7 @@ static void end(struct dht *dht)
     free_repair(dht);
 }
 
-static void ask_tick(struct dht *dht)
+static void go_on_with_partner(struct dht *dht)
 {
     struct dht_reconciling *reconciling = &dht->reconciling;
     if (!reconciling->repair)
@@ -470,131 +465,10 @@ static void ask_tick(struct dht *dht)
         dht_wake_by(&reconciling->wake_ms, reconciling->newcomer_count > 0 ? dht->now_ms : reconciling->next_ms);
 }
 
-/* ---- answering others ---- */
-
-struct dht_comparing {
-    struct dht_contact asker;
-    uint64_t transaction;
-    uint8_t digest[DHT_DIGEST_BYTES];
-    struct dht_digesting digesting;
-};
-
-static void refuse(struct dht *dht, const struct dht_contact *to, uint64_t transaction, uint32_t wait_ms)
-{
-    dht_rpc_answer(dht, to, transaction, &(struct dht_message){.type = DHT_REFUSED, .wait_ms = wait_ms});
-}
-
-static bool is_empty(const uint8_t digest[DHT_DIGEST_BYTES])
-{
-    static const uint8_t branches[DHT_BRANCHES][DHT_DIGEST_BYTES];
-    uint8_t empty[DHT_DIGEST_BYTES];
-    crypto_blake2b(empty, sizeof empty, NULL, 0, branches, sizeof branches, NULL, 0);
-    return memcmp(digest, empty, sizeof empty) == 0;
-}
-
-/* Is it for us to say what is in this range? */
-static bool is_common(const struct dht *dht, const struct dht_range *range)
-{
-    unsigned bits = dht_common_bits(dht);
-    bits = bits > SLACK_BITS ? bits - SLACK_BITS : 0;
-    return range->bits >= bits && range->bits <= ID_BYTES * 8 - 4 &&
-           dht_shared_bits(&dht->self.id, &range->first) >= bits;
-}
-
-/* Give it all, which costs far less than its asking for each key; but not to one who says again and again that it has
- * nothing. */
-static void fill(struct dht *dht, const struct dht_contact *asker)
-{
-    struct dht_reconciling *reconciling = &dht->reconciling;
-    struct dht_range range = common_range(dht);
-    bool again = id_equal(&reconciling->filled, &asker->id) && dht->now_ms < reconciling->fill_ms;
-    if (again || dht->now_ms + FILL_MS / 2 < reconciling->fill_ms || !dht_range_has(&range, &asker->id))
-        return;
-    reconciling->filled = asker->id;
-    reconciling->fill_ms = dht->now_ms + FILL_MS;
-    add_newcomer(dht, asker);
-}
-
-static void answer_compared(struct dht *dht, const struct dht_comparing *comparing)
-{
-    const struct dht_digesting *digesting = &comparing->digesting;
-    struct dht_message answer = {.type = DHT_COMPARED, .compared = DHT_SAME};
-    if (memcmp(digesting->digest, comparing->digest, DHT_DIGEST_BYTES) != 0) {
-        answer.compared = digesting->key_count <= DHT_COMPARED_KEYS ? DHT_BY_KEY : DHT_BY_BRANCH;
-        memcpy(answer.branches, digesting->branches, sizeof answer.branches);
-        memcpy(answer.keys, digesting->keys, sizeof answer.keys);
-        answer.key_count = digesting->key_count;
-    }
-    if (answer.compared == DHT_BY_BRANCH && is_empty(comparing->digest)) {
-        refuse(dht, &comparing->asker, comparing->transaction, EVERY_MS);
-        fill(dht, &comparing->asker);
-        return;
-    }
-    dht_rpc_answer(dht, &comparing->asker, comparing->transaction, &answer);
-}
-
-/* Digest some more; true when it has been answered. */
-static bool serve_step(struct dht *dht, struct dht_comparing *comparing)
-{
-    struct dht_reconciling *reconciling = &dht->reconciling;
-    bool done = dht_digesting_step(dht, &comparing->digesting, STEP_KEYS);
-    if (done)
-        answer_compared(dht, comparing);
-    uint64_t cost = done ? comparing->digesting.key_count % STEP_KEYS : STEP_KEYS;
-    reconciling->allowance -= dht_min_ms(reconciling->allowance, cost);
-    return done;
-}
-
-static bool has_allowance(struct dht *dht)
-{
-    struct dht_reconciling *reconciling = &dht->reconciling;
-    reconciling->allowance += (dht->now_ms - reconciling->counted_ms) * SERVED_PER_MS;
-    reconciling->allowance = dht_min_ms(reconciling->allowance, SERVED_BURST);
-    reconciling->counted_ms = dht->now_ms;
-    return reconciling->allowance > 0;
-}
-
-void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request)
-{
-    struct dht_reconciling *reconciling = &dht->reconciling;
-    struct dht_range range = {dht_range_first(&request->target, request->prefix_bits), request->prefix_bits};
-    struct dht_comparing comparing = {.asker = *from, .transaction = request->transaction};
-    const struct dht_comparing *present = reconciling->comparing;
-    if (present && present->transaction == request->transaction && id_equal(&present->asker.id, &from->id))
-        return; /* asked once more: the answer will come */
-    bool client = dht->config.client || request->flags & DHT_FROM_CLIENT;
-    if (present || client || !is_common(dht, &range) || !has_allowance(dht)) {
-        refuse(dht, from, request->transaction, present ? FAILED_MS : EVERY_MS);
-        return;
-    }
-    memcpy(comparing.digest, request->digest, sizeof comparing.digest);
-    dht_digesting_init(&comparing.digesting, &range);
-    if (serve_step(dht, &comparing))
-        return;
-    reconciling->comparing = malloc(sizeof comparing);
-    if (reconciling->comparing)
-        *reconciling->comparing = comparing;
-    dht->reconciling.wake_ms = dht->now_ms;
-}
-
-static void serve_tick(struct dht *dht)
-{
-    struct dht_reconciling *reconciling = &dht->reconciling;
-    if (reconciling->comparing && serve_step(dht, reconciling->comparing)) {
-        free(reconciling->comparing);
-        reconciling->comparing = NULL;
-    }
-    if (reconciling->comparing)
-        dht_wake_by(&reconciling->wake_ms, dht->now_ms + PAUSE_MS);
-}
-
-/* ---- both ---- */
-
 void dht_reconcile_release(struct dht *dht)
 {
     free_repair(dht);
     free(dht->reconciling.newcomers);
-    free(dht->reconciling.comparing);
 }
 
 /* Who cannot be reached holds nothing for others. */
@@ -615,8 +489,7 @@ void dht_reconcile_tick(struct dht *dht)
     if (!takes_part(dht) || dht->now_ms < reconciling->wake_ms)
         return;
     reconciling->wake_ms = UINT64_MAX;
-    serve_tick(dht);
-    ask_tick(dht);
+    go_on_with_partner(dht);
 }
 
 uint64_t dht_reconcile_next_ms(const struct dht *dht)

@@ -44,12 +44,10 @@ bool dht_digesting_step(struct dht *dht, struct dht_digesting *digesting, size_t
 #define DHT_NEWCOMERS_MAX 16
 
 struct dht_repair;
-struct dht_comparing;
 
 struct dht_reconciling {
-    struct dht_repair *repair;       /* owned: under way; NULL: none */
-    struct dht_comparing *comparing; /* owned: asked by another, not answered yet; NULL: nothing */
-    struct dht_contact *newcomers;   /* owned, NULL: none; to be asked at once */
+    struct dht_repair *repair;     /* owned: under way; NULL: none */
+    struct dht_contact *newcomers; /* owned, NULL: none; to be asked at once */
     size_t newcomer_count;
     uint64_t number;   /* of comparisons so far */
     unsigned failures; /* in a row */
@@ -57,23 +55,39 @@ struct dht_reconciling {
     bool joined;       /* as upkeep.c said when it was last looked at */
     uint64_t next_ms;
     uint64_t wake_ms;
-    struct id filled; /* the last who said that it had nothing, and was given all */
-    uint64_t fill_ms;
-    uint64_t allowance; /* keys that may be digested for others */
-    uint64_t counted_ms;
 };
 
 void dht_reconcile_release(struct dht *dht);
 /* How many bits those share with us who hold the same keys. */
 unsigned dht_common_bits(const struct dht *dht);
-/* A COMPARE came in. */
-void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+struct dht_range dht_common_range(const struct dht *dht);
+/* Compare with this one before the others. */
+void dht_reconcile_soon(struct dht *dht, const struct dht_contact *contact);
 /* Somebody came into the table. */
 void dht_reconcile_newcomer(struct dht *dht, const struct dht_contact *contact);
 /* Somebody went out of the table, or did not answer: the others who hold the same keys are to look. */
 void dht_reconcile_lost(struct dht *dht, const struct id *node);
 void dht_reconcile_tick(struct dht *dht);
 uint64_t dht_reconcile_next_ms(const struct dht *dht);
+
+/* ---- compare.c ---- */
+
+struct dht_comparing;
+
+struct dht_compares {
+    struct dht_comparing *comparing; /* owned: asked and not answered yet; NULL: nothing */
+    struct id filled;                /* the last who said that it had nothing, and was given all */
+    uint64_t fill_ms;
+    uint64_t allowance; /* keys that may be digested for others */
+    uint64_t counted_ms;
+    uint64_t wake_ms;
+};
+
+void dht_compare_release(struct dht_compares *compares);
+/* A COMPARE came in. */
+void dht_compare_serve(struct dht *dht, const struct dht_contact *from, const struct dht_message *request);
+void dht_compare_tick(struct dht *dht);
+uint64_t dht_compare_next_ms(const struct dht *dht);
 
 /* ---- sweep.c ---- */
 
