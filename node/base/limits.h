@@ -28,9 +28,10 @@
 #define LIMIT_DHT_PENDING 1024 /* requests of ours x (180 B + 1100 B to repeat them) = 1.3 MiB */
 #define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024
-#define LIMIT_DHT_BOOK (1u << 24) /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many */
-#define LIMIT_DHT_PARCELS 1024 /* records on their way to their holders x ~700 B */
-#define LIMIT_DHT_LANES 1024   /* nodes that they go to x ~800 B */
+#define LIMIT_DHT_BOOK (1u << 24) /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many   \
+                                   */
+#define LIMIT_DHT_PARCELS 1024    /* records on their way to their holders x ~700 B */
+#define LIMIT_DHT_LANES 1024      /* nodes that they go to x ~800 B */
 #define LIMIT_DHT_SEEDS 16
 #define LIMIT_DHT_LEASES 1024 /* cached x 770 B = 0.8 MiB */
 #define LIMIT_DHT_REVOKED 65536
@@ -70,6 +71,7 @@
 #define LIMIT_ADMISSION_SOURCES 512      /* address blocks with failures, x 24 bytes */
 
 /* ---- content ---- */
+#define LIMIT_COSTS 1024 /* nodes of which measurements are kept; x ~150 B */
 #define LIMIT_CHUNK_BYTES (256u << 10)
 #define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256

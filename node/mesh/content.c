@@ -7,6 +7,7 @@
 #include "node/base/limits.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
+#include "node/mesh/costs.h"
 #include "node/mesh/why.h"
 
 #define PROVIDERS_ASKED 16
@@ -44,6 +45,7 @@ struct content {
     struct exchange *exchange; /* owned */
     struct fetch_list fetches;
     struct whys whys;
+    struct costs costs; /* of nodes whose links have gone */
     struct policy policy;
     uv_timer_t timer;
     uv_timer_t upload_timer;
@@ -211,6 +213,9 @@ void content_link_down(struct content *content, struct link *link)
     if (!neighbour)
         return;
     link_set_data(link, NULL);
+    struct exchange_cost cost;
+    exchange_peer_cost(neighbour->peer, &cost);
+    costs_keep(&content->costs, &link_peer(link)->id, &cost);
     exchange_peer_remove(neighbour->peer, now_of(content));
     free(neighbour);
     soon(content);
@@ -479,9 +484,13 @@ bool content_peer_cost(const struct content *content, const struct id *node, str
 {
     struct link *link = mesh_link(content->mesh, node);
     struct neighbour *neighbour = link ? link_data(link) : NULL;
+    struct exchange_cost cost = {0};
     if (neighbour)
-        exchange_peer_cost(neighbour->peer, ret_cost);
-    return neighbour != NULL;
+        exchange_peer_cost(neighbour->peer, &cost);
+    bool known = costs_add(&content->costs, node, &cost) || neighbour;
+    if (known)
+        *ret_cost = cost;
+    return known;
 }
 
 int content_why(struct content *content, const char *text, const struct policy *policy, content_why_cb done, void *ctx,
@@ -500,18 +509,16 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
                 struct content **ret_content, struct err *err)
 {
     struct content *content = calloc(1, sizeof *content);
+    struct rng rng = rng_system();
     if (!content)
         return err_set(err, ERR_NOMEM, "no memory for content");
     *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
     TAILQ_INIT(&content->fetches);
     content->policy = policy_default();
     whys_init(&content->whys, content);
-    struct exchange_config config = {.store = store,
-                                     .jobs = jobs,
-                                     .rng = rng_system(),
-                                     .on_liar = on_liar,
-                                     .on_provide = on_provide,
-                                     .ctx = content};
+    costs_init(&content->costs, rng_u64(&rng));
+    struct exchange_config config = {
+        .store = store, .jobs = jobs, .rng = rng, .on_liar = on_liar, .on_provide = on_provide, .ctx = content};
     int status = exchange_new(&config, &content->exchange, err);
     if (status < 0) {
         free(content);
@@ -552,5 +559,6 @@ void content_free(struct content *content)
     struct content_fetch *fetch;
     while ((fetch = TAILQ_FIRST(&content->fetches)))
         fetch_free(fetch);
+    costs_release(&content->costs);
     free(content);
 }

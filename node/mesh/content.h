@@ -80,5 +80,5 @@ void content_fetch_cancel(struct content_fetch *fetch);
 typedef void (*content_why_cb)(void *ctx, json_t *reply);
 int content_why(struct content *content, const char *text, const struct policy *policy, content_why_cb done, void *ctx,
                 struct err *err);
-/* Measured cost of a neighbour; false if none. */
+/* What was measured of a node, also on links that have gone; false if nothing was. */
 bool content_peer_cost(const struct content *content, const struct id *node, struct exchange_cost *ret_cost);
