@@ -47,16 +47,17 @@ static bool is_common(const struct dht *dht, const struct dht_range *range)
 
 /* Give it all, which costs far less than its asking for each key; but not to one who says again and again that it has
  * nothing. */
-static void fill(struct dht *dht, const struct dht_contact *asker)
+static bool fill(struct dht *dht, const struct dht_contact *asker)
 {
     struct dht_compares *compares = &dht->compares;
     struct dht_range range = dht_common_range(dht);
     bool again = id_equal(&compares->filled, &asker->id) && dht->now_ms < compares->fill_ms;
     if (again || dht->now_ms + FILL_MS / 2 < compares->fill_ms || !dht_range_has(&range, &asker->id))
-        return;
+        return false;
     compares->filled = asker->id;
     compares->fill_ms = dht->now_ms + FILL_MS;
     dht_reconcile_soon(dht, asker);
+    return true;
 }
 
 static void answer_compared(struct dht *dht, const struct dht_comparing *comparing)
@@ -69,12 +70,10 @@ static void answer_compared(struct dht *dht, const struct dht_comparing *compari
         memcpy(answer.keys, digesting->keys, sizeof answer.keys);
         answer.key_count = digesting->key_count;
     }
-    if (answer.compared == DHT_BY_BRANCH && is_empty(comparing->digest)) {
+    if (answer.compared == DHT_BY_BRANCH && is_empty(comparing->digest) && fill(dht, &comparing->asker))
         refuse(dht, &comparing->asker, comparing->transaction, NOT_OURS_MS);
-        fill(dht, &comparing->asker);
-        return;
-    }
-    dht_rpc_answer(dht, &comparing->asker, comparing->transaction, &answer);
+    else
+        dht_rpc_answer(dht, &comparing->asker, comparing->transaction, &answer);
 }
 
 /* Digest some more; true when it has been answered. */
