@@ -95,26 +95,36 @@ static void add_found(struct dht_request *request, const struct dht_record *reco
     dht_set_add(&request->found, &mapped);
 }
 
-/* What this node holds itself is part of the answer. */
+static void add_row(struct dht *dht, struct dht_request *request, const struct dht_held *held, struct dht_row *row)
+{
+    struct dht_record record;
+    dht_row_decode(held, row, &record);
+    if (dht_hold_check(dht, held, row))
+        add_found(request, &record);
+}
+
+#define ROWS_AT_ONCE 64
+
+/* What this node holds itself is part of the answer: as many as fit of those that live, and all tombstones before. */
 static void add_held(struct dht *dht, struct dht_request *request, struct dht_held *held)
 {
+    struct dht_row *rows[ROWS_AT_ONCE], *meta = dht_rows_find(held, &(struct id){{0}});
+    struct dht_rank last = request->after;
     struct dht_pick pick = {.order = request->options.order,
                             .own = &request->found.own,
-                            .after = request->ranged ? &request->after : NULL,
+                            .after = request->ranged ? &last : NULL,
                             .wall_ms = dht_wall_ms(dht)};
-    size_t max = request->found.max;
-    OWNED(owned_free) struct dht_row **rows = calloc(max + 1, sizeof(*rows));
-    if (!rows)
-        return;
-    struct dht_row *meta = dht_rows_find(held, &(struct id){{0}});
-    size_t count = dht_rows_pick(held, &pick, rows, max);
+    size_t living = 0, count = ROWS_AT_ONCE;
     if (meta)
-        rows[count++] = meta;
-    for (size_t i = 0; i < count; i++) {
-        struct dht_record record;
-        dht_row_decode(held, rows[i], &record);
-        if (dht_hold_check(dht, held, rows[i]))
-            add_found(request, &record);
+        add_row(dht, request, held, meta);
+    while (count == ROWS_AT_ONCE && living < request->found.max) {
+        count = dht_rows_pick(held, &pick, rows, ROWS_AT_ONCE);
+        for (size_t i = 0; i < count; i++) {
+            living += !dht_brief_is_tombstone(rows[i]->brief);
+            last = dht_brief_rank(rows[i]->brief, &rows[i]->member, pick.order, pick.own);
+            add_row(dht, request, held, rows[i]);
+        }
+        pick.after = &last;
     }
 }
 

@@ -214,7 +214,7 @@ static void turn_page(struct dht *dht, struct dht_lookup *lookup, struct dht_can
     bool told = holder->ranked && (!holder->paged || dht_rank_compare(&holder->asked, &holder->last) < 0);
     bool wanted = !is_satisfied(dht, lookup, &end) || dht_rank_compare(&holder->last, &end) < 0;
     holder->more = reply->more;
-    if (!reply->more || !told || !wanted || lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
+    if (!reply->more || lookup->surveys || !told || !wanted || lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
         return;
     lookup->queries++;
     holder->paged = true;

@@ -40,6 +40,7 @@ const struct dht_record *dht_set_find(const struct dht_set *set, const struct id
 
 static void take_out(struct dht_set *set, size_t at)
 {
+    set->tombstones -= set->records[at]->tombstone;
     free(set->records[at]);
     set->count--;
     memmove(set->records + at, set->records + at + 1, (set->count - at) * sizeof *set->records);
@@ -94,7 +95,8 @@ int dht_set_add(struct dht_set *set, const struct dht_record *record)
     memmove(set->records + at + 1, set->records + at, (set->count - at) * sizeof *set->records);
     set->records[at] = copy;
     set->count++;
-    if (set->count > set->max)
+    set->tombstones += record->tombstone;
+    while (set->count - set->tombstones > set->max || set->tombstones > set->max + DHT_SET_TOMBSTONES)
         take_out(set, set->count - 1);
     return 1;
 }

@@ -6,11 +6,14 @@
 
 #include "dht/record.h"
 
+#define DHT_SET_TOMBSTONES 4096 /* x 800 B; without them an old replica would bring back what they hide */
+
 struct dht_set {
     struct dht_record **records; /* owned, each owned; by rank */
     size_t count;
     size_t cap;
-    size_t max; /* the last ones fall out */
+    size_t max;        /* of those that are no tombstones; the last ones fall out */
+    size_t tombstones; /* that there are: as many again, and DHT_SET_TOMBSTONES */
     enum dht_order order;
     struct dht_place own;    /* of the reader, for DHT_BY_DISTANCE */
     bool ranged;             /* only what is beyond `after` is live */

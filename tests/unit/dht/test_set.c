@@ -74,6 +74,29 @@ static void test_set__keeps_the_first_of_the_order(void **state)
     dht_set_release(&set);
 }
 
+/* However many tombstones come first, those that live are not crowded out. */
+static void test_set__tombstones_take_no_room(void **state)
+{
+    (void)state;
+    struct id key = rig_key(1);
+    struct dht_set set;
+    dht_set_init(&set, DHT_BY_SCORE, 5);
+    for (unsigned i = 0; i < 60; i++) {
+        struct rig_peer peer = rig_peer(i);
+        struct dht_record record = rig_record(&peer, &key, i, 1);
+        record.tombstone = i >= 8;
+        assert_true(dht_set_add(&set, &record) >= 0);
+    }
+    size_t at;
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(dht_set_nth_live(&set, i, RIG_WALL_MS, &at));
+        assert_true(set.records[at]->score == (double)(7 - i));
+    }
+    assert_int_equal(set.count, 57);
+    assert_int_equal(set.tombstones, 52);
+    dht_set_release(&set);
+}
+
 static void test_set__a_new_score_moves_the_member(void **state)
 {
     (void)state;
@@ -102,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_set__converges_in_any_order),
         cmocka_unit_test(test_set__keeps_the_first_of_the_order),
+        cmocka_unit_test(test_set__tombstones_take_no_room),
         cmocka_unit_test(test_set__a_new_score_moves_the_member),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
