@@ -1,7 +1,7 @@
 /* Reads of whole sets: the key, and where its holders say so its shards, and theirs; then all is told, by member. */
 #include <stdlib.h>
 
-#include "dht/internal.h"
+#include "dht/gather.h"
 #include "node/base/scope.h"
 
 #define AT_ONCE 4 /* keys that one collection reads at a time */

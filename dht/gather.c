@@ -14,10 +14,11 @@
  * that three tell alike is believed; of all else the signature is checked, in the end or when they tell different
  * things.
  */
+#include "dht/gather.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "dht/internal.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
 

@@ -33,7 +33,7 @@
 #define LIMIT_DHT_PARCELS 1024    /* records on their way to their holders x ~700 B */
 #define LIMIT_DHT_LANES 1024      /* nodes that they go to x ~800 B */
 #define LIMIT_DHT_SEEDS 16
-#define LIMIT_DHT_LEASES 1024 /* cached x 770 B = 0.8 MiB */
+#define LIMIT_DHT_LEASES 1024 /* members of whom it is remembered whether they live x 200 B = 0.2 MiB */
 #define LIMIT_DHT_REVOKED 65536
 #define LIMIT_DHT_SOURCES 256      /* slots x 8 B in which the requests of senders are counted */
 #define LIMIT_DHT_BLOB_BYTES 16384 /* 200 contacts x 53 B */
