@@ -6,6 +6,7 @@
 #include <sys/queue.h>
 
 #include "dht/message.h"
+#include "dht/publish.h"
 
 struct dht_held;
 
