@@ -138,7 +138,7 @@ static void on_lease(struct dht *dht, struct dht_lookup *lookup, void *owner)
     alive->lookup = NULL;
     dht->living.lookups--;
     const struct dht_record *lease = dht_set_find(&lookup->found, &alive->member);
-    if (lease && lease->kind == DHT_NODE)
+    if (lease)
         keep_lease(dht, alive, lease);
     else
         alive->absent_until_ms = dht->now_ms + ABSENT_MS;
@@ -150,7 +150,8 @@ static void look_for_lease(struct dht *dht, struct dht_alive *alive)
     struct dht_get_options one = {.limit = 1, .first_is_enough = true, .order = DHT_BY_VERSION};
     if (alive->lookup || alive->absent_until_ms > dht->now_ms || dht->living.lookups >= QUESTIONS_MAX)
         return;
-    alive->lookup = dht_lookup_start(dht, &alive->member, 1, &one, LOOKUP_MS, on_lease, alive);
+    struct id key = dht_lease_key(&alive->member);
+    alive->lookup = dht_lookup_start(dht, &key, 1, &one, LOOKUP_MS, on_lease, alive);
     dht->living.lookups += alive->lookup != NULL;
 }
 
@@ -208,7 +209,8 @@ enum dht_liveness dht_alive_ask(struct dht *dht, const struct dht_record *record
     struct dht_record lease;
     if (!alive)
         return DHT_DEAD;
-    if (!alive->leased && dht_hold_get(dht, &record->member, &record->member, &lease) && lease.kind == DHT_NODE)
+    struct id key = dht_lease_key(&record->member);
+    if (!alive->leased && dht_hold_get(dht, &key, &record->member, &lease))
         keep_lease(dht, alive, &lease);
     bool leased = alive->leased && alive->expiry_wall_ms > dht_wall_ms(dht);
     if (leased && alive->left)

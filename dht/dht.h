@@ -109,8 +109,11 @@ static inline bool dht_is_by_hand(enum dht_kind kind)
 }
 
 /* BLAKE2b-256 of the kind as one byte and the name; of kind DHT_NODE the name itself, so that a node's lease is held by
- * its neighbours. */
+ * its neighbours. The last byte is the kind instead, so that whoever holds or reads a record knows which kind its key
+ * is for: nobody can put names by hand among providers, or either over a lease. */
 struct id dht_key(enum dht_kind kind, const void *name, size_t name_bytes);
+/* Of the lease of this node. */
+struct id dht_lease_key(const struct id *node);
 
 /* Which of two records of one member is newer: epochs first, then counters. By hand it is a hybrid logical clock
  * (Kulkarni et al. 2014): the epoch a wall clock's milliseconds, the counter what orders those of one millisecond. */

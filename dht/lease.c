@@ -40,8 +40,8 @@ static int next_version(struct dht *dht, struct dht_version *ret_version)
     struct dht_record present;
     struct dht_version version = {0};
     int status = dht_stamp_counter(dht, &version.counter);
-    if (dht_hold_get(dht, &dht->self.id, &dht->self.id, &present) &&
-        dht_version_compare(&version, &present.version) <= 0)
+    struct id key = dht_lease_key(&dht->self.id);
+    if (dht_hold_get(dht, &key, &dht->self.id, &present) && dht_version_compare(&version, &present.version) <= 0)
         version = (struct dht_version){present.version.epoch, present.version.counter + 1};
     *ret_version = version;
     return status;
@@ -51,7 +51,7 @@ static int next_version(struct dht *dht, struct dht_version *ret_version)
 static int sign_lease(struct dht *dht, bool tombstone, struct buf *out)
 {
     struct dht_record lease = {
-        .key = dht->self.id,
+        .key = dht_lease_key(&dht->self.id),
         .kind = DHT_NODE,
         .tombstone = tombstone,
         .expiry_wall_ms = dht_wall_ms(dht) + DHT_LEASE_TTL_MS,

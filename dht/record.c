@@ -10,6 +10,7 @@
 static const uint8_t magic[4] = {'c', 'm', 'r', '2'};
 enum { FLAG_TOMBSTONE = 1, FLAG_META = 2 };
 #define META_BYTES 16
+#define KIND_AT (ID_BYTES - 1) /* in a key */
 
 struct id dht_key(enum dht_kind kind, const void *name, size_t name_bytes)
 {
@@ -19,7 +20,13 @@ struct id dht_key(enum dht_kind kind, const void *name, size_t name_bytes)
         memcpy(key.b, name, sizeof key.b);
     else
         crypto_blake2b(key.b, sizeof key.b, NULL, 0, &first, 1, name, name_bytes);
+    key.b[KIND_AT] = (uint8_t)kind;
     return key;
+}
+
+struct id dht_lease_key(const struct id *node)
+{
+    return dht_key(DHT_NODE, node->b, sizeof node->b);
 }
 
 struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *member)
@@ -32,6 +39,7 @@ struct id dht_shard_key(const struct id *key, unsigned depth, const struct id *m
         prefix[prefix_bytes] &= 0xf0;
     struct id shard;
     crypto_blake2b(shard.b, sizeof shard.b, NULL, 0, key->b, sizeof key->b, prefix, 1 + prefix_bytes);
+    shard.b[KIND_AT] = key->b[KIND_AT];
     return shard;
 }
 
@@ -125,15 +133,30 @@ static struct id member_of(const struct dht_record *record)
     return member;
 }
 
+/* Nobody can clear more than what was written before. */
+static bool is_good_meta(const struct dht_record *record)
+{
+    return record->data_len == META_BYTES && wire_load_u64(record->data) <= record->version.epoch;
+}
+
+/* All revocations are of one version: of two of them the one that is good for longer stays. */
+static bool is_good_revocation(const struct dht_record *record)
+{
+    return !record->meta && !record->tombstone && record->data_len > 0 && record->version.epoch == 0 &&
+           record->version.counter == 1;
+}
+
 static bool is_consistent(const struct dht_record *record)
 {
-    if (record->kind < DHT_OBJECT || record->kind >= DHT_KIND_COUNT || isnan(record->score))
+    if (record->kind < DHT_OBJECT || record->kind >= DHT_KIND_COUNT || record->key.b[KIND_AT] != record->kind ||
+        isnan(record->score))
         return false;
-    if (record->kind == DHT_REVOCATION && (record->meta || record->tombstone))
-        return false;
+    if (record->kind == DHT_REVOCATION)
+        return is_good_revocation(record);
     if (dht_is_by_hand(record->kind))
-        return record->meta ? record->data_len == META_BYTES : record->data_len > 0;
-    return !record->meta && (record->kind != DHT_NODE || id_equal(&record->member, &record->key));
+        return record->meta ? is_good_meta(record) : record->data_len > 0;
+    struct id lease_key = dht_lease_key(&record->member);
+    return !record->meta && (record->kind != DHT_NODE || id_equal(&record->key, &lease_key));
 }
 
 bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record *ret_record)

@@ -68,10 +68,10 @@ static void pick_rows(struct dht *dht, const struct dht_held *held, struct value
 static void find_lease(struct dht *dht, struct item *item)
 {
     const struct id *member = &item->row->member;
-    const struct dht_held *held = dht_hold_of_key(dht, member); /* the key of a lease is the node's id */
+    struct id key = dht_lease_key(member);
+    const struct dht_held *held = dht_hold_of_key(dht, &key);
     const struct dht_row *lease = held ? dht_rows_find(held, member) : NULL;
-    if (!lease || lease->brief[0] != DHT_NODE || dht_brief_is_tombstone(lease->brief) ||
-        dht_brief_expiry_ms(lease->brief) <= dht_wall_ms(dht))
+    if (!lease || dht_brief_is_tombstone(lease->brief) || dht_brief_expiry_ms(lease->brief) <= dht_wall_ms(dht))
         return;
     item->lease_held = held;
     item->lease = lease;

@@ -304,3 +304,8 @@ static inline struct id rig_key(unsigned number)
 {
     return dht_key(DHT_OBJECT, &number, sizeof number);
 }
+
+static inline struct id rig_set_key(unsigned number)
+{
+    return dht_key(DHT_SET, &number, sizeof number);
+}

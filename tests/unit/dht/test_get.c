@@ -242,7 +242,8 @@ static void test_get__members_are_asked_where_they_signed(void **state)
     rig_answer(rig, &alive, DHT_PING, (struct dht_message){.type = DHT_PONG});
     assert_int_equal(result.calls, 0);
     rig_run(rig, 1100);
-    answer_key(rig, &peer, &dead.contact.id, NULL, 0, false); /* the key of a lease is the id */
+    struct id lease_key = dht_lease_key(&dead.contact.id);
+    answer_key(rig, &peer, &lease_key, NULL, 0, false);
     rig_run(rig, DHT_GET_TIMEOUT_MS);
     assert_int_equal(result.calls, 1);
     assert_int_equal(result.count, 1);

@@ -48,7 +48,8 @@ static void test_lease__is_renewed_each_minute(void **state)
     struct dht_record lease, next;
     meet_all(rig, peers);
     assert_int_equal(serve(rig, peers, 10000, DHT_STORE, &lease), 8);
-    assert_true(id_equal(&lease.key, &rig->dht->self.id) && id_equal(&lease.member, &rig->dht->self.id));
+    struct id key = dht_lease_key(&rig->dht->self.id);
+    assert_true(id_equal(&lease.key, &key) && id_equal(&lease.member, &rig->dht->self.id));
     assert_true(addr_equal(&lease.addr, &rig->dht->self.addr));
     assert_in_range(lease.expiry_wall_ms - RIG_WALL_MS, DHT_LEASE_TTL_MS, DHT_LEASE_TTL_MS + 10000);
     unsigned told = serve(rig, peers, 10 * DHT_LEASE_RENEW_MS, DHT_LEASE, &next);
@@ -86,7 +87,8 @@ static void test_lease__is_held_here(void **state)
     struct dht_record lease, held;
     meet_all(rig, peers);
     serve(rig, peers, 100000, DHT_LEASE, &lease);
-    assert_int_equal(dht_hold_get(rig->dht, &rig->dht->self.id, &rig->dht->self.id, &held), 1);
+    struct id key = dht_lease_key(&rig->dht->self.id);
+    assert_int_equal(dht_hold_get(rig->dht, &key, &rig->dht->self.id, &held), 1);
     assert_int_equal(dht_record_compare(&held, &lease), 0);
     rig_free(rig);
 }
@@ -126,7 +128,7 @@ static void test_lease__of_a_neighbour_is_held(void **state)
     struct rig *rig = rig_new();
     struct rig_peer peer = rig_peer(1), other = rig_peer(2);
     struct dht_record lease = rig_lease(&peer, 5, RIG_WALL_MS + rig->now_ms + DHT_LEASE_TTL_MS), held;
-    struct id key = rig_key(1);
+    struct id key = rig_key(1), lease_key = dht_lease_key(&peer.contact.id);
 
     struct dht_record forged = lease;
     forged.signature[0] ^= 1;
@@ -139,10 +141,10 @@ static void test_lease__of_a_neighbour_is_held(void **state)
     assert_int_equal(rig_stats(rig).bad_records, 3);
 
     send_lease(rig, &other, &lease);
-    assert_int_equal(dht_hold_get(rig->dht, &peer.contact.id, &peer.contact.id, &held), 1);
+    assert_int_equal(dht_hold_get(rig->dht, &lease_key, &peer.contact.id, &held), 1);
     struct dht_record older = rig_lease(&peer, 4, RIG_WALL_MS + rig->now_ms + DHT_LEASE_TTL_MS);
     send_lease(rig, &peer, &older);
-    assert_int_equal(dht_hold_get(rig->dht, &peer.contact.id, &peer.contact.id, &held), 1);
+    assert_int_equal(dht_hold_get(rig->dht, &lease_key, &peer.contact.id, &held), 1);
     assert_int_equal(held.version.counter, 5);
     struct dht_message answer;
     assert_false(rig_find(rig, DHT_STORED, NULL, &answer));

@@ -3,7 +3,7 @@
 
 #include "node/base/file.h"
 
-#define GOLDEN_RECORD "bb8d7fa239ced55e289f2baae0db8ccad9596ade364ac537960dfe954790c170"
+#define GOLDEN_RECORD "5faf3d0774e510319c5baf1b56b5bd1db809f694468480f5fda54294fcc57a02"
 
 static const char *document(struct buf *buf)
 {

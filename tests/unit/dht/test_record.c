@@ -20,23 +20,69 @@ static void test_record__revocations_stay(void **state)
 {
     (void)state;
     struct rig_peer peer = rig_peer(1);
-    struct dht_record record = {.kind = DHT_REVOCATION, .data = "signed by an issuer", .data_len = 19};
+    struct dht_record plain = {.key = dht_key(DHT_REVOCATION, "cluster", 7),
+                               .kind = DHT_REVOCATION,
+                               .version = {0, 1},
+                               .data = "signed by an issuer",
+                               .data_len = 19};
     struct dht_record back;
-    for (int turn = 0; turn < 3; turn++) {
+    for (int turn = 0; turn < 4; turn++) {
         OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+        struct dht_record record = plain;
         record.tombstone = turn == 1;
         record.meta = turn == 2;
         record.data_len = record.meta ? 16 : 19;
+        record.version.counter += turn == 3; /* newer, and good for a moment only: it would take the others' with it */
         assert_int_equal(rig_sign(&record, &peer.key), 0);
         dht_record_encode(&record, &bytes);
         assert_int_equal(dht_record_decode(bytes.data, bytes.len, &back), turn == 0);
     }
-    record = (struct dht_record){.kind = DHT_REVOCATION, .data = "signed by an issuer", .data_len = 19};
     struct rig_peer other = rig_peer(2);
-    rig_sign(&record, &peer.key);
-    struct id member = record.member;
-    rig_sign(&record, &other.key);
-    assert_true(id_equal(&record.member, &member));
+    rig_sign(&plain, &peer.key);
+    struct id member = plain.member;
+    rig_sign(&plain, &other.key);
+    assert_true(id_equal(&plain.member, &member));
+}
+
+/* Whatever its kind, its key must be one for that kind: else a name by hand could be somebody's id among providers,
+ * META could clear them, and anything could stand over a lease. */
+static void test_record__kind_is_that_of_the_key(void **state)
+{
+    (void)state;
+    struct rig_peer writer = rig_peer(1);
+    for (int of_key = DHT_OBJECT; of_key < DHT_KIND_COUNT; of_key++)
+        for (int kind = DHT_OBJECT; kind < DHT_KIND_COUNT; kind++) {
+            OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+            struct id own = writer.contact.id;
+            struct dht_record back, record = {
+                                        .key = dht_key((enum dht_kind)of_key, own.b, sizeof own.b),
+                                        .kind = (uint8_t)kind,
+                                        .version = {0, 1},
+                                        .data = "name",
+                                        .data_len = 4,
+                                    };
+            assert_int_equal(rig_sign(&record, &writer.key), 0);
+            dht_record_encode(&record, &bytes);
+            assert_int_equal(dht_record_decode(bytes.data, bytes.len, &back), kind == of_key);
+        }
+    struct id key = dht_key(DHT_SET, "set", 3), member = {{0x50}};
+    struct id shard = dht_shard_key(&key, 1, &member);
+    assert_int_equal(shard.b[ID_BYTES - 1], DHT_SET);
+}
+
+/* Who clears a set clears what was written until then, and not all that ever will be. */
+static void test_record__nobody_clears_the_future(void **state)
+{
+    (void)state;
+    struct rig_peer writer = rig_peer(1);
+    struct id key = rig_set_key(1);
+    struct dht_record back, now = rig_meta(&writer, &key, RIG_WALL_MS, 0, 0);
+    struct dht_record later = rig_meta(&writer, &key, RIG_WALL_MS + 1, 0, 0);
+    OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+    struct dht_span span = rig_span(&now, &bytes);
+    assert_true(dht_record_decode(span.at, span.len, &back));
+    span = rig_span(&later, &bytes);
+    assert_false(dht_record_decode(span.at, span.len, &back));
 }
 
 static void test_record__round_trips(void **state)
@@ -198,6 +244,8 @@ int main(void)
     assert_int_equal(crypto_init(NULL), 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_record__revocations_stay),
+        cmocka_unit_test(test_record__kind_is_that_of_the_key),
+        cmocka_unit_test(test_record__nobody_clears_the_future),
         cmocka_unit_test(test_record__round_trips),
         cmocka_unit_test(test_record__cut_or_padded_is_refused),
         cmocka_unit_test(test_record__every_turned_bit_shows),
