@@ -3,11 +3,13 @@
 #include "node/base/limits.h"
 #include "node/base/log.h"
 
-#define WAIT_MS 2000    /* for a set to be read from the mesh */
-#define RETRY_MS 1000   /* after a reading that failed */
-#define OPENING_MAX 64  /* read at once; the others take their turn */
-#define SAY_MAX 256     /* given to the mesh in one turn of the loop */
-#define SAY_AGAIN_MS 50 /* after it would not take more */
+#define WAIT_MS 2000         /* for a set to be read from the mesh */
+#define RETRY_MS 1000        /* after a reading that failed */
+#define OPENING_MAX 64       /* read at once; the others take their turn */
+#define SAY_MAX 16           /* given to the mesh at once, which signs and sends each: about 2 ms */
+#define SAY_PAUSE_MS 1       /* after that */
+#define SAY_PAUSE_BUSY_MS 10 /* the same while clients write: they are waiting, the mesh is not */
+#define SAY_AGAIN_MS 50      /* after it would not take more */
 
 /* ---- what the mesh has not been given yet ---- */
 
@@ -87,16 +89,20 @@ void sets_say(struct sets *sets)
         return;
     uint64_t durable = ledger_durable(sets->ledger);
     int status = 0;
-    unsigned said = 0;
+    unsigned left = SAY_MAX;
     struct set *set;
     struct set_member *member;
-    while (status == 0 && said++ < SAY_MAX && (set = TAILQ_FIRST(&sets->unsaid_sets)) &&
-           set->life.meta_commit <= durable)
+    for (; status == 0 && left > 0 && (set = TAILQ_FIRST(&sets->unsaid_sets)) && set->life.meta_commit <= durable;
+         left--)
         status = tell_set(sets, set);
-    while (status == 0 && said++ < SAY_MAX && (member = TAILQ_FIRST(&sets->unsaid)) && member->commit <= durable)
+    for (; status == 0 && left > 0 && (member = TAILQ_FIRST(&sets->unsaid)) && member->commit <= durable; left--)
         status = tell_member(sets, member);
+    bool busy = sets->written != sets->said_written;
     if (status < 0)
         sets->say_ms = sets_mono_ms(sets) + SAY_AGAIN_MS;
+    else if (left == 0)
+        sets->say_ms = sets_mono_ms(sets) + (busy ? SAY_PAUSE_BUSY_MS : SAY_PAUSE_MS);
+    sets->said_written = sets->written;
 }
 
 bool sets_has_to_say(const struct sets *sets)

@@ -22,6 +22,7 @@ struct sets {
     size_t opening; /* of `loading`, those that the mesh is reading */
     size_t live;
     uint64_t written;
+    uint64_t said_written; /* the same when the mesh was last given something */
     uint64_t bad_rows;
     uint64_t say_ms; /* nothing is given to the mesh before */
     uint64_t commit_ms;

@@ -270,8 +270,8 @@ static void test_sets__tries_again_what_the_mesh_would_not_take(void **state)
     sets_stats(f.sets, &stats);
     assert_int_equal(stats.unsaid, 1000);
     f.mesh.write_status = 0;
-    for (int i = 0; i < 10; i++)
-        pass(&f, 50);
+    for (int i = 0; i < 100; i++)
+        pass(&f, 10);
     sets_stats(f.sets, &stats);
     assert_int_equal(stats.unsaid, 0);
     assert_int_equal(f.mesh.given_count, 1000);
