@@ -327,11 +327,17 @@ static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
 {
     unsigned parallel = DHT_PARALLEL / lookup->walks;
     unsigned enough = lookup->walks == 1 ? DHT_ENOUGH : 1;
-    if (lookup->options.first_is_enough && lookup->walks == 1 && lookup->answers == 0)
-        parallel = 1; /* most likely it is a holder; when it is slow the next is asked */
     unsigned in_flight = 0;
-    for (size_t i = 0; i < lookup->candidate_count; i++)
-        in_flight += lookup->candidates[i].walk == walk && lookup->candidates[i].state == DHT_ASKED;
+    bool late = false;
+    for (size_t i = 0; i < lookup->candidate_count; i++) {
+        const struct dht_candidate *candidate = &lookup->candidates[i];
+        if (candidate->walk != walk)
+            continue;
+        in_flight += candidate->state == DHT_ASKED;
+        late |= candidate->state == DHT_ASKED_SLOW || candidate->state == DHT_FAILED;
+    }
+    if (lookup->options.first_is_enough && lookup->walks == 1 && lookup->answers == 0 && !late)
+        parallel = 1; /* most likely it is a holder; when it is late several are asked at once */
 
     unsigned answered = 0;
     unsigned hopeful = 0; /* have answered, or are expected to: nobody further away is asked meanwhile */

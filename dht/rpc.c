@@ -15,8 +15,9 @@
 #include "node/base/scope.h"
 
 /* After the expected time the request is sent once more, so that one lost datagram is no failure, and given twice that
- * time again. Whoever asked has meanwhile turned to somebody else. */
+ * time again, or what a short outage lasts. Whoever asked has meanwhile turned to somebody else. */
 #define PATIENCE 2
+#define PATIENCE_FLOOR_MS 500u
 #define FIRST_SLOTS 16
 #define SLOT_MASK (LIMIT_DHT_PENDING - 1)
 _Static_assert((LIMIT_DHT_PENDING & SLOT_MASK) == 0, "the slot is a bit field of the transaction");
@@ -250,6 +251,14 @@ static bool fits(const struct dht_rpc *rpc, const struct dht_contact *from, cons
     return answer->parts == rpc->parts && (rpc->missing >> answer->part & 1);
 }
 
+static unsigned patience_ms(const struct dht_rpc *rpc)
+{
+    unsigned again = rpc->timeout_ms * PATIENCE;
+    if (!rpc->slow)
+        return rpc->timeout_ms;
+    return again < PATIENCE_FLOOR_MS ? PATIENCE_FLOOR_MS : again;
+}
+
 /* Note that this part has come. True if others are missing. */
 static bool awaits_more(struct dht *dht, struct dht_rpc *rpc, const struct dht_message *answer)
 {
@@ -262,7 +271,7 @@ static bool awaits_more(struct dht *dht, struct dht_rpc *rpc, const struct dht_m
     rpc->missing = (uint16_t)(rpc->missing & ~(1u << answer->part));
     if (!rpc->missing)
         return false;
-    rpc->due_ms = dht->now_ms + (uint64_t)rpc->timeout_ms * (rpc->slow ? PATIENCE : 1);
+    rpc->due_ms = dht->now_ms + patience_ms(rpc);
     return true;
 }
 
@@ -290,7 +299,7 @@ void dht_rpc_input(struct dht *dht, const struct dht_contact *from, const struct
 static void grow_slow(struct dht *dht, struct dht_rpc *rpc)
 {
     rpc->slow = true;
-    rpc->due_ms = dht->now_ms + (uint64_t)rpc->timeout_ms * PATIENCE;
+    rpc->due_ms = dht->now_ms + patience_ms(rpc);
     dht_wake_by(&dht->rpcs.wake_ms, rpc->due_ms);
     send_bytes(dht, &rpc->to, rpc->bytes, rpc->len);
     if (rpc->cb)

@@ -1,7 +1,7 @@
 #include "dht/rtt.h"
 
 #define TIMEOUT_FIRST_MS 1000u
-#define TIMEOUT_FLOOR_MS 200u
+#define SPARE_MS 100u /* for a peer whose answers come at like times: its scheduler, a lost frame of its radio */
 #define TIMEOUT_CEILING_MS 2000u
 #define SAMPLE_MAX_MS 8000u /* in eighths it fits into 16 bits */
 
@@ -27,8 +27,7 @@ unsigned dht_rtt_timeout_ms(const struct dht_rtt *rtt)
 {
     if (!rtt->smooth_8ths)
         return TIMEOUT_FIRST_MS;
-    unsigned timeout = rtt->smooth_8ths / 8u + rtt->deviation_4ths; /* SRTT + 4 * RTTVAR */
-    if (timeout < TIMEOUT_FLOOR_MS)
-        return TIMEOUT_FLOOR_MS;
+    unsigned spare = rtt->deviation_4ths > SPARE_MS ? rtt->deviation_4ths : SPARE_MS;
+    unsigned timeout = rtt->smooth_8ths / 8u + spare; /* SRTT + max(G, 4 * RTTVAR) */
     return timeout > TIMEOUT_CEILING_MS ? TIMEOUT_CEILING_MS : timeout;
 }

@@ -12,5 +12,6 @@ struct dht_rtt {
 
 void dht_rtt_add(struct dht_rtt *rtt, uint64_t sample_ms);
 unsigned dht_rtt_ms(const struct dht_rtt *rtt);
-/* How long to wait before somebody else is asked too: 200 ms to 2 s; 1 s before the first sample. */
+/* How long to wait before somebody else is asked too: 100 ms more than the round trip at least, 2 s at most; 1 s before
+ * the first sample. */
 unsigned dht_rtt_timeout_ms(const struct dht_rtt *rtt);
