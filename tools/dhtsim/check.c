@@ -29,27 +29,33 @@ void check_free(struct check *check)
     free(check);
 }
 
-static uint64_t *word_of(struct check *check, uint32_t to, uint32_t from, uint64_t *ret_bit)
+static uint64_t *word_of(struct check *check, uint32_t to, uint32_t from)
 {
-    size_t at = to * check->nodes + from;
-    *ret_bit = 1ull << at % 64;
-    return &check->answered[at / 64];
+    return &check->answered[(to * check->nodes + from) / 64];
+}
+
+static uint64_t bit_of(const struct check *check, uint32_t to, uint32_t from)
+{
+    return 1ull << (to * check->nodes + from) % 64;
 }
 
 void check_answered(struct check *check, uint32_t to, uint32_t from)
 {
-    uint64_t bit;
     if (check)
-        *word_of(check, to, from, &bit) |= bit;
+        *word_of(check, to, from) |= bit_of(check, to, from);
 }
 
 void check_forget(struct check *check, uint32_t number)
 {
-    uint64_t bit;
     for (uint32_t other = 0; check && other < check->nodes; other++) {
-        *word_of(check, number, other, &bit) &= ~bit;
-        *word_of(check, other, number, &bit) &= ~bit;
+        *word_of(check, number, other) &= ~bit_of(check, number, other);
+        *word_of(check, other, number) &= ~bit_of(check, other, number);
     }
+}
+
+static bool has_answered(struct check *check, uint32_t to, uint32_t from)
+{
+    return *word_of(check, to, from) & bit_of(check, to, from);
 }
 
 struct looking {
@@ -72,13 +78,12 @@ static bool look_at_contact(void *ctx, const struct dht_contact *contact, unsign
     struct looking *looking = ctx;
     uint32_t number;
     uint16_t generation;
-    uint64_t bit;
     (void)rtt_ms;
     (void)heard_ms;
     if (!node_of_addr(&contact->addr, &number, &generation) || number >= looking->world->count)
         tell(looking, "knows an address of nobody,", 0);
     else if (looking->world->nodes[number].generation == generation &&
-             !(*word_of(looking->world->check, looking->node->number, number, &bit) & bit))
+             !has_answered(looking->world->check, looking->node->number, number))
         tell(looking, "has in its tables, though it never answered,", number);
     return true;
 }
