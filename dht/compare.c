@@ -15,6 +15,7 @@
 #define SLACK_BITS 2      /* what others take for our common subtree may be larger */
 #define SERVED_PER_MS 100 /* keys digested for others */
 #define SERVED_BURST 1048576
+#define ROWS_OF_A_KEY 16 /* looked at for its digest, when that has changed, cost as much as one more key */
 
 struct dht_comparing {
     struct dht_contact asker;
@@ -80,10 +81,12 @@ static void answer_compared(struct dht *dht, const struct dht_comparing *compari
 static bool serve_step(struct dht *dht, struct dht_comparing *comparing)
 {
     struct dht_compares *compares = &dht->compares;
+    uint64_t work = dht->hold.work;
     bool done = dht_digesting_step(dht, &comparing->digesting, STEP_KEYS);
     if (done)
         answer_compared(dht, comparing);
     uint64_t cost = done ? comparing->digesting.key_count % STEP_KEYS : STEP_KEYS;
+    cost += (dht->hold.work - work) / ROWS_OF_A_KEY;
     compares->allowance -= dht_min_ms(compares->allowance, cost);
     return done;
 }

@@ -121,6 +121,7 @@ struct dht_pick {
     const struct id *until;       /* no member beyond; NULL: to the last */
     uint64_t wall_ms;             /* what has lapsed by then is left out */
     uint64_t cleared_ms;          /* dht_meta_cleared_ms; members by hand that are not newer are left out */
+    uint64_t *work;               /* rows looked at are added; NULL: not counted */
 };
 
 /* The first `max` of them, borrowed until something changes. */
@@ -152,6 +153,7 @@ struct dht_hold {
     size_t count;       /* records */
     size_t bytes;       /* of memory for all of it, about */
     uint64_t dropped;   /* keys of which nothing is held any more, so far */
+    uint64_t work;      /* rows looked at for digests and orders so far, which a sender's allowance pays for */
 };
 
 int dht_hold_init(struct dht *dht, struct err *err);

@@ -337,6 +337,8 @@ struct picking {
 
 static bool is_wanted(const struct dht_pick *pick, const struct dht_row *row)
 {
+    if (pick->work)
+        ++*pick->work;
     if (dht_brief_expiry_ms(row->brief) <= pick->wall_ms || (pick->until && id_compare(&row->member, pick->until) > 0))
         return false;
     if (pick->order == DHT_BY_MEMBER)
@@ -364,7 +366,7 @@ static bool insert(void *ctx, struct dht_row *row)
     const struct dht_pick *pick = picking->pick;
     struct dht_rank rank = dht_brief_rank(row->brief, &row->member, pick->order, pick->own);
     bool full = picking->count == picking->max;
-    if ((full && dht_rank_compare(&picking->ranks[picking->max - 1], &rank) < 0) || !is_wanted(pick, row) ||
+    if (!is_wanted(pick, row) || (full && dht_rank_compare(&picking->ranks[picking->max - 1], &rank) < 0) ||
         (pick->after && dht_rank_compare(&rank, pick->after) <= 0))
         return true;
     size_t low = 0, high = picking->count;

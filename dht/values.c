@@ -39,6 +39,7 @@ static struct dht_pick pick_of(struct dht *dht, const struct dht_message *reques
         .after = request->ranged ? &request->after : NULL,
         .until = request->ranged ? &request->until : NULL,
         .wall_ms = wall_ms,
+        .work = &dht->hold.work,
         .cleared_ms = meta ? dht_brief_cleared_ms(meta->brief, wall_ms) : 0,
     };
 }

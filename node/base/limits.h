@@ -16,7 +16,6 @@
     (1u << 18) /* held for all; x ~320 B in memory without data, 80 MiB; more if so configured                         \
                 */
 #define LIMIT_DHT_RECORDS_PER_KEY 16384 /* on one holder, the others go to shards: x ~320 B = 5 MiB */
-#define LIMIT_DHT_RECORDS_PER_MEMBER (LIMIT_DHT_RECORDS / 4) /* of one writer */
 #define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2)          /* of our own */
 #define LIMIT_DHT_COLLECT 262144                             /* records of one whole set, shards included */
 #define LIMIT_DHT_WATCHES 4096                               /* of our own; x ~3.2 KiB = 13 MiB */

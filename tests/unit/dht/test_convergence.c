@@ -52,6 +52,14 @@ static struct dht_record write_of(const struct rng *rng, const struct id *key, u
     return record;
 }
 
+/* Thousands of records: what they are signed with is not what this is about. */
+static bool trust(void *ctx, const uint8_t signature[CRYPTO_SIGNATURE_BYTES], const void *data, size_t len_bytes,
+                  const uint8_t public_key[CRYPTO_SIGN_PUBLIC_BYTES])
+{
+    (void)ctx, (void)signature, (void)data, (void)len_bytes, (void)public_key;
+    return true;
+}
+
 static void hold(struct rig *rig, const struct dht_record *record)
 {
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
@@ -65,8 +73,10 @@ static void converges(uint64_t seed)
     struct rng rng = rng_seeded(&seed);
     struct id key = dht_key(DHT_SET, "s", 1);
     struct dht_record greatest[MEMBERS] = {0};
-    for (unsigned i = 0; i < REPLICAS; i++)
+    for (unsigned i = 0; i < REPLICAS; i++) {
         replicas[i] = rig_new();
+        replicas[i]->dht->config.signatures.check = trust;
+    }
     for (unsigned i = 0; i < WRITES; i++) {
         struct dht_record record = write_of(&rng, &key, rng_below(&rng, 50));
         struct dht_record *best = &greatest[record.meta ? 0 : record.data[0]];

@@ -151,12 +151,68 @@ static void test_hold__records_max_is_for_all(void **state)
     for (unsigned i = 0; i <= 20; i++) {
         struct id key = rig_key(i);
         struct dht_record record = rig_record(&writer, &key, 1, 1);
-        assert_int_equal(rig_hold(rig, &record), i < 20 ? DHT_ACCEPTED : DHT_FULL);
+        assert_int_equal(rig_hold(rig, &record), i < 5 ? DHT_ACCEPTED : DHT_FULL);
+    }
+    for (unsigned i = 0; i < 20; i++) { /* of many writers each finds room for one, until there is none */
+        struct rig_peer other = rig_peer(2 + i);
+        struct id key = rig_key(i);
+        struct dht_record record = rig_record(&other, &key, 1, 1);
+        assert_int_equal(rig_hold(rig, &record), i < 15 ? DHT_ACCEPTED : DHT_FULL);
+    }
+    for (unsigned i = 0; i < 15; i++) {
+        struct rig_peer other = rig_peer(2 + i);
+        struct id key = rig_key(i);
+        dht_hold_remove(rig->dht, &key, &other.contact.id);
     }
     struct id key = rig_key(3), late = rig_key(20);
     dht_hold_remove(rig->dht, &key, &writer.contact.id);
     struct dht_record record = rig_record(&writer, &late, 1, 1);
     assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    rig_free(rig);
+}
+
+/* Who has used up its share cannot send the readers of other keys to their shards. */
+static void test_hold__a_small_key_has_no_shards(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->records_max = 20;
+    rig_restart(rig);
+    struct rig_peer writer = rig_peer(1), greedy = rig_peer(2);
+    struct id key = rig_key(100);
+    struct dht_record record = rig_record(&writer, &key, 1, 1);
+    assert_int_equal(rig_hold(rig, &record), DHT_ACCEPTED);
+    for (unsigned i = 0; i < 5; i++) {
+        struct id filler = rig_key(i);
+        record = rig_record(&greedy, &filler, 1, 1);
+        rig_hold(rig, &record);
+    }
+    record = rig_record(&greedy, &key, 1, 1);
+    assert_int_equal(rig_hold(rig, &record), DHT_FULL);
+    assert_false(dht_hold_is_deeper(rig->dht, dht_hold_of_key(rig->dht, &key)));
+    rig_free(rig);
+}
+
+/* A record that its writer hands over is trusted, as it can only harm its writer: unless it would replace somebody
+ * else's, and take that with it when it is found to be false. */
+static void test_hold__no_forgery_replaces_what_others_wrote(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer honest = rig_peer(1), liar = rig_peer(2);
+    struct id key = rig_set_key(1);
+    struct dht_record good = rig_member(&honest, &key, "x", 1, 3000), held;
+    struct dht_record forged = rig_member(&liar, &key, "x", 2, 2000), fresh = rig_member(&liar, &key, "y", 2, 2000);
+    forged.signature[3] ^= 1;
+    fresh.signature[3] ^= 1;
+    assert_int_equal(rig_hold(rig, &good), DHT_ACCEPTED);
+    OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+    struct dht_span span = rig_span(&forged, &bytes);
+    assert_int_equal(dht_hold_put(rig->dht, span.at, span.len, true, NULL), DHT_BAD);
+    span = rig_span(&fresh, &bytes);
+    assert_int_equal(dht_hold_put(rig->dht, span.at, span.len, true, NULL), DHT_ACCEPTED);
+    assert_int_equal(dht_hold_get(rig->dht, &key, &good.member, &held), 1);
+    assert_int_equal(dht_record_compare(&held, &good), 0);
     rig_free(rig);
 }
 
@@ -387,6 +443,8 @@ int main(void)
         cmocka_unit_test(test_hold__keys_fill_up),
         cmocka_unit_test(test_hold__a_refusal_is_remembered),
         cmocka_unit_test(test_hold__records_max_is_for_all),
+        cmocka_unit_test(test_hold__a_small_key_has_no_shards),
+        cmocka_unit_test(test_hold__no_forgery_replaces_what_others_wrote),
         cmocka_unit_test(test_hold__counts_by_writer),
         cmocka_unit_test(test_hold__refuses_stamps_of_tomorrow),
         cmocka_unit_test(test_hold__lapses),

@@ -50,7 +50,7 @@ static void test_protocol__document_has_the_numbers(void **state)
     says(text, "k = ", DHT_REPLICAS, ", alpha = 4, beta = 4");
     says(text, "At most ", DHT_QUERIES_MAX, " requests a lookup");
     says(text, "A key has at most ", LIMIT_DHT_RECORDS_PER_KEY, " records");
-    says(text, "a writer ", LIMIT_DHT_RECORDS_PER_MEMBER, ", a holder");
+    says(text, "a writer that is alone ", LIMIT_DHT_RECORDS / 4, ".");
     says(text, "a holder ", LIMIT_DHT_RECORDS, ".");
     says(text, "safe when ", DHT_ACKED, " holders");
     says(text, "more than ", DHT_COMPARED_KEYS, " keys");

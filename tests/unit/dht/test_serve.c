@@ -339,6 +339,59 @@ static void test_serve__flood_is_told_to_slow_down(void **state)
     rig_free(rig);
 }
 
+/* faults 8: forged records of others cost a check each, so who sends them may send fewer */
+static void test_serve__forgeries_are_paid_for(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer flooder = rig_peer(1), victim = rig_peer(2);
+    unsigned checked = 0;
+    for (unsigned i = 0; i < 1000; i++) {
+        OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+        struct id key = rig_key(i);
+        struct dht_record forged = rig_record(&victim, &key, 1, 1);
+        forged.signature[9] ^= 1;
+        struct dht_message store = {
+            .type = DHT_STORE, .flags = DHT_FROM_CLIENT, .records = {rig_span(&forged, &bytes)}, .record_count = 1};
+        rig->sent_count = 0;
+        rig_input(rig, &flooder, &store);
+        checked += rig_last(rig).type == DHT_STORED;
+    }
+    assert_in_range(checked, 100, 150);
+    rig_free(rig);
+}
+
+/* An order that has no tree looks at all rows: of a large set that is asked for less often. */
+static void test_serve__long_looks_are_paid_for(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer writer = rig_peer(1), asker = rig_peer(2);
+    struct id key = rig_set_key(1);
+    for (unsigned i = 0; i < 1024; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", i);
+        struct dht_record member = rig_member(&writer, &key, name, 1, 1000);
+        assert_int_equal(rig_hold(rig, &member), DHT_ACCEPTED);
+    }
+    struct dht_message ask = {.type = DHT_FIND_VALUE, .flags = DHT_FROM_CLIENT, .target = key, .limit = 1, .parts = 1};
+    static const uint8_t orders[] = {DHT_BY_SCORE, DHT_BY_VERSION};
+    for (unsigned turn = 0; turn < 2; turn++) {
+        unsigned answered = 0;
+        ask.order = orders[turn];
+        for (unsigned i = 0; i < 2000; i++) {
+            rig->sent_count = 0;
+            rig_input(rig, &asker, &ask);
+            answered += rig_last(rig).type == DHT_VALUES;
+        }
+        if (turn == 0)
+            assert_int_equal(answered, 2000);
+        else
+            assert_in_range(answered, 300, 500);
+    }
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +406,8 @@ int main(void)
         cmocka_unit_test(test_serve__find_value_brings_contacts_and_leases),
         cmocka_unit_test(test_serve__store_answers_for_each_record),
         cmocka_unit_test(test_serve__flood_is_told_to_slow_down),
+        cmocka_unit_test(test_serve__forgeries_are_paid_for),
+        cmocka_unit_test(test_serve__long_looks_are_paid_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
