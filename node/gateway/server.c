@@ -168,7 +168,6 @@ void server_committed(struct server *server, int status, const struct err *err)
             server_client_fail(client, err);
         else
             server_client_release(client, durable);
-        server_client_flush(client);
     }
     resume_waiting(server);
     arm(server, 1);

@@ -101,6 +101,15 @@ static void drop_sent(struct client *client, size_t len)
         buf_release(&client->out);
 }
 
+/* Enough was sent for its commands to go on. */
+static void unstall(struct client *client)
+{
+    if (!client->stalled || unsent(client) >= STALL_BYTES / 2)
+        return;
+    client->stalled = false;
+    server_client_process(client);
+}
+
 static void on_written(uv_write_t *request, int status)
 {
     struct client *client = request->data;
@@ -115,10 +124,7 @@ static void on_written(uv_write_t *request, int status)
     if (client->doomed)
         return;
     server_client_flush(client);
-    if (client->stalled && unsent(client) < STALL_BYTES / 2) {
-        client->stalled = false;
-        server_client_process(client);
-    }
+    unstall(client);
 }
 
 /* What the kernel did not take at once is copied, so that replies can go on gathering. */
@@ -175,6 +181,8 @@ void server_client_release(struct client *client, uint64_t durable)
     client->hold_count -= done;
     client->server->held -= done > 0 && client->hold_count == 0;
     memmove(client->holds, client->holds + done, client->hold_count * sizeof *client->holds);
+    server_client_flush(client);
+    unstall(client);
 }
 
 void server_client_fail(struct client *client, const struct err *err)
@@ -184,6 +192,7 @@ void server_client_fail(struct client *client, const struct err *err)
     client->server->held--;
     resp_put_error(&client->out, "MISCONF what was written is not on disk yet: %s", err->text);
     client->session.ending = true;
+    server_client_flush(client);
 }
 
 static void push(struct subscriber *subscriber, const void *bytes, size_t len_bytes)

@@ -84,7 +84,7 @@ void server_client_close(struct client *client);
 void server_client_process(struct client *client);
 /* Send what may be sent. */
 void server_client_flush(struct client *client);
-/* Replies that wait for a commit up to this one wait no longer. */
+/* Replies that wait for a commit up to this one wait no longer: send them. */
 void server_client_release(struct client *client, uint64_t durable);
 /* They will not come: tell why instead, and end. */
 void server_client_fail(struct client *client, const struct err *err);

@@ -137,6 +137,30 @@ static void test_ledger__keeps_what_was_committed(void **state)
     end(&f);
 }
 
+/* docs/registry.md, "On disk" */
+static void test_ledger__bytes(void **state)
+{
+    (void)state;
+    static const uint8_t expected[] = "\x01m\0\3set\0\2m1\0\x3f\xf8\0\0\0\0\0\0\0\0\0\0\0\0\0\x0a\0\0\0\0\0\0\0\0"
+                                      "d\0\3set\0\2m1"
+                                      "s\0\3set\0\0\0\0\0\0\0\7\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x0b";
+    struct fixture f;
+    begin(&f);
+    put(&f, 1, 10);
+    forget(&f, 1);
+    f.set->cleared_ms = 7;
+    f.set->expires_ms = 8;
+    f.set->meta_version = (struct dht_version){9, 11};
+    ledger_put_set(f.ledger, f.set);
+    commit(&f);
+    assert_int_equal(f.disk->count, 1);
+    assert_int_equal(f.disk->rows[0].key_len, 9);
+    assert_memory_equal(f.disk->rows[0].key, "l\0\0\0\0\0\0\0\0", 9);
+    assert_int_equal(f.disk->rows[0].value_len, sizeof expected - 1);
+    assert_memory_equal(f.disk->rows[0].value, expected, sizeof expected - 1);
+    end(&f);
+}
+
 static void test_ledger__gathers_while_it_writes(void **state)
 {
     (void)state;
@@ -244,6 +268,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ledger__keeps_what_was_committed),
+        cmocka_unit_test(test_ledger__bytes),
         cmocka_unit_test(test_ledger__gathers_while_it_writes),
         cmocka_unit_test(test_ledger__tries_again),
         cmocka_unit_test(test_ledger__is_cleaned),

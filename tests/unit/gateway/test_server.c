@@ -385,6 +385,45 @@ static void test_server__does_not_listen_to_who_does_not_read(void **state)
     end(&f);
 }
 
+/* More replies than are kept, all behind one write: they wait for the commit, then go on. */
+static void test_server__holds_many_replies(void **state)
+{
+    (void)state;
+    struct fixture f;
+    char line[256];
+    static char block[65536];
+    size_t heard = 0;
+    begin(&f);
+    int fd = dial(&f);
+    for (int i = 0; i < 500; i++) {
+        snprintf(line, sizeof line, "ZADD k %d member-with-a-rather-long-name-%d\r\n", i, i);
+        say(fd, line);
+        if (i % 50 == 49)
+            settle(&f);
+    }
+    while (hear(fd, block, sizeof block) > 0)
+        continue;
+    say(fd, "ZADD k 1 last\r\n");
+    for (int i = 0; i < 400; i++)
+        say(fd, "ZRANGE k 0 -1\r\n");
+    say(fd, "PING\r\n");
+    for (int i = 0; i < 50; i++)
+        turn(&f);
+    expect_nothing(fd);
+    for (int i = 0; i < 100000; i++) {
+        turn(&f);
+        disk_run(f.disk);
+        ssize_t len = hear(fd, block, sizeof block);
+        heard += len > 0 ? (size_t)len : 0;
+        if (len > 7 && strcmp(block + len - 7, "+PONG\r\n") == 0)
+            break;
+    }
+    assert_true(heard > 400 * 20000);
+    assert_int_equal(server_house(f.server)->cut, 0);
+    close(fd);
+    end(&f);
+}
+
 static void test_server__counts_its_clients(void **state)
 {
     (void)state;
@@ -421,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_server__delivers_messages),
         cmocka_unit_test(test_server__cuts_slow_subscribers),
         cmocka_unit_test(test_server__does_not_listen_to_who_does_not_read),
+        cmocka_unit_test(test_server__holds_many_replies),
         cmocka_unit_test(test_server__counts_its_clients),
     };
     log_set_level(LOG_ERROR);
