@@ -322,13 +322,20 @@ static void on_read(void *ctx, const struct dht_found *found, size_t count)
     reading->right = count == 1 && found[0].record.data_len == sizeof(unsigned);
 }
 
-/* The oldest node that lives for a minute more asks: who has just come may not know anybody yet. */
+/* Who has just come may not know anybody yet, and who is about to die is not told the answer. */
+static bool can_read(const struct mesh *mesh, const struct node *node)
+{
+    struct dht_stats stats;
+    dht_stats(node->dht, &stats);
+    return stats.joined && stats.contacts >= DHT_REPLICAS && node->dies_ms >= mesh->now_ms + 60000;
+}
+
 static bool is_found(struct mesh *mesh, unsigned number)
 {
     struct reading reading = {0};
     struct id key = key_number(number);
     unsigned reader = (unsigned)rng_below(&mesh->rng, NODES);
-    while (mesh->nodes[reader].dies_ms < mesh->now_ms + 60000)
+    while (!can_read(mesh, &mesh->nodes[reader]))
         reader = (reader + 1) % NODES;
     assert_int_equal(dht_get(mesh->nodes[reader].dht, mesh->now_ms, &key, NULL, on_read, &reading, NULL, NULL), 0);
     mesh->nodes[reader].wake_ms = mesh->now_ms;
