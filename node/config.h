@@ -46,6 +46,7 @@ struct config {
     uint64_t upload_bytes_per_s; /* 0: not limited */
     struct policy policy;
     unsigned dht_records;
+    unsigned block_contacts; /* of one address block in the DHT's table; 0: not limited */
 
     uint64_t quota_bytes; /* 0: no quota, the floor alone decides */
     struct config_floor floor;

@@ -11,7 +11,7 @@
 #include "node/base/limits.h"
 #include "node/identity/identity.h"
 
-#define RESP_PORT 6379 /* IANA */
+#define RESP_PORT 7379 /* Redis has 6379, which may be in use beside */
 #define DEFAULT_FLOOR_PERCENT 5
 #define DEFAULT_FLOOR_CAP (10ull << 30)
 #define DEFAULT_WORKERS 4
@@ -58,6 +58,12 @@ static const struct config_entry entries[CONFIG_KEYS] = {
          "How many records of others this node keeps for the mesh; each takes about 320 bytes of memory, and its "
          "data."),
      set_count, FIELD(dht_records), .min = 1024, .max = 16u << 20},
+    {KEY("block_contacts", "network", "N", "0", "3",
+         "How many nodes of one address block (/24, or /48 of IPv6) may be in the DHT's table, two thirds of them in "
+         "one "
+         "bucket; 0 is no limit. For meshes over the internet that admit people nobody knows: 3. Not for nodes that "
+         "share a network."),
+     set_count, FIELD(block_contacts), .max = 4096},
     {KEY("quota", "store", "BYTES", "none", "none",
          "The most that stored content may take, or none: then the floor alone decides."),
      set_quota, FIELD(quota_bytes), .min = 1ull << 20, .max = 1ull << 60},
@@ -73,7 +79,7 @@ static const struct config_entry entries[CONFIG_KEYS] = {
      FIELD(log_max_bytes), .min = 64u << 10, .max = 1ull << 40},
     {KEY("api_group", "api", "GROUP", "cmig", "cmig", "The group whose members may use the socket."), set_name,
      FIELD(api_group)},
-    {KEY("resp", "api", "ADDR:PORT", "off", "127.0.0.1:6379",
+    {KEY("resp", "api", "ADDR:PORT", "off", "127.0.0.1:7379",
          "Where Redis clients reach the registry, or off. There is no password: whoever reaches the address may change "
          "every set."),
      set_resp, FIELD(resp)},
@@ -251,7 +257,7 @@ static int set_resp(struct config *config, const struct config_entry *entry, con
     struct addr addr = {0};
     (void)entry;
     if (strcmp(value, "off") != 0 && !(addr_parse(value, RESP_PORT, &addr) && addr.port != 0))
-        return err_set(err, ERR_INVALID, "must be an address of this machine, as 127.0.0.1:6379, or off");
+        return err_set(err, ERR_INVALID, "must be an address of this machine, as 127.0.0.1:7379, or off");
     config->resp = addr;
     return 0;
 }

@@ -151,6 +151,7 @@ static int open_mesh(struct node *node, struct err *err)
                                .advertise = config->advertise,
                                .name = config->name,
                                .dht_records = config->dht_records,
+                               .block_contacts = config->block_contacts,
                                .users = {on_up, on_down, on_message, on_writable, on_request},
                                .ctx = node};
     int status =

@@ -273,6 +273,7 @@ static int make_dht(struct mesh *mesh, struct err *err)
                                     .clock = mesh->config.clock,
                                     .address = mesh->address,
                                     .records_max = mesh->config.dht_records,
+                                    .block_contacts = mesh->config.block_contacts,
                                     .send = datagram_out,
                                     .ctx = mesh};
     int status = next_boot_stamp(mesh, &config.boot_stamp, err);

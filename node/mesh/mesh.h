@@ -49,9 +49,10 @@ struct mesh_config {
     struct clock clock;
     const struct addr *listen; /* borrowed for the call */
     size_t listen_count;
-    struct addr advertise; /* family 0: discovered */
-    const char *name;      /* copied */
-    uint32_t dht_records;  /* held for all; 0: LIMIT_DHT_RECORDS */
+    struct addr advertise;   /* family 0: discovered */
+    const char *name;        /* copied */
+    uint32_t dht_records;    /* held for all; 0: LIMIT_DHT_RECORDS */
+    unsigned block_contacts; /* of one address block in the DHT's table; 0: no cap */
     struct mesh_users users;
     void *ctx; /* borrowed */
 };

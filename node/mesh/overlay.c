@@ -129,6 +129,8 @@ static int make_parts(struct overlay *overlay, struct err *err)
                               .rng = rng_system(),
                               .storage = config->storage,
                               .records_max = config->records_max,
+                              .block_per_bucket = (config->block_contacts * 2 + 2) / 3,
+                              .block_per_table = config->block_contacts,
                               .send = send_message,
                               .send_ctx = overlay};
     return dht_new(&core, &overlay->dht, err);

@@ -22,6 +22,7 @@ struct overlay_config {
     struct addr address;        /* where others reach this node; family 0: not known yet */
     struct dht_storage storage; /* outlives the overlay */
     uint32_t records_max;       /* as struct dht_config has it */
+    unsigned block_contacts;    /* of one address block in the table, two thirds of them in one bucket; 0: no cap */
     datagram_send_cb send;
     void *ctx; /* borrowed, for `send` */
 };
