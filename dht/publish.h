@@ -12,8 +12,9 @@
 /* ---- stamp.c ---- */
 
 struct dht_stamps {
-    struct dht_version last; /* the last one given or seen */
-    uint64_t saved_ms;       /* no epoch up to this one is used after a restart */
+    struct dht_version last;    /* the last one that was given */
+    struct dht_version by_hand; /* the last one given or seen of those; lower, if the clock was set back */
+    uint64_t saved_ms;          /* no epoch up to this one is used after a restart */
 };
 
 int dht_stamp_restore(struct dht *dht, struct err *err);

@@ -5,12 +5,16 @@
  * A mark ahead of the clock is saved; no epoch up to it is used after a restart, and none beyond it before a further
  * mark has been saved. The mark is half of DHT_SKEW_MS ahead, so that the first stamps of the next life are not
  * refused as being from the future.
+ *
+ * Versions that count only never go back. Stamps by hand do where everybody would refuse them otherwise: when the wall
+ * clock was wrong by more than DHT_SKEW_MS, and has been set right.
  */
 #include "dht/internal.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
 
 #define AHEAD_MS (DHT_SKEW_MS / 2)
+#define STEP_MS 1000u   /* the mark's, at least, when others drive us ahead of our clock */
 #define COUNTER_BITS 16 /* as in the paper: a stamp fits into 64 bits */
 #define COUNTER_MAX ((1u << COUNTER_BITS) - 1)
 
@@ -31,41 +35,55 @@ int dht_stamp_restore(struct dht *dht, struct err *err)
     return 0;
 }
 
-static int save_mark(struct dht *dht, uint64_t mark_ms)
+/* Before `next` is used. */
+static int save_mark(struct dht *dht, const struct dht_version *next)
 {
+    struct dht_stamps *stamps = &dht->stamps;
     const struct dht_storage *storage = &dht->config.storage;
-    uint8_t bytes[sizeof(uint64_t)];
+    uint64_t mark_ms = dht_wall_ms(dht) + AHEAD_MS;
+    uint8_t bytes[sizeof mark_ms];
+    if (next->epoch <= stamps->saved_ms)
+        return 0;
+    if (mark_ms < next->epoch + STEP_MS)
+        mark_ms = next->epoch + STEP_MS;
     wire_store_u64(bytes, mark_ms);
     int status = storage->save ? storage->save(storage->ctx, mark_name, bytes, sizeof bytes) : 0;
     if (status == 0)
-        dht->stamps.saved_ms = mark_ms;
+        stamps->saved_ms = mark_ms;
     return status;
 }
 
-static struct dht_version next_stamp(const struct dht *dht)
+static struct dht_version after(const struct dht_version *last, uint64_t wall_ms)
 {
-    const struct dht_version *last = &dht->stamps.last;
-    uint64_t wall_ms = dht_wall_ms(dht);
     if (wall_ms > last->epoch)
         return (struct dht_version){.epoch = wall_ms};
-    if (last->counter == COUNTER_MAX)
+    if (last->counter >= COUNTER_MAX)
         return (struct dht_version){.epoch = last->epoch + 1};
     return (struct dht_version){last->epoch, last->counter + 1};
 }
 
 struct dht_version dht_stamp(struct dht *dht, uint64_t now_ms)
 {
+    struct dht_stamps *stamps = &dht->stamps;
     dht_set_now(dht, now_ms);
-    dht->stamps.last = next_stamp(dht);
-    if (dht->stamps.last.epoch > dht->stamps.saved_ms)
-        save_mark(dht, dht->stamps.last.epoch + AHEAD_MS); /* if not: right for as long as we live */
-    return dht->stamps.last;
+    uint64_t wall_ms = dht_wall_ms(dht);
+    bool usable = stamps->last.epoch <= wall_ms + DHT_SKEW_MS;
+    if (stamps->by_hand.epoch > wall_ms + DHT_SKEW_MS)
+        stamps->by_hand = (struct dht_version){0};
+    if (usable && dht_version_compare(&stamps->last, &stamps->by_hand) > 0)
+        stamps->by_hand = stamps->last;
+    stamps->by_hand = after(&stamps->by_hand, wall_ms);
+    if (usable) {
+        stamps->last = stamps->by_hand;
+        save_mark(dht, &stamps->last); /* if not: right for as long as we live */
+    }
+    return stamps->by_hand;
 }
 
 int dht_stamp_counter(struct dht *dht, uint64_t *ret_counter)
 {
-    struct dht_version next = next_stamp(dht);
-    int status = next.epoch > dht->stamps.saved_ms ? save_mark(dht, next.epoch + AHEAD_MS) : 0;
+    struct dht_version next = after(&dht->stamps.last, dht_wall_ms(dht));
+    int status = save_mark(dht, &next);
     if (status < 0)
         return status;
     dht->stamps.last = next;
@@ -79,6 +97,6 @@ void dht_publish_seen(struct dht *dht, const struct dht_version *version)
     struct dht_version seen = *version;
     if (seen.counter > COUNTER_MAX)
         seen = (struct dht_version){.epoch = version->epoch + 1};
-    if (seen.epoch <= dht_wall_ms(dht) + AHEAD_MS && dht_version_compare(&seen, &dht->stamps.last) > 0)
-        dht->stamps.last = seen;
+    if (seen.epoch <= dht_wall_ms(dht) + AHEAD_MS && dht_version_compare(&seen, &dht->stamps.by_hand) > 0)
+        dht->stamps.by_hand = seen;
 }

@@ -201,8 +201,8 @@ static void test_publish__versions_only_rise(void **state)
     rig_free(rig);
 }
 
-/* faults 60: counted versions and stamps rise over a restart and over steps of the wall clock of a day, back and forth;
- * and the first stamp of the next life is not one from the future */
+/* faults 60: counted versions rise over a restart and over steps of the wall clock of a day, back and forth. So do
+ * stamps, but for those that everybody would refuse for a day, as they are from the future */
 static void test_publish__stamps_never_go_back(void **state)
 {
     (void)state;
@@ -218,7 +218,12 @@ static void test_publish__stamps_never_go_back(void **state)
     assert_true(dht_version_compare(&stamp, &last) > 0);
     assert_in_range(stamp.epoch, RIG_WALL_MS + rig->now_ms, RIG_WALL_MS + rig->now_ms + DHT_SKEW_MS);
     for (unsigned i = 0; i < 2 * sizeof steps_ms / sizeof *steps_ms; i++) {
-        dht_set_wall(rig->dht, rig->now_ms, RIG_WALL_MS + (uint64_t)steps_ms[i / 2]);
+        uint64_t wall_ms = RIG_WALL_MS + rig->now_ms + (uint64_t)steps_ms[i / 2];
+        dht_set_wall(rig->dht, rig->now_ms, wall_ms);
+        stamp = dht_stamp(rig->dht, rig->now_ms);
+        assert_true(dht_version_compare(&stamp, &last) > 0 || last.epoch > wall_ms + DHT_SKEW_MS);
+        assert_in_range(stamp.epoch, wall_ms, wall_ms + DHT_SKEW_MS);
+        last = stamp;
         stamp = dht_stamp(rig->dht, rig->now_ms);
         assert_true(dht_version_compare(&stamp, &last) > 0);
         last = stamp;
@@ -229,6 +234,28 @@ static void test_publish__stamps_never_go_back(void **state)
         if (i % 2)
             rig_restart(rig);
     }
+    rig_free(rig);
+}
+
+/* faults 61: whoever drives us as far ahead of our clock as it goes: after a restart we are not refused for that, and
+ * not each stamp is a write to the disk */
+static void test_publish__driven_ahead_it_can_be_restarted(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    uint64_t wall_ms = RIG_WALL_MS + rig->now_ms, marks = 0, saved_ms = 0;
+    struct dht_version last = {0};
+    for (unsigned i = 0; i < 2000; i++) {
+        dht_publish_seen(rig->dht, &(struct dht_version){wall_ms + i + DHT_SKEW_MS / 2, 1});
+        last = dht_stamp(rig->dht, rig->now_ms++);
+        marks += rig->dht->stamps.saved_ms != saved_ms;
+        saved_ms = rig->dht->stamps.saved_ms;
+    }
+    assert_in_range(marks, 1, 3);
+    rig_restart(rig);
+    struct dht_version next = dht_stamp(rig->dht, rig->now_ms);
+    assert_true(dht_version_compare(&next, &last) > 0);
+    assert_in_range(next.epoch, last.epoch, RIG_WALL_MS + rig->now_ms + DHT_SKEW_MS - 20000);
     rig_free(rig);
 }
 
@@ -515,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_publish__versions_only_rise),
         cmocka_unit_test(test_publish__stamps_never_go_back),
         cmocka_unit_test(test_publish__stamps_follow_what_is_seen),
+        cmocka_unit_test(test_publish__driven_ahead_it_can_be_restarted),
         cmocka_unit_test(test_publish__gives_to_the_holders),
         cmocka_unit_test(test_publish__rewritten_it_is_sent_as_it_is_last),
         cmocka_unit_test(test_publish__older_writes_are_refused),
