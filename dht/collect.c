@@ -104,8 +104,10 @@ static int merge_row(struct dht_collecting *collecting, const struct dht_held *f
     const struct dht_row *present = dht_rows_find(&collecting->rows, &row->member);
     uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
     if (present) {
-        struct dht_version old = dht_brief_version(present->brief), new = dht_brief_version(row->brief);
-        if (dht_version_compare(&new, &old) <= 0)
+        struct dht_record old, new;
+        dht_row_decode(&collecting->rows, present, &old);
+        dht_row_decode(&collecting->rows, row, &new);
+        if (dht_record_compare(&new, &old) <= 0)
             return 0;
     }
     if (collecting->rows.count >= LIMIT_DHT_COLLECT)

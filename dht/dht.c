@@ -26,6 +26,14 @@ bool dht_is_revoked(const struct dht *dht, const struct id *id)
     return map_get(&dht->revoked, id);
 }
 
+bool dht_is_by_revoked(const struct dht *dht, const struct dht_record *record)
+{
+    struct id writer = record->member;
+    if (dht->revoked.count > 0 && dht_is_by_hand(record->kind))
+        crypto_id_of(record->public_key, sizeof record->public_key, &writer);
+    return dht_is_revoked(dht, &writer);
+}
+
 bool dht_contact_is_acceptable(const struct dht *dht, const struct dht_contact *contact)
 {
     return addr_is_usable(&contact->addr) && !id_equal(&contact->id, &dht->self.id) &&

@@ -90,14 +90,13 @@ static void take(struct dht *dht, struct dht_gather *gather, const struct dht_re
 static void take_part(struct dht *dht, struct dht_slice *slice, const struct dht_message *reply)
 {
     struct dht_gather *gather = slice->gather;
-    gather->deeper |= reply->deeper;
     for (size_t i = 0; i < reply->record_count; i++) {
         struct dht_record record;
         uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
         struct dht_span whole = {bytes, dht_record_unbrief(&gather->rows.key, &reply->records[i], bytes)};
         bool good = dht_record_decode(whole.at, whole.len, &record) &&
-                    dht_record_is_timely(&record, dht_wall_ms(dht)) && id_compare(&record.member, &slice->after) > 0 &&
-                    id_compare(&record.member, &slice->until) <= 0;
+                    dht_record_is_timely(&record, dht_wall_ms(dht)) && !dht_is_by_revoked(dht, &record) &&
+                    id_compare(&record.member, &slice->after) > 0 && id_compare(&record.member, &slice->until) <= 0;
         if (!good) {
             dht->stats.bad_records++;
             continue;
@@ -374,7 +373,7 @@ static void on_surveyed(struct dht *dht, struct dht_lookup *lookup, void *owner)
     size_t count = 0;
     bool ours = false;
     gather->lookup = NULL;
-    gather->deeper = lookup->deeper;
+    gather->deeper = dht_lookup_is_deeper(lookup);
     gather->complete = dht->now_ms < lookup->deadline_ms;
     stir(gather);
     bool agreed = find_agreement(dht, gather, lookup, contacts, &count, &ours);

@@ -206,7 +206,7 @@ static void on_read(struct dht *dht, struct dht_lookup *lookup, void *owner)
     struct dht_held *held = dht_hold_of_key(dht, &key);
     if (held)
         add_held(dht, request, held);
-    if (lookup->deeper || (held && dht_hold_is_deeper(dht, held)))
+    if (dht_lookup_is_deeper(lookup) || (held && dht_hold_is_deeper(dht, held)))
         add_shards(request, part);
     free(part);
 }
@@ -217,7 +217,7 @@ static void on_read(struct dht *dht, struct dht_lookup *lookup, void *owner)
 static enum dht_liveness told(struct dht *dht, const struct dht_request *request, const struct dht_record *record,
                               struct addr *ret_addr)
 {
-    if (!dht_set_is_live(&request->found, record, dht_wall_ms(dht)) || dht_is_revoked(dht, &record->member))
+    if (!dht_set_is_live(&request->found, record, dht_wall_ms(dht)) || dht_is_by_revoked(dht, record))
         return DHT_DEAD;
     if (record->kind == DHT_NODE) {
         *ret_addr = dht_alive_addr(dht, record);

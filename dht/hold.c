@@ -244,14 +244,6 @@ static enum dht_store_status join(struct dht *dht, const struct dht_record *reco
     return take_new(dht, record, bytes, len, !trusted || is_by_us(dht, record->public_key));
 }
 
-static bool is_by_revoked(const struct dht *dht, const struct dht_record *record)
-{
-    struct id writer = record->member;
-    if (dht->revoked.count > 0 && dht_is_by_hand(record->kind))
-        crypto_id_of(record->public_key, sizeof record->public_key, &writer);
-    return dht_is_revoked(dht, &writer);
-}
-
 enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t len_bytes, bool first_hand,
                                    struct buf *ret_newer)
 {
@@ -259,7 +251,7 @@ enum dht_store_status dht_hold_put(struct dht *dht, const uint8_t *bytes, size_t
     enum dht_store_status status = DHT_BAD;
     uint64_t stored = dht->stats.stored;
     if (dht_record_decode(bytes, len_bytes, &record) && dht_record_is_timely(&record, dht_wall_ms(dht)) &&
-        !is_by_revoked(dht, &record))
+        !dht_is_by_revoked(dht, &record))
         status = join(dht, &record, bytes, len_bytes, first_hand, ret_newer);
     if (status == DHT_BAD)
         dht->stats.bad_records++;

@@ -217,8 +217,9 @@ struct dht_candidate {
     bool ranked;    /* `last` is the rank of the last record that it told */
     bool paged;     /* and it has been asked for what is beyond `asked` */
     uint64_t told;  /* the sum of its records' marks */
-    bool surveyed;  /* the next two are known */
     uint32_t total; /* records held */
+    bool deeper;    /* and others in shards */
+    bool surveyed;  /* its digest is known */
     uint8_t digest[DHT_DIGEST_BYTES];
     struct dht_rank last, asked;
 };
@@ -242,7 +243,6 @@ struct dht_lookup {
     stirred_link; /* something happened since it was looked at, */
     bool stirred;
     uint64_t stirred_round; /* in this round of ticks */
-    bool deeper;            /* a holder says that there are shards */
     bool starved;           /* could not ask, because too much was pending */
     bool finished;
     bool reads;   /* for records, else for contacts */
@@ -274,6 +274,8 @@ struct dht_lookup *dht_lookup_start(struct dht *dht, const struct id *target, un
 struct dht_lookup *dht_lookup_survey(struct dht *dht, const struct id *target, uint64_t timeout_ms, dht_lookup_cb cb,
                                      void *owner);
 void dht_lookup_cancel(struct dht *dht, struct dht_lookup *lookup);
+/* Are there shards? Two holders say so, or all that hold anything: one liar sends nobody to sixteen times as many. */
+bool dht_lookup_is_deeper(const struct dht_lookup *lookup);
 /* The closest that answered, or, if `all`, those too that were heard of and did not fail. */
 size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_contact *ret_contacts, size_t max);
 /* Go on, give up what is too late and tell the owners of what is finished. */
@@ -479,6 +481,8 @@ struct dht {
 void dht_set_now(struct dht *dht, uint64_t now_ms);
 uint64_t dht_wall_ms(const struct dht *dht);
 bool dht_is_revoked(const struct dht *dht, const struct id *id);
+/* Who wrote it, that is, whatever member it speaks of. */
+bool dht_is_by_revoked(const struct dht *dht, const struct dht_record *record);
 /* May this contact, which somebody else told us of, be talked to? Not ourselves, not the revoked, only addresses where
  * a node can be, and this machine's loopback only if we are there ourselves. */
 bool dht_contact_is_acceptable(const struct dht *dht, const struct dht_contact *contact);

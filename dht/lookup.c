@@ -99,6 +99,16 @@ size_t dht_lookup_closest(const struct dht_lookup *lookup, bool all, struct dht_
     return count;
 }
 
+bool dht_lookup_is_deeper(const struct dht_lookup *lookup)
+{
+    size_t holders = 0, said = 0;
+    for (size_t i = 0; i < lookup->candidate_count; i++) {
+        holders += lookup->candidates[i].total > 0;
+        said += lookup->candidates[i].deeper;
+    }
+    return said >= 2 || (said > 0 && said >= holders);
+}
+
 /* ---- records ---- */
 
 /* Are there as many live records as were asked for? *ret_last is then the rank of the last of them. */
@@ -130,7 +140,7 @@ static void take_record(struct dht *dht, struct dht_lookup *lookup, const struct
 static bool decode_timely(struct dht *dht, const struct dht_span *span, struct dht_record *ret_record)
 {
     bool good = dht_record_decode(span->at, span->len, ret_record) &&
-                dht_record_is_timely(ret_record, dht_wall_ms(dht)) && !dht_is_revoked(dht, &ret_record->member);
+                dht_record_is_timely(ret_record, dht_wall_ms(dht)) && !dht_is_by_revoked(dht, ret_record);
     if (!good)
         dht->stats.bad_records++;
     return good;
@@ -179,10 +189,10 @@ static uint64_t mark_of(const struct dht_record *record)
 static void take_values(struct dht *dht, struct dht_lookup *lookup, struct dht_candidate *holder,
                         const struct dht_message *reply)
 {
-    lookup->deeper |= reply->deeper;
+    holder->total = reply->total;
+    holder->deeper = reply->deeper;
     if (reply->has_digest) {
         holder->surveyed = true;
-        holder->total = reply->total;
         memcpy(holder->digest, reply->digest, sizeof holder->digest);
     }
     for (size_t i = 0; i < reply->lease_count; i++)
@@ -214,7 +224,8 @@ static void turn_page(struct dht *dht, struct dht_lookup *lookup, struct dht_can
     bool told = holder->ranked && (!holder->paged || dht_rank_compare(&holder->asked, &holder->last) < 0);
     bool wanted = !is_satisfied(dht, lookup, &end) || dht_rank_compare(&holder->last, &end) < 0;
     holder->more = reply->more;
-    if (!reply->more || lookup->surveys || !told || !wanted || lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
+    if (!reply->more || lookup->surveys || !told || !wanted ||
+        lookup->queries >= DHT_QUERIES_MAX + lookup->options.limit)
         return;
     lookup->queries++;
     holder->paged = true;

@@ -38,13 +38,6 @@ static bool was_seen(const struct dht_watched *watched, const uint8_t hash[DHT_W
     return false;
 }
 
-static bool is_by_revoked(const struct dht *dht, const struct dht_record *record)
-{
-    struct id writer;
-    crypto_id_of(record->public_key, sizeof record->public_key, &writer);
-    return dht_is_revoked(dht, &writer);
-}
-
 /* Tell of a record that has come, if it was not told just before; false if it is no record of the key or forged. */
 static bool hear(struct dht *dht, struct dht_watched *watched, const uint8_t *bytes, size_t len, bool vouched)
 {
@@ -52,7 +45,7 @@ static bool hear(struct dht *dht, struct dht_watched *watched, const uint8_t *by
     uint8_t hash[DHT_WATCH_SEEN_BYTES];
     if (!dht_record_decode(bytes, len, &record) || !id_equal(&record.key, &watched->key))
         return false;
-    if (!dht_record_is_timely(&record, dht_wall_ms(dht)) || is_by_revoked(dht, &record))
+    if (!dht_record_is_timely(&record, dht_wall_ms(dht)) || dht_is_by_revoked(dht, &record))
         return true; /* wrong for us, and perhaps not for whoever told us */
     crypto_blake2b(hash, sizeof hash, NULL, 0, bytes, len, NULL, 0);
     if (was_seen(watched, hash))

@@ -393,6 +393,53 @@ static void test_get__shards_are_read_too(void **state)
     rig_free(rig);
 }
 
+/* One holder of several that says so is not believed: who reads would ask sixteen times as many. */
+static void test_get__one_liar_opens_no_shards(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peers[2] = {rig_peer(0), rig_peer(1)}, member = rig_peer(50);
+    struct id key = rig_key(1);
+    for (unsigned deeper = 1; deeper <= 2; deeper++) {
+        struct result result = {0};
+        OWNED(buf_release) struct buf bytes = BUF(LIMIT_DHT_RECORD_BYTES);
+        struct dht_record record = rig_record(&member, &key, 1, 1);
+        struct dht_message values = {.type = DHT_VALUES, .parts = 1, .total = 1, .record_count = 1};
+        values.records[0] = rig_brief(&record, &bytes);
+        for (unsigned i = 0; i < 2; i++)
+            rig_meet(rig, &peers[i]);
+        ask(rig, &key, false, &result);
+        for (unsigned i = 0; i < 2; i++) {
+            values.deeper = i < deeper;
+            rig_answer(rig, &peers[i], DHT_FIND_VALUE, values);
+        }
+        dht_tick(rig->dht, rig->now_ms);
+        assert_int_equal(result.calls, deeper == 1);
+        rig_run(rig, DHT_GET_TIMEOUT_MS);
+        assert_int_equal(result.calls, 1);
+    }
+    rig_free(rig);
+}
+
+/* By hand it is the writer who is revoked, and not the member, which is a name. */
+static void test_get__what_revoked_nodes_wrote_is_not_told(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), good = rig_peer(50), revoked = rig_peer(51);
+    struct id key = rig_set_key(1);
+    struct result result;
+    rig_meet(rig, &peer);
+    assert_int_equal(dht_forget(rig->dht, &revoked.contact.id, NULL), 0);
+    struct dht_record records[2] = {rig_member(&good, &key, "a", 1, 1000), rig_member(&revoked, &key, "b", 2, 1000)};
+    ask(rig, &key, false, &result);
+    answer_key(rig, &peer, &key, records, 2, false);
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 1);
+    assert_true(id_equal(&result.found[0].record.member, &records[0].member));
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +453,8 @@ int main(void)
         cmocka_unit_test(test_get__meta_clears),
         cmocka_unit_test(test_get__cursor_and_distance),
         cmocka_unit_test(test_get__shards_are_read_too),
+        cmocka_unit_test(test_get__one_liar_opens_no_shards),
+        cmocka_unit_test(test_get__what_revoked_nodes_wrote_is_not_told),
         cmocka_unit_test(test_get__cancelled_says_nothing),
         cmocka_unit_test(test_get__requests_are_bounded),
     };
