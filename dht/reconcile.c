@@ -30,6 +30,8 @@
 #define SENDING_MAX 32  /* records under way */
 #define RANGES_MAX 1024 /* 63 levels x 15, and 16 */
 #define THEIRS_MAX 65536
+#define RANGE_BITS_MAX (ID_BYTES * 8 - 4) /* that can be asked about; more keys than one share no more */
+#define BAD_MAX 64                        /* records of one partner that are none */
 
 enum repair_state { DIGESTING, COMPARING, PICKING, READING, SENDING };
 
@@ -54,6 +56,7 @@ struct dht_repair {
     struct id member;      /* sent so far */
     bool sent_any;
     size_t sending; /* records under way */
+    unsigned bad;   /* records of the partner that are forged, lapsed or none at all */
     bool full;      /* the partner has no room for more of this key */
 };
 
@@ -186,7 +189,7 @@ static void add_branches(struct dht_repair *repair, const struct dht_message *re
         repair->ranges = calloc(RANGES_MAX, sizeof *repair->ranges);
     if (!repair->ranges)
         return;
-    for (unsigned i = DHT_BRANCHES; i-- > 0;) {
+    for (unsigned i = DHT_BRANCHES; i-- > 0 && repair->digesting.range.bits < RANGE_BITS_MAX;) {
         bool differs = memcmp(reply->branches[i], repair->digesting.branches[i], DHT_DIGEST_BYTES) != 0;
         if (differs && repair->range_count < RANGES_MAX)
             repair->ranges[repair->range_count++] = dht_range_branch(&repair->digesting.range, i);
@@ -263,10 +266,13 @@ static void take_rows(struct dht *dht, struct dht_repair *repair, const struct d
         struct dht_record record;
         uint8_t bytes[LIMIT_DHT_RECORD_BYTES];
         size_t len = dht_record_unbrief(&repair->key, &reply->records[i], bytes);
-        if (!dht_record_decode(bytes, len, &record))
-            continue;
+        bool good = dht_record_decode(bytes, len, &record);
         uint64_t stored = dht->stats.stored;
-        if (dht_hold_put(dht, bytes, len, false, NULL) == DHT_ACCEPTED)
+        enum dht_store_status status = good ? dht_hold_put(dht, bytes, len, false, NULL) : DHT_BAD;
+        repair->bad += status == DHT_BAD;
+        if (!good)
+            continue;
+        if (status == DHT_ACCEPTED)
             map_set(&repair->theirs, &record.member, dht); /* any pointer but NULL; else it is sent back */
         dht->stats.repaired += dht->stats.stored - stored;
         if (id_compare(&record.member, &repair->after.member) > 0)
@@ -284,8 +290,8 @@ static void on_read(struct dht *dht, void *owner, const struct dht_contact *peer
     if (event == DHT_RPC_SLOW)
         return;
     dht->reconciling.wake_ms = dht->now_ms;
-    if (event == DHT_RPC_FAILED || reply->type != DHT_VALUES) {
-        fail(dht, repair);
+    if (event == DHT_RPC_FAILED || reply->type != DHT_VALUES || repair->bad > BAD_MAX) {
+        fail(dht, repair); /* each bad one costs a signature's check, and there is no end to what a liar can make up */
         return;
     }
     struct dht_rank before = repair->after;

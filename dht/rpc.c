@@ -206,6 +206,16 @@ void dht_rpc_ping(struct dht *dht, const struct dht_contact *to)
     dht_rpc_ask(dht, to, &(struct dht_message){.type = DHT_PING}, NULL, NULL);
 }
 
+size_t dht_rpc_count(const struct dht *dht, const struct id *to, uint8_t type)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < dht->rpcs.slot_count; i++) {
+        const struct dht_rpc *rpc = dht->rpcs.slots[i];
+        count += rpc && rpc->type == type && id_equal(&rpc->to.id, to);
+    }
+    return count;
+}
+
 void dht_rpc_abandon(struct dht *dht, const void *owner)
 {
     for (size_t i = 0; i < dht->rpcs.slot_count; i++)

@@ -39,6 +39,8 @@ void dht_rpc_tell(struct dht *dht, const struct dht_contact *to, struct dht_mess
 void dht_rpc_answer(struct dht *dht, const struct dht_contact *to, uint64_t transaction, struct dht_message *answer);
 /* An answer came in. */
 void dht_rpc_input(struct dht *dht, const struct dht_contact *from, const struct dht_message *answer);
+/* How many of this type are under way to a node. */
+size_t dht_rpc_count(const struct dht *dht, const struct id *to, uint8_t type);
 /* Events for this owner are no longer delivered. */
 void dht_rpc_abandon(struct dht *dht, const void *owner);
 void dht_rpc_tick(struct dht *dht);

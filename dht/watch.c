@@ -85,7 +85,8 @@ static struct dht_watched *add_key(struct dht *dht, const struct id *key, struct
 
 void dht_watch_divide(struct dht *dht, struct dht_watched *watched)
 {
-    if (watched->divided || watched->depth == DHT_SHARD_DEPTH_MAX)
+    bool crowded = dht->watching.keys.count > LIMIT_DHT_WATCHES / 2; /* the rest is for sets */
+    if (watched->divided || watched->depth == DHT_SHARD_DEPTH_MAX || crowded)
         return;
     watched->divided = true;
     for (unsigned i = 0; i < DHT_SHARDS; i++) {

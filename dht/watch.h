@@ -29,6 +29,7 @@ struct dht_holder {
     uint64_t since_ms; /* it tells us of changes */
     uint64_t renew_ms;
     struct dht_numbers numbers; /* of the changes that it tells */
+    bool deeper;                /* it says that there are shards */
     bool is_quiet;              /* it has told none since it said `digest`, of all that it holds */
     uint8_t digest[DHT_DIGEST_BYTES];
 };
@@ -77,7 +78,7 @@ void dht_watch_due(struct dht *dht, uint64_t at_ms);
 struct dht_watched *dht_watch_find(const struct dht *dht, const struct id *key);
 /* Tell those who watch the set. */
 void dht_watch_tell(struct dht_watched *set, const struct dht_record *record);
-/* A holder is full: the shards are watched from now on, as many as there is room for. */
+/* The holders are full: the shards are watched from now on, as many as there is room for. */
 void dht_watch_divide(struct dht *dht, struct dht_watched *watched);
 
 /* ---- watch_holders.c ---- */

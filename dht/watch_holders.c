@@ -42,6 +42,17 @@ void dht_watch_stop_holder(struct dht *dht, struct dht_watched *watched, struct 
     drop(dht, watched, holder);
 }
 
+/* Do so many say that there are shards that it is no lie of one? Those who have not answered may still deny it. */
+static bool is_divided(const struct dht_watched *watched)
+{
+    unsigned said = 0, holders = 0;
+    for (size_t i = 0; i < DHT_WATCH_HOLDERS; i++) {
+        holders += watched->holders[i].state != DHT_HOLDER_NONE;
+        said += watched->holders[i].state == DHT_HOLDER_TELLS && watched->holders[i].deeper;
+    }
+    return said >= 2 || said == holders;
+}
+
 static void on_accepted(struct dht *dht, struct dht_watched *watched, struct dht_holder *holder,
                         const struct dht_message *reply)
 {
@@ -52,7 +63,8 @@ static void on_accepted(struct dht *dht, struct dht_watched *watched, struct dht
     holder->renew_ms = dht_jittered_ms(dht, pause_ms > RENEW_MIN_MS ? pause_ms : RENEW_MIN_MS);
     dht_watch_due(dht, holder->renew_ms);
     dht_watch_note_agreed(dht, watched, holder, reply);
-    if (reply->deeper)
+    holder->deeper = reply->deeper;
+    if (reply->deeper && is_divided(watched))
         dht_watch_divide(dht, watched);
 }
 

@@ -221,6 +221,12 @@ static struct dht_watcher *add_watcher(struct dht *dht, struct dht_watchers *wat
     return watcher;
 }
 
+/* Of what nobody has a third, as of records (hold.c): who is alone may have a quarter of all. */
+static bool has_share(const struct dht *dht, const struct id *node)
+{
+    return count_of_source(dht, node) * 3 < LIMIT_DHT_WATCHERS - dht->notifying.count;
+}
+
 /* The watcher that asks, with a new lease; NULL if there is no room for it. */
 static struct dht_watchers *take_in(struct dht *dht, const struct dht_contact *from, const struct id *key)
 {
@@ -229,8 +235,7 @@ static struct dht_watchers *take_in(struct dht *dht, const struct dht_contact *f
     struct dht_watcher *watcher = watchers ? find(watchers, &from->id) : NULL;
     if (!watcher) {
         bool full = dht->notifying.count >= LIMIT_DHT_WATCHERS ||
-                    (watchers && watchers->count >= LIMIT_DHT_WATCHERS_PER_KEY) ||
-                    count_of_source(dht, &from->id) >= LIMIT_DHT_WATCHERS_PER_SOURCE;
+                    (watchers && watchers->count >= LIMIT_DHT_WATCHERS_PER_KEY) || !has_share(dht, &from->id);
         watchers = full ? NULL : watchers_of(dht, key);
         watcher = watchers ? add_watcher(dht, watchers, &from->id) : NULL;
     }
@@ -344,17 +349,30 @@ static bool notify(struct dht *dht, struct dht_watchers *watchers, struct dht_wa
     return true;
 }
 
+/* Who watches much and answers nothing does not take what the others need. */
+static bool is_crowded_by(const struct dht *dht, const struct id *node)
+{
+    return dht->notifying.in_flight >= LIMIT_DHT_NOTIFIES / 2 &&
+           dht_rpc_count(dht, node, DHT_NOTIFY) >= LIMIT_DHT_NOTIFIES_PER_SOURCE;
+}
+
 /* False when too much is in flight: the rest waits. */
 static bool send_to_all(struct dht *dht, struct dht_watchers *watchers)
 {
+    bool all = true;
     for (size_t i = 0; i < watchers->count; i++) {
         struct dht_watcher *watcher = &watchers->items[i];
         unsigned window = watcher->slow ? 1 : DHT_NOTIFY_WINDOW;
-        while (watcher->next <= watchers->sequence && watcher->in_flight < window)
+        while (watcher->next <= watchers->sequence && watcher->in_flight < window) {
+            if (is_crowded_by(dht, &watcher->contact.id)) {
+                all = false;
+                break;
+            }
             if (dht->notifying.in_flight >= LIMIT_DHT_NOTIFIES || !notify(dht, watchers, watcher))
                 return false;
+        }
     }
-    return true;
+    return all;
 }
 
 static void tell_self(struct dht *dht, struct dht_watchers *watchers)

@@ -19,11 +19,11 @@
 #define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2)          /* of our own */
 #define LIMIT_DHT_COLLECT 262144                             /* records of one whole set, shards included */
 #define LIMIT_DHT_WATCHES 4096                               /* of our own; x ~3.2 KiB = 13 MiB */
-#define LIMIT_DHT_WATCHERS 8192                              /* others' here; x ~110 B, and their keys: 3 MiB */
+#define LIMIT_DHT_WATCHERS 16384                             /* others' here; x ~110 B, and their keys: 6 MiB */
 #define LIMIT_DHT_WATCHERS_PER_KEY 256
-#define LIMIT_DHT_WATCHERS_PER_SOURCE LIMIT_DHT_WATCHES /* of one node */
 #define LIMIT_DHT_CHANGE_BYTES (4u << 20)               /* changes that wait for slow watchers */
 #define LIMIT_DHT_NOTIFIES 512                          /* not answered yet; of LIMIT_DHT_PENDING */
+#define LIMIT_DHT_NOTIFIES_PER_SOURCE 32                /* of one node, when more than half of those are in use */
 #define LIMIT_DHT_PENDING 1024 /* requests of ours x (180 B + 1100 B to repeat them) = 1.3 MiB */
 #define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024

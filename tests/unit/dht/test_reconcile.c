@@ -344,6 +344,55 @@ static void test_reconcile__ends_with_a_liar(void **state)
     rig_free(rig);
 }
 
+static int compare_members(const void *a, const void *b)
+{
+    const struct dht_record *x = a, *y = b;
+    return id_compare(&x->member, &y->member);
+}
+
+/* Forged records, more and more of them: after a few dozen checks in vain it is no partner. */
+static void test_reconcile__reads_no_end_of_forgeries(void **state)
+{
+    (void)state;
+    enum { FORGED = 240 };
+    struct rig_peer peer;
+    struct dht_message request;
+    struct rig *rig = asked_by_it(&peer, &request);
+    struct id key = rig_set_key(0);
+    for (unsigned i = 1; key.b[0] > 0; i++) /* before all that is held */
+        key = rig_set_key(i);
+    struct dht_message answer = {.type = DHT_COMPARED, .compared = DHT_BY_KEY, .key_count = 1, .keys = {{.key = key}}};
+    OWNED(owned_free) struct dht_record *forged = calloc(FORGED, sizeof *forged);
+    for (unsigned i = 0; i < FORGED; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", i);
+        forged[i] = rig_member(&peer, &key, name, 1, 1000);
+        forged[i].signature[1] ^= 1;
+    }
+    qsort(forged, FORGED, sizeof *forged, compare_members);
+    memset(answer.keys[0].digest, 9, sizeof answer.keys[0].digest);
+    rig_answer(rig, &peer, DHT_COMPARE, answer);
+    dht_tick(rig->dht, rig->now_ms);
+    unsigned told = 0;
+    while (told < FORGED && rig_find(rig, DHT_FIND_VALUE, &peer, &request)) {
+        struct buf bytes[4];
+        struct dht_message values = {
+            .type = DHT_VALUES, .transaction = request.transaction, .parts = 1, .more = true, .record_count = 4};
+        for (unsigned i = 0; i < 4; i++) {
+            bytes[i] = BUF(LIMIT_DHT_RECORD_BYTES);
+            values.records[i] = rig_brief(&forged[told++], &bytes[i]);
+        }
+        rig->sent_count = 0;
+        rig_input(rig, &peer, &values);
+        dht_tick(rig->dht, rig->now_ms);
+        for (unsigned i = 0; i < 4; i++)
+            buf_release(&bytes[i]);
+    }
+    assert_in_range(told, 60, 100);
+    assert_null(rig->dht->reconciling.repair);
+    rig_free(rig);
+}
+
 /* What is not ours to say is refused; so is what cannot be. */
 static void test_reconcile__answers_for_its_own_range(void **state)
 {
@@ -385,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_reconcile__ranges_split_into_sixteenths),
         cmocka_unit_test(test_reconcile__digests_tell_of_each_record),
         cmocka_unit_test(test_reconcile__ends_with_a_liar),
+        cmocka_unit_test(test_reconcile__reads_no_end_of_forgeries),
         cmocka_unit_test(test_reconcile__answers_for_its_own_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@ struct scene {
     uint64_t lease_ms[PEERS];
     uint64_t sequence[PEERS];
     uint8_t digest[PEERS]; /* each byte of it */
-    bool deeper;
+    size_t deeper;         /* so many say that there are shards */
     bool silent[PEERS];
     size_t reads;
     size_t asked;                    /* to be let watch */
@@ -76,7 +76,7 @@ static void answer_one(struct scene *scene, size_t at)
         answer.lease_ms = (uint32_t)scene->lease_ms[i];
         answer.sequence = scene->sequence[i];
         memset(answer.digest, scene->digest[i], sizeof answer.digest);
-        answer.deeper = scene->deeper && id_equal(&request.target, &scene->key);
+        answer.deeper = i < scene->deeper && id_equal(&request.target, &scene->key);
     }
     rig_input(scene->rig, &scene->peers[i], &answer);
 }
@@ -514,7 +514,7 @@ static void test_watch__shards_are_watched_too(void **state)
     (void)state;
     struct scene scene;
     scene_start(&scene);
-    scene.deeper = true;
+    scene.deeper = 2;
     watch(&scene);
     settle(&scene);
     struct rig_peer member = rig_peer(50);
@@ -532,6 +532,18 @@ static void test_watch__shards_are_watched_too(void **state)
     settle(&scene);
     for (size_t i = 0; i < PEERS; i++)
         assert_false(notify(&scene, i, scene.sequence[i] + 2, &record));
+    scene_end(&scene);
+}
+
+static void test_watch__one_liar_divides_nothing(void **state)
+{
+    (void)state;
+    struct scene scene;
+    scene_start(&scene);
+    scene.deeper = 1;
+    watch(&scene);
+    run(&scene, 200000);
+    assert_int_equal(scene.rig->dht->watching.keys.count, 1);
     scene_end(&scene);
 }
 
@@ -588,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_watch__what_is_held_here_is_told),
         cmocka_unit_test(test_watch__a_flood_of_local_changes_is_read),
         cmocka_unit_test(test_watch__shards_are_watched_too),
+        cmocka_unit_test(test_watch__one_liar_divides_nothing),
         cmocka_unit_test(test_watch__begins_alone),
         cmocka_unit_test(test_watch__has_a_limit),
     };

@@ -258,18 +258,40 @@ static void test_watchers__of_one_node_are_bounded(void **state)
     (void)state;
     struct rig *rig = rig_new();
     struct rig_peer greedy = rig_peer(1), other = rig_peer(2);
-    for (unsigned i = 0; i < LIMIT_DHT_WATCHERS_PER_SOURCE; i++) {
+    for (unsigned i = 0; i < LIMIT_DHT_WATCHERS / 4; i++) {
         struct id key = rig_key(i);
         rig->now_ms += 1;
         ask_to_watch(rig, &greedy, &key, false);
         rig->sent_count = 0;
     }
-    assert_int_equal(rig_stats(rig).watchers, LIMIT_DHT_WATCHERS_PER_SOURCE);
-    struct id key = rig_key(LIMIT_DHT_WATCHERS_PER_SOURCE);
+    assert_int_equal(rig_stats(rig).watchers, LIMIT_DHT_WATCHERS / 4);
+    struct id key = rig_key(LIMIT_DHT_WATCHERS / 4);
     assert_int_equal(ask_to_watch(rig, &greedy, &key, false).lease_ms, 0);
     assert_int_equal(ask_to_watch(rig, &other, &key, false).lease_ms, DHT_WATCH_LEASE_MS);
     assert_int_equal(dht_forget(rig->dht, &greedy.contact.id, NULL), 0);
     assert_int_equal(rig_stats(rig).watchers, 1);
+    rig_free(rig);
+}
+
+/* faults 25: who watches much and answers nothing takes half of what may be in flight, and not what others need. */
+static void test_watchers__that_answer_nothing_keep_none_from_others(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer greedy = rig_peer(1), other = rig_peer(2), writer = rig_peer(3);
+    struct id key = rig_key(0);
+    struct dht_message notify = {0};
+    ask_to_watch(rig, &other, &key, false);
+    for (unsigned i = 1; i <= LIMIT_DHT_NOTIFIES; i++) {
+        struct id watched = rig_key(i);
+        rig->sent_count = 0;
+        ask_to_watch(rig, &greedy, &watched, false);
+        store(rig, &writer, &watched, 1);
+    }
+    assert_int_equal(rig->dht->notifying.in_flight, LIMIT_DHT_NOTIFIES / 2);
+    rig->sent_count = 0;
+    store(rig, &writer, &key, 1);
+    assert_true(rig_find(rig, DHT_NOTIFY, &other, &notify));
     rig_free(rig);
 }
 
@@ -281,9 +303,8 @@ static void test_watchers__document_has_the_numbers(void **state)
     assert_int_equal(DHT_WATCH_LEASE_MS, 120 * 1000);
     assert_non_null(strstr(buf_str(&text), "a watch lasts 120 s"));
     assert_int_equal(LIMIT_DHT_WATCHERS_PER_KEY, 256);
-    assert_int_equal(LIMIT_DHT_WATCHERS, 8192);
-    assert_int_equal(LIMIT_DHT_WATCHERS_PER_SOURCE, 4096);
-    assert_non_null(strstr(buf_str(&text), "at most 256 watchers on one holder, a holder 8,192, of one\nnode 4,096"));
+    assert_int_equal(LIMIT_DHT_WATCHERS, 16384);
+    assert_non_null(strstr(buf_str(&text), "at most 256 watchers on one holder, a holder 16,384, one\nnode a third"));
     assert_int_equal(DHT_NOTIFY_WINDOW, 8);
     assert_non_null(strstr(buf_str(&text), "up to eight NOTIFYs"));
     assert_int_equal(DHT_CHANGES_KEPT, 256);
@@ -304,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_watchers__have_a_lease),
         cmocka_unit_test(test_watchers__of_one_key_are_bounded),
         cmocka_unit_test(test_watchers__of_one_node_are_bounded),
+        cmocka_unit_test(test_watchers__that_answer_nothing_keep_none_from_others),
         cmocka_unit_test(test_watchers__document_has_the_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
