@@ -260,8 +260,8 @@ struct dht_value {
 
 /* Say under `key` that this node has it; kept, and repeated to the holders of the key, until dht_withdraw or dht_free.
  * After a restart it is to be said again; what the holders still have is then not sent again. Saying the same again
- * changes nothing. ERR_INVALID for NaN, more than DHT_DATA_MAX_BYTES, kind DHT_NODE or one by hand; ERR_CONFLICT for
- * another value without a higher version; ERR_LIMIT past LIMIT_DHT_PUBLISHED. */
+ * changes nothing. ERR_INVALID for NaN, more than DHT_DATA_MAX_BYTES, a key of another kind, kind DHT_NODE or one by
+ * hand; ERR_CONFLICT for another value without a higher version; ERR_LIMIT past LIMIT_DHT_PUBLISHED. */
 int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht_kind kind,
                 const struct dht_value *value, struct err *err);
 /* Say that this node no longer has it: a tombstone of the same version. Only a higher version can be published

@@ -277,6 +277,8 @@ int dht_publish(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht
     };
     if (value->data_len > 0)
         memcpy(record.data, value->data, value->data_len);
+    if (!dht_record_is_consistent(&record))
+        return err_set(err, ERR_INVALID, "the key is not one for kind %d", (int)kind);
     bool counted = value->version.epoch == 0 && value->version.counter == 0;
     struct known known;
     look_up(dht, key, &dht->self.id, &known);
@@ -343,6 +345,8 @@ int dht_write(struct dht *dht, uint64_t now_ms, const struct id *key, enum dht_k
     memcpy(record.data, member->name, member->name_len);
     if (!member->meta)
         crypto_id_of(member->name, member->name_len, &record.member);
+    if (!dht_record_is_consistent(&record))
+        return err_set(err, ERR_INVALID, "the key, the version or the state does not fit kind %d", (int)kind);
     struct known known;
     look_up(dht, key, &record.member, &known);
     int order = known.there ? dht_version_compare(&record.version, &known.record.version) : 1;

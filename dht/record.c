@@ -146,7 +146,7 @@ static bool is_good_revocation(const struct dht_record *record)
            record->version.counter == 1;
 }
 
-static bool is_consistent(const struct dht_record *record)
+bool dht_record_is_consistent(const struct dht_record *record)
 {
     if (record->kind < DHT_OBJECT || record->kind >= DHT_KIND_COUNT || record->key.b[KIND_AT] != record->kind ||
         isnan(record->score))
@@ -188,7 +188,7 @@ bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record
     if (!wire_done(&wire) || memcmp(start, magic, sizeof magic) != 0 || (flags & ~(FLAG_TOMBSTONE | FLAG_META)))
         return false;
     record->member = member_of(record);
-    return is_consistent(record);
+    return dht_record_is_consistent(record);
 }
 
 struct dht_span dht_record_brief(const uint8_t *bytes, size_t len_bytes)

@@ -25,6 +25,8 @@ struct dht_span {
 /* False for anything but exactly one well-formed record; the signature is not looked at. A lease (DHT_NODE) is well
  * formed only under its own member's key; one by hand needs a name, and META its 16 bytes. */
 bool dht_record_decode(const uint8_t *bytes, size_t len_bytes, struct dht_record *ret_record);
+/* What decoding demands of its fields: they fit together, and the key is one for its kind. */
+bool dht_record_is_consistent(const struct dht_record *record);
 void dht_record_encode(const struct dht_record *record, struct buf *out);
 
 /* The brief form of an encoded record, pointing into it; and back, of a record of `key` into ret_bytes: its length, or

@@ -345,6 +345,43 @@ static void test_publish__older_writes_are_refused(void **state)
     rig_free(rig);
 }
 
+/* Stamped before the clock was set back by an hour: nobody is told that it is safe, and it is sent in an hour. */
+static void test_publish__from_the_future_it_waits(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct others others;
+    struct told told = {0};
+    join(rig, &others);
+    struct dht_version stamp = {RIG_WALL_MS + rig->now_ms + 3600000, 1};
+    assert_int_equal(write_named(rig, "a", 1, stamp, &told), 0);
+    serve(rig, &others, 60000);
+    assert_int_equal(told.calls, 1);
+    assert_int_equal(told.accepted, 0);
+    assert_int_equal(others.stores, 0);
+    serve(rig, &others, 6000000);
+    assert_int_equal(others.stores, PEERS);
+    rig_free(rig);
+}
+
+/* What is of another kind than its key, or clears the future, would be refused by all: at once, therefore. */
+static void test_publish__refuses_what_others_would(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct id of_object = rig_key(1), of_set = set_key();
+    struct dht_value value = {.score = 1};
+    uint8_t state_of_all[16] = {0xff};
+    struct dht_version stamp = dht_stamp(rig->dht, rig->now_ms);
+    struct dht_member member = {.name = "a", .name_len = 1, .version = stamp};
+    struct dht_member meta = {.name = state_of_all, .name_len = 16, .meta = true, .version = stamp};
+    assert_int_equal(dht_publish(rig->dht, rig->now_ms, &of_set, DHT_OBJECT, &value, NULL), ERR_INVALID);
+    assert_int_equal(dht_write(rig->dht, rig->now_ms, &of_object, DHT_SET, &member, NULL), ERR_INVALID);
+    assert_int_equal(dht_write(rig->dht, rig->now_ms, &of_set, DHT_SET, &meta, NULL), ERR_INVALID);
+    assert_int_equal(dht_write(rig->dht, rig->now_ms, &of_set, DHT_SET, &member, NULL), 0);
+    rig_free(rig);
+}
+
 /* What nobody takes is tried again, with growing pauses, for as long as it takes; its writer was told 0, once. */
 static void test_publish__tries_again_and_again(void **state)
 {
@@ -546,6 +583,8 @@ int main(void)
         cmocka_unit_test(test_publish__gives_to_the_holders),
         cmocka_unit_test(test_publish__rewritten_it_is_sent_as_it_is_last),
         cmocka_unit_test(test_publish__older_writes_are_refused),
+        cmocka_unit_test(test_publish__from_the_future_it_waits),
+        cmocka_unit_test(test_publish__refuses_what_others_would),
         cmocka_unit_test(test_publish__tries_again_and_again),
         cmocka_unit_test(test_publish__goes_to_the_shard_of_a_full_key),
         cmocka_unit_test(test_publish__said_again_after_a_restart),
