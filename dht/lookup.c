@@ -347,8 +347,10 @@ static bool advance(struct dht *dht, struct dht_lookup *lookup, unsigned walk)
         in_flight += candidate->state == DHT_ASKED;
         late |= candidate->state == DHT_ASKED_SLOW || candidate->state == DHT_FAILED;
     }
-    if (lookup->options.first_is_enough && lookup->walks == 1 && lookup->answers == 0 && !late)
-        parallel = 1; /* most likely it is a holder; when it is late several are asked at once */
+    bool near =
+        dht->table.count < DHT_CANDIDATES; /* in a small mesh the closest that we know is most likely a holder */
+    if (near && lookup->options.first_is_enough && lookup->walks == 1 && lookup->answers == 0 && !late)
+        parallel = 1; /* when it is late several are asked at once */
 
     unsigned answered = 0;
     unsigned hopeful = 0; /* have answered, or are expected to: nobody further away is asked meanwhile */
