@@ -76,8 +76,12 @@ static void take(struct dht *dht, struct dht_gather *gather, const struct dht_re
         present->vouched |= vouched;
         return;
     }
-    if (present ? !wins(dht, gather, present, record, bytes) : gather->rows.count >= LIMIT_DHT_COLLECT)
+    if (present && !wins(dht, gather, present, record, bytes))
         return;
+    if (!present && gather->rows.count >= LIMIT_DHT_COLLECT) {
+        gather->complete = false;
+        return;
+    }
     struct dht_row *row = dht_row_new(&record->member, bytes->at, bytes->len, vouched || present);
     if (row)
         row->told_by = told_by;

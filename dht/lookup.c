@@ -253,16 +253,25 @@ static void on_page(struct dht *dht, void *owner, const struct dht_contact *peer
 
 /* ---- repair ---- */
 
-/* The records found, if all of them fit into one message: larger sets are left to the neighbours' comparing. */
-static size_t spans_of(const struct dht_set *found, struct buf *bytes, struct dht_span spans[DHT_ITEMS_MAX])
+/* That of the set is known while its shards are read too, and is none of their holders' business. */
+static const struct dht_record *meta_of(const struct dht_lookup *lookup)
 {
+    const struct dht_record *meta = lookup->found.meta;
+    return meta && id_equal(&meta->key, &lookup->target) ? meta : NULL;
+}
+
+/* The records found, if all of them fit into one message: larger sets are left to the neighbours' comparing. */
+static size_t spans_of(const struct dht_lookup *lookup, struct buf *bytes, struct dht_span spans[DHT_ITEMS_MAX])
+{
+    const struct dht_set *found = &lookup->found;
+    const struct dht_record *meta = meta_of(lookup);
     size_t starts[DHT_ITEMS_MAX];
-    size_t count = found->count + (found->meta != NULL);
+    size_t count = found->count + (meta != NULL);
     if (count > DHT_ITEMS_MAX)
         return 0;
     for (size_t i = 0; i < count; i++) {
         starts[i] = bytes->len;
-        dht_record_encode(i < found->count ? found->records[i] : found->meta, bytes);
+        dht_record_encode(i < found->count ? found->records[i] : meta, bytes);
         spans[i].len = bytes->len - starts[i];
     }
     for (size_t i = 0; i < count; i++)
@@ -276,7 +285,8 @@ static void repair(struct dht *dht, const struct dht_lookup *lookup)
     struct dht_message store = {.type = DHT_STORE};
     const struct dht_set *found = &lookup->found;
     OWNED(buf_release) struct buf bytes = BUF(DHT_MESSAGE_MAX_BYTES - DHT_MESSAGE_HEADER_BYTES - 1 - 2 * DHT_ITEMS_MAX);
-    uint64_t all = found->meta ? mark_of(found->meta) : 0;
+    const struct dht_record *meta = meta_of(lookup);
+    uint64_t all = meta ? mark_of(meta) : 0;
     for (size_t i = 0; i < found->count; i++)
         all += mark_of(found->records[i]);
     size_t seen = 0;
@@ -285,7 +295,7 @@ static void repair(struct dht *dht, const struct dht_lookup *lookup)
         if (holder->state != DHT_ANSWERED || ++seen == 0 || holder->more || holder->told == all)
             continue;
         if (store.record_count == 0)
-            store.record_count = spans_of(found, &bytes, store.records);
+            store.record_count = spans_of(lookup, &bytes, store.records);
         if (store.record_count == 0)
             return;
         dht->stats.repaired++;
@@ -398,8 +408,8 @@ static void go_on(struct dht *dht, struct dht_lookup *lookup)
     lookup->starved = false;
     lookup->finished =
         late || (lookup->options.first_is_enough && is_satisfied(dht, lookup, &last)) || all_walks_over(dht, lookup);
-    bool widens = lookup->finished && lookup->reads && lookup->found.count == 0 && lookup->walks == 1 &&
-                  lookup->candidate_count > 0 && !late;
+    bool widens = lookup->finished && lookup->reads && lookup->found.count == 0 && !meta_of(lookup) &&
+                  lookup->walks == 1 && lookup->candidate_count > 0 && !late;
     if (widens) {
         widen(dht, lookup);
         lookup->finished = all_walks_over(dht, lookup);

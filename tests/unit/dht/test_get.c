@@ -393,6 +393,34 @@ static void test_get__shards_are_read_too(void **state)
     rig_free(rig);
 }
 
+/* Who clears a set clears its shards; their holders are not given its META for that with each read. */
+static void test_get__shards_are_not_told_of_meta(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct rig_peer peer = rig_peer(0), writer = rig_peer(50);
+    struct id key = rig_set_key(1);
+    struct result result;
+    rig_meet(rig, &peer);
+    struct dht_record meta = rig_meta(&writer, &key, RIG_WALL_MS - 2000, 0, 1500);
+    struct dht_record probe = rig_member(&writer, &key, "a", 1, 1000);
+    struct id shard = dht_shard_key(&key, 1, &probe.member);
+    struct dht_record live = rig_member(&writer, &shard, "a", 1, 1000);
+    ask(rig, &key, false, &result);
+    answer_key(rig, &peer, &key, &meta, 1, true);
+    for (unsigned i = 0; i < DHT_SHARDS; i++) {
+        struct id prefix = dht_shard_prefix(&(struct id){{0}}, 0, i), each = dht_shard_key(&key, 1, &prefix);
+        bool there = id_equal(&each, &shard);
+        answer_key(rig, &peer, &each, &live, there, false);
+        if (!there)
+            answer_key(rig, &peer, &each, NULL, 0, false);
+    }
+    assert_int_equal(result.calls, 1);
+    assert_int_equal(result.count, 1);
+    assert_int_equal(count_of(rig, DHT_STORE, &peer.contact.id), 0);
+    rig_free(rig);
+}
+
 /* One holder of several that says so is not believed: who reads would ask sixteen times as many. */
 static void test_get__one_liar_opens_no_shards(void **state)
 {
@@ -453,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_get__meta_clears),
         cmocka_unit_test(test_get__cursor_and_distance),
         cmocka_unit_test(test_get__shards_are_read_too),
+        cmocka_unit_test(test_get__shards_are_not_told_of_meta),
         cmocka_unit_test(test_get__one_liar_opens_no_shards),
         cmocka_unit_test(test_get__what_revoked_nodes_wrote_is_not_told),
         cmocka_unit_test(test_get__cancelled_says_nothing),
