@@ -67,6 +67,8 @@ int sets_write_meta(struct sets *sets, struct set *set, uint64_t cleared_ms, uin
     uint64_t old_cleared = set->cleared_ms;
     uint64_t old_expires = set->expires_ms;
     set->meta_version = next_version(sets, set, &old_version);
+    if (set->meta_version.epoch < cleared_ms) /* nobody believes who clears what is after them */
+        set->meta_version = (struct dht_version){cleared_ms, 0};
     set->cleared_ms = cleared_ms;
     set->expires_ms = expires_ms;
     if (ledger_put_set(sets->ledger, set) < 0) {

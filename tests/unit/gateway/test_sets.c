@@ -310,6 +310,7 @@ static void test_sets__clears_what_faster_clocks_wrote(void **state)
     fake_put_member(&f.mesh, "s", "a", 1, f.mesh.wall_ms + 50000);
     struct set *set = open_set(&f, "s");
     assert_int_equal(sets_clear(f.sets, set, &err), 0);
+    assert_true(set->meta_version.epoch >= set->cleared_ms); /* else no holder takes it */
     check_members(set, "");
     put(&f, set, "a", 2);
     check_members(set, "a=2");
@@ -334,6 +335,7 @@ static void test_sets__clearing_is_not_undone(void **state)
     const struct fake_record *last = TAILQ_LAST(&f.mesh.given, fake_records);
     assert_true(last->change.meta);
     assert_int_equal(last->change.cleared_ms, cleared);
+    assert_true(last->change.version.epoch >= cleared);
     assert_int_equal(last->change.expires_ms, expire.expires_ms);
     assert_true(dht_version_compare(&last->change.version, &expire.version) > 0);
     end(&f);
