@@ -8,8 +8,8 @@
 
 /* ---- datagrams and the DHT ---- */
 #define LIMIT_DATAGRAM_BYTES 1232 /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
-#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~400 bytes = 1.6 MiB */
-#define LIMIT_DATAGRAM_RECENT 256 /* sent, kept in case the receiver asks who we are; x 1.2 KiB = 300 KiB */
+#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~460 bytes = 1.9 MiB */
+#define LIMIT_DATAGRAM_RECENT_BYTES (32u << 10) /* sent of late, in case the receiver asks who we are */
 
 #define LIMIT_DHT_RECORD_BYTES 715 /* 203 and 512 of data, docs/protocol-dht.md */
 #define LIMIT_DHT_RECORDS                                                                                              \

@@ -6,6 +6,7 @@
 #include "node/base/wire.h"
 #include "node/net/datagram_parts.h"
 #include "node/net/datagram_peers.h"
+#include "node/net/datagram_recents.h"
 
 enum { DATA = 1, CHALLENGE = 2, HELLO = 3, HELLO_ACK = 4 };
 
@@ -33,26 +34,13 @@ _Static_assert(HELLO_FRONT_BYTES + LIMIT_CHAIN_BYTES + TAG_BYTES <= LIMIT_DATAGR
 _Static_assert(COUNTER_AT + CRYPTO_XCHACHA_TAIL_BYTES == DATAGRAM_HEADER_BYTES, "the nonce stands in the header");
 _Static_assert(ACK_FRONT_BYTES <= HELLO_FRONT_BYTES, "HELLO_ACK fits");
 
-/* A datagram that was sent, in case its receiver asks who we are. */
-struct recent {
-    struct id id; /* to whom */
-    struct addr addr;
-    uint64_t counter;
-    uint64_t sent_ms;
-    uint8_t tag[TAG_BYTES];
-    bool hello; /* nothing to send again */
-    size_t room, len;
-    uint8_t payload[];
-};
-
 struct datagram {
     struct datagram_config config;
     struct datagram_stats stats;
     uint64_t counter; /* of the last packet sent, to whomever: a nonce, so it goes on when a peer is forgotten */
     struct crypto_aead *aead; /* owned; for all keys in turn */
     struct net_cookies cookies;
-    size_t recent_next;                           /* the oldest, dropped next */
-    struct recent *recent[LIMIT_DATAGRAM_RECENT]; /* owned; NULL: forgotten */
+    struct net_recents recents;
     struct net_peers peers;
     struct net_ration challenge_ration;
     struct net_ration hello_ration;
@@ -97,8 +85,9 @@ void datagram_free(struct datagram *datagram)
     if (!datagram)
         return;
     net_peers_release(&datagram->peers);
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++)
-        free(datagram->recent[i]);
+    net_recents_release(&datagram->recents);
+    net_ration_release(&datagram->challenge_ration);
+    net_ration_release(&datagram->hello_ration);
     crypto_aead_free(datagram->aead);
     crypto_wipe(datagram, sizeof *datagram);
     free(datagram);
@@ -137,33 +126,21 @@ static void seal_and_send(struct datagram *datagram, const struct net_peer *peer
     datagram->config.send(datagram->config.ctx, to, packet, whole);
 }
 
-/* The next to be sent, in the place of the oldest, and in its memory if that is large enough; NULL when out of memory.
- */
-static struct recent *remember(struct datagram *datagram, const struct id *id, const struct addr *addr, uint64_t now_ms,
-                               const void *payload, size_t len_bytes)
+/* The next to be sent. NULL when out of memory. */
+static struct net_recent *remember(struct datagram *datagram, const struct id *id, const struct addr *addr,
+                                   uint64_t now_ms, const void *payload, size_t len_bytes)
 {
-    struct recent **place = &datagram->recent[datagram->recent_next];
-    if (!*place || (*place)->room < len_bytes) {
-        free(*place);
-        *place = malloc(sizeof **place + len_bytes);
-        if (!*place)
-            return NULL;
-        (*place)->room = len_bytes;
-    }
-    struct recent *recent = *place;
+    struct net_recent *recent = net_recents_add(&datagram->recents, payload, len_bytes);
+    if (!recent)
+        return NULL;
     recent->id = *id;
     recent->addr = *addr;
     recent->sent_ms = now_ms;
     recent->counter = datagram->counter + 1;
-    recent->hello = false;
-    recent->len = len_bytes;
-    if (len_bytes > 0)
-        memcpy(recent->payload, payload, len_bytes);
-    datagram->recent_next = (datagram->recent_next + 1) % LIMIT_DATAGRAM_RECENT;
     return recent;
 }
 
-static void send_data(struct datagram *datagram, struct net_peer *peer, struct recent *recent)
+static void send_data(struct datagram *datagram, struct net_peer *peer, struct net_recent *recent)
 {
     uint8_t packet[LIMIT_DATAGRAM_BYTES];
     put_header(datagram, DATA, packet);
@@ -201,7 +178,7 @@ int datagram_send(struct datagram *datagram, uint64_t now_ms, const uint8_t publ
     if (status < 0)
         return status;
     net_peers_touch(&datagram->peers, peer);
-    struct recent *recent = remember(datagram, id, addr, now_ms, payload, len_bytes);
+    struct net_recent *recent = remember(datagram, id, addr, now_ms, payload, len_bytes);
     if (!recent)
         return err_set(err, ERR_NOMEM, "no memory for a datagram");
     send_data(datagram, peer, recent);
@@ -242,7 +219,7 @@ static void send_hello(struct datagram *datagram, uint64_t now_ms, struct net_pe
                        const uint8_t cookie[COOKIE_BYTES])
 {
     uint8_t packet[LIMIT_DATAGRAM_BYTES];
-    struct recent *recent = remember(datagram, &peer->id, to, now_ms, NULL, 0);
+    struct net_recent *recent = remember(datagram, &peer->id, to, now_ms, NULL, 0);
     if (!recent)
         return;
     recent->hello = true;
@@ -274,9 +251,9 @@ static void send_ack(struct datagram *datagram, const struct net_peer *peer, con
 /* Once more what the peer did not take because it did not know us. What was sent after the HELLO it did take. */
 static void resend(struct datagram *datagram, uint64_t now_ms, struct net_peer *peer)
 {
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++) {
-        struct recent *recent = datagram->recent[(datagram->recent_next + i) % LIMIT_DATAGRAM_RECENT];
-        if (!recent || recent->counter < peer->resend_from || recent->counter >= peer->hello_counter || recent->hello ||
+    struct net_recent *recent = NULL;
+    while ((recent = net_recents_after(&datagram->recents, recent))) {
+        if (recent->counter < peer->resend_from || recent->counter >= peer->hello_counter || recent->hello ||
             now_ms - recent->sent_ms > RECENT_MS || !id_equal(&recent->id, &peer->id) ||
             !addr_equal(&recent->addr, &peer->hello_to))
             continue;
@@ -389,12 +366,13 @@ static void on_data(struct datagram *datagram, uint64_t now_ms, const struct add
     datagram->config.deliver(datagram->config.ctx, &sender, payload, len_bytes - DATAGRAM_OVERHEAD_BYTES);
 }
 
-static const struct recent *find_recent(const struct datagram *datagram, const uint8_t tag[TAG_BYTES])
+static const struct net_recent *find_recent(const struct datagram *datagram, const uint8_t tag[TAG_BYTES])
 {
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++)
-        if (datagram->recent[i] && memcmp(datagram->recent[i]->tag, tag, TAG_BYTES) == 0)
-            return datagram->recent[i];
-    return NULL;
+    const struct net_recent *recent = NULL;
+    while ((recent = net_recents_after(&datagram->recents, recent)))
+        if (memcmp(recent->tag, tag, TAG_BYTES) == 0)
+            break;
+    return recent;
 }
 
 static void on_challenge(struct datagram *datagram, uint64_t now_ms, const struct addr *from, const uint8_t *bytes,
@@ -405,7 +383,7 @@ static void on_challenge(struct datagram *datagram, uint64_t now_ms, const struc
         return;
     }
     const uint8_t *tag = bytes + FRONT_BYTES;
-    const struct recent *recent = find_recent(datagram, tag);
+    const struct net_recent *recent = find_recent(datagram, tag);
     struct net_peer *peer = recent ? net_peers_find(&datagram->peers, &recent->id) : NULL;
     if (!peer || !addr_equal(&recent->addr, from) || now_ms - recent->sent_ms > RECENT_MS) {
         datagram->stats.dropped_unasked++;
@@ -574,12 +552,7 @@ void datagram_forget(struct datagram *datagram, uint64_t now_ms, const struct id
 
 void datagram_tick(struct datagram *datagram, uint64_t now_ms)
 {
-    for (size_t i = 0; i < LIMIT_DATAGRAM_RECENT; i++) {
-        if (!datagram->recent[i] || now_ms - datagram->recent[i]->sent_ms <= RECENT_MS)
-            continue;
-        free(datagram->recent[i]);
-        datagram->recent[i] = NULL;
-    }
+    net_recents_expire(&datagram->recents, now_ms > RECENT_MS ? now_ms - RECENT_MS : 0);
 }
 
 const uint8_t *datagram_peer_key(const struct datagram *datagram, const struct id *id)

@@ -11,7 +11,7 @@
  * 4. The replay window moves after authentication only. A peer that restarted has a higher boot stamp; lower ones are
  *    refused.
  * 5. Memory is bounded: LIMIT_DATAGRAM_PEERS peers, the longest unused is forgotten first and has to prove itself
- *    anew; LIMIT_DATAGRAM_RECENT sent datagrams, for DATAGRAM_RESEND_MS. An idle node keeps next to nothing.
+ *    anew; LIMIT_DATAGRAM_RECENT_BYTES of sent datagrams, for DATAGRAM_RESEND_MS. An idle node keeps next to nothing.
  * 6. No nonce comes twice under a key, also when boot stamps do: a random salt is drawn at each start.
  *
  * Delivery is not promised: datagrams may be lost as any; who needs an answer asks again.

@@ -1,5 +1,6 @@
 #include "node/net/datagram_parts.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "node/base/crypto.h"
@@ -61,28 +62,44 @@ bool net_cookies_check(struct net_cookies *cookies, uint64_t now_ms, const struc
 
 void net_ration_init(struct net_ration *ration, uint32_t per_second, uint32_t burst, uint64_t seed)
 {
-    ration->per_second = per_second;
-    ration->burst = burst;
-    ration->seed = seed;
+    *ration = (struct net_ration){.per_second = per_second, .burst = burst, .seed = seed};
+}
+
+void net_ration_release(struct net_ration *ration)
+{
+    for (size_t i = 0; i < RATION_ROWS; i++)
+        free(ration->rows[i]);
+    *ration = (struct net_ration){0};
 }
 
 /* The finalizer of MurmurHash3 (Appleby), seeded. */
-static size_t bucket_of(const struct net_ration *ration, const struct addr *from)
+static uint64_t hash_of(const struct net_ration *ration, const struct addr *from)
 {
     uint64_t hash = addr_block(from) ^ ration->seed;
     hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccdu;
     hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53u;
-    return (size_t)(hash >> 33) % RATION_BUCKETS;
+    return hash ^ hash >> 33;
+}
+
+/* NULL when out of memory. */
+static struct net_bucket *bucket_of(struct net_ration *ration, const struct addr *from)
+{
+    uint64_t hash = hash_of(ration, from);
+    struct net_bucket **row = &ration->rows[hash / RATION_ROW_BUCKETS % RATION_ROWS];
+    if (!*row)
+        *row = calloc(RATION_ROW_BUCKETS, sizeof **row);
+    return *row ? &(*row)[hash % RATION_ROW_BUCKETS] : NULL;
 }
 
 bool net_ration_take(struct net_ration *ration, uint64_t now_ms, const struct addr *from)
 {
-    size_t i = bucket_of(ration, from);
-    uint64_t drained = (uint64_t)((uint32_t)now_ms - ration->buckets[i].last_ms) * ration->per_second;
-    uint64_t spent = ration->buckets[i].spent_milli;
-    spent = spent > drained ? spent - drained : 0;
+    struct net_bucket *bucket = bucket_of(ration, from);
+    if (!bucket)
+        return false;
+    uint64_t drained = (uint64_t)((uint32_t)now_ms - bucket->last_ms) * ration->per_second;
+    uint64_t spent = bucket->spent_milli > drained ? bucket->spent_milli - drained : 0;
     bool good = spent + 1000 <= (uint64_t)ration->burst * 1000;
-    ration->buckets[i].last_ms = (uint32_t)now_ms;
-    ration->buckets[i].spent_milli = (uint32_t)(good ? spent + 1000 : spent);
+    bucket->last_ms = (uint32_t)now_ms;
+    bucket->spent_milli = (uint32_t)(good ? spent + 1000 : spent);
     return good;
 }

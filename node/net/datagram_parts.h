@@ -32,19 +32,22 @@ bool net_cookies_check(struct net_cookies *cookies, uint64_t now_ms, const struc
 
 /* ---- rations: token buckets, shared by the address blocks that fall together ---- */
 
-#define RATION_BUCKETS 1024
+#define RATION_ROWS 32
+#define RATION_ROW_BUCKETS 32
+
+struct net_bucket {
+    uint32_t last_ms;     /* modulo 2^32: whoever comes after 49 days may find a bucket less drained than it is */
+    uint32_t spent_milli; /* thousandths of a token, drains with time */
+};
 
 struct net_ration {
     uint32_t per_second;
     uint32_t burst;
-    uint64_t seed; /* so that nobody outside knows whose bucket he empties */
-    struct {
-        uint32_t last_ms;     /* modulo 2^32: whoever comes after 49 days may find a bucket less drained than it is */
-        uint32_t spent_milli; /* thousandths of a token, drains with time */
-    } buckets[RATION_BUCKETS];
+    uint64_t seed;                        /* so that nobody outside knows whose bucket he empties */
+    struct net_bucket *rows[RATION_ROWS]; /* owned; each is made when somebody falls into it */
 };
 
-/* Of zeroed memory, which is not touched where nobody asks: an idle node has none of these pages. */
 void net_ration_init(struct net_ration *ration, uint32_t per_second, uint32_t burst, uint64_t seed);
+void net_ration_release(struct net_ration *ration);
 /* Take one; false if there is none. */
 bool net_ration_take(struct net_ration *ration, uint64_t now_ms, const struct addr *from);

@@ -10,9 +10,9 @@
 void net_peers_init(struct net_peers *peers, const struct id *own_id, const uint8_t own_secret[CRYPTO_DH_BYTES],
                     const uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES], uint64_t seed)
 {
+    *peers = (struct net_peers){.own_id = *own_id};
     map_init(&peers->map, LIMIT_DATAGRAM_PEERS, seed);
     TAILQ_INIT(&peers->recent);
-    peers->own_id = *own_id;
     memcpy(peers->own_secret, own_secret, sizeof peers->own_secret);
     memcpy(peers->own_head, own_head, sizeof peers->own_head);
 }
@@ -35,6 +35,7 @@ void net_peers_release(struct net_peers *peers)
         free_peer(peer);
     }
     map_release(&peers->map);
+    free(peers->floor_ms);
     crypto_wipe(peers->own_secret, sizeof peers->own_secret);
 }
 
@@ -104,7 +105,12 @@ static size_t floor_slot(const struct id *id)
 
 void net_peers_remove(struct net_peers *peers, struct net_peer *peer, uint64_t now_ms)
 {
-    peers->floor_ms[floor_slot(&peer->id)] = now_ms + 1;
+    if (!peers->floor_ms)
+        peers->floor_ms = calloc(FLOOR_SLOTS, sizeof *peers->floor_ms);
+    if (peers->floor_ms)
+        peers->floor_ms[floor_slot(&peer->id)] = now_ms + 1;
+    else
+        peers->floor_all_ms = now_ms + 1;
     map_remove(&peers->map, &peer->id);
     TAILQ_REMOVE(&peers->recent, peer, entry);
     free_peer(peer);
@@ -112,7 +118,8 @@ void net_peers_remove(struct net_peers *peers, struct net_peer *peer, uint64_t n
 
 uint64_t net_peers_floor(const struct net_peers *peers, const struct id *id)
 {
-    return peers->floor_ms[floor_slot(id)];
+    uint64_t floor_ms = peers->floor_ms ? peers->floor_ms[floor_slot(id)] : 0;
+    return floor_ms > peers->floor_all_ms ? floor_ms : peers->floor_all_ms;
 }
 
 bool net_peer_has_proven(const struct net_peer *peer, const struct addr *addr)

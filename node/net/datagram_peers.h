@@ -50,10 +50,11 @@ struct net_peers {
     uint8_t own_secret[CRYPTO_DH_BYTES];
     uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES];
     /* Just after a peer was last forgotten, by its id's bucket: a HELLO whose cookie is older may be a replay. */
-    uint64_t floor_ms[FLOOR_SLOTS];
+    uint64_t *floor_ms;    /* owned; FLOOR_SLOTS of them, NULL as long as nobody was forgotten */
+    uint64_t floor_all_ms; /* of all, when there was no memory for that */
 };
 
-/* Of zeroed memory. own_head is the same for all nonces of this life. */
+/* own_head is the same for all nonces of this life. */
 void net_peers_init(struct net_peers *peers, const struct id *own_id, const uint8_t own_secret[CRYPTO_DH_BYTES],
                     const uint8_t own_head[CRYPTO_XCHACHA_HEAD_BYTES], uint64_t seed);
 void net_peers_release(struct net_peers *peers);

@@ -68,6 +68,7 @@ static void test_datagram_parts__ration_refills(void **state) /* faults 8 */
     for (int i = 0; i < 5; i++)
         assert_true(net_ration_take(ration, 100000, &here));
     assert_false(net_ration_take(ration, 100000, &here));
+    net_ration_release(ration);
     free(ration);
 }
 
