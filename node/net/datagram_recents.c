@@ -8,16 +8,24 @@
  */
 #include "node/net/datagram_recents.h"
 
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "node/base/limits.h"
 
 #define ALIGN _Alignof(struct net_recent)
 
+/* Of the system and back to it, so that a busy minute does not leave holes in the heap. */
+static uint8_t *make_bytes(void)
+{
+    void *bytes = mmap(NULL, LIMIT_DATAGRAM_RECENT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return bytes == MAP_FAILED ? NULL : bytes;
+}
+
 void net_recents_release(struct net_recents *recents)
 {
-    free(recents->bytes);
+    if (recents->bytes)
+        munmap(recents->bytes, LIMIT_DATAGRAM_RECENT_BYTES);
     *recents = (struct net_recents){0};
 }
 
@@ -55,7 +63,7 @@ struct net_recent *net_recents_add(struct net_recents *recents, const void *payl
 {
     size_t size = (sizeof(struct net_recent) + len_bytes + ALIGN - 1) / ALIGN * ALIGN;
     if (!recents->bytes)
-        recents->bytes = malloc(LIMIT_DATAGRAM_RECENT_BYTES);
+        recents->bytes = make_bytes();
     if (!recents->bytes)
         return NULL;
     while (!has_room(recents, size))
