@@ -21,7 +21,7 @@ struct bench {
     size_t many;                         /* 32 in flight */
     double idle_packets_s, idle_bytes_s; /* of all nodes together */
     size_t keys;                         /* put so far: numbers 0 to keys - 1 */
-    struct memory memory_before;
+    struct memory memory_before;         /* without nodes */
     struct bench_figure figures[128];
     size_t figure_count;
 };

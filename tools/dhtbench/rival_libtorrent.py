@@ -123,6 +123,7 @@ def main():
     phases = args.phases.split(",")
     report = Report(args.deadline)
     report.phase(f"{args.nodes} nodes")
+    start_sessions(2)  # so that its code is in memory before its sessions are measured
     before = memory_kib()
     targets = {}
     sessions = start_sessions(args.nodes)

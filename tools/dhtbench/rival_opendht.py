@@ -179,6 +179,9 @@ def main():
     phases = args.phases.split(",")
     report = Report(args.deadline)
     report.phase(f"{args.nodes} nodes")
+    for node in start_nodes(2):  # so that its code is in memory before its nodes are measured
+        time.sleep(0.5)
+        node.join()
     before = memory_kib()
     nodes = start_nodes(args.nodes)
     time.sleep(10)

@@ -84,7 +84,6 @@ void bench_boot(struct bench *bench)
 {
     unsigned nodes = bench->fleet->options.nodes;
     size_t contacts = nodes - 1 < 20 ? nodes - 1 : 20;
-    bench->memory_before = counters_memory();
     uint64_t begin = counters_now_ns();
     uint64_t ms = 0;
     fleet_start(bench->fleet);
