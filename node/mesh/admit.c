@@ -184,11 +184,26 @@ void mesh_answer_revocation(struct mesh *mesh, struct link *link, const uint8_t 
         call_reply(request, NULL, 0);
 }
 
+static bool is_among(const struct dht_found *found, size_t count, const uint8_t *record, size_t len)
+{
+    for (size_t i = 0; i < count; i++)
+        if (found[i].record.data_len == len && memcmp(found[i].record.data, record, len) == 0)
+            return true;
+    return false;
+}
+
+/* What the DHT has lost, because who said it last is gone for a week, is said again. */
 static void on_revocations(void *ctx, const struct dht_found *found, size_t count)
 {
     struct mesh *mesh = ctx;
     for (size_t i = 0; i < count; i++)
         take_revocation(mesh, found[i].record.data, found[i].record.data_len, NULL);
+    for (size_t i = 0; i < identity_revocation_count(mesh->config.identity); i++) {
+        size_t len;
+        const uint8_t *record = identity_revocation_at(mesh->config.identity, i, &len);
+        if (!is_among(found, count, record, len))
+            publish_revocation(mesh, record, len);
+    }
 }
 
 void mesh_ask_revocations(struct mesh *mesh)
