@@ -11,11 +11,12 @@
 #define DEEPER_MS DHT_RECORD_TTL_MS /* what was refused is in a shard for as long */
 #define FORGOTTEN_AT_ONCE 64
 #define WORK_OF_FORGERY 8192                    /* a signature checked in vain, in rows looked at: 50 us */
+#define KEY_BYTES 64                            /* a slot in a map that is at least half full */
 #define ROW_BYTES (sizeof(struct dht_row) + 32) /* with what the allocator and its place take */
 
 /* ---- keys ---- */
 
-#define HELD(node) TREE_OF(node, struct dht_held, by_key)
+#define HELD(node) TREE_OF(node, struct dht_held, in_order)
 
 static int compare_keys(void *ctx, const struct tree_node *a, const struct tree_node *b)
 {
@@ -30,7 +31,7 @@ static int probe_key(const void *key, const struct tree_node *node)
 
 struct dht_held *dht_hold_of_key(struct dht *dht, const struct id *key)
 {
-    return HELD(tree_find(&dht->hold.keys, probe_key, key));
+    return map_get(&dht->hold.by_key, key);
 }
 
 struct dht_held *dht_hold_make(struct dht *dht, const struct id *key)
@@ -38,20 +39,22 @@ struct dht_held *dht_hold_make(struct dht *dht, const struct id *key)
     struct dht_held *held = dht_hold_of_key(dht, key);
     if (held)
         return held;
-    held = calloc(1, sizeof *held);
-    if (!held)
+    OWNED(owned_free) struct dht_held *fresh = calloc(1, sizeof *held);
+    if (!fresh || map_set(&dht->hold.by_key, key, fresh) < 0)
         return NULL;
+    held = STEAL(fresh);
     held->key = *key;
     held->touched_ms = dht->now_ms;
     held->earliest_wall_ms = UINT64_MAX;
-    tree_insert(&dht->hold.keys, &held->by_key);
-    dht->hold.bytes += sizeof *held;
+    tree_insert(&dht->hold.keys, &held->in_order);
+    dht->hold.bytes += sizeof *held + KEY_BYTES;
     return held;
 }
 
 static void free_held(struct dht_hold *hold, struct dht_held *held)
 {
-    tree_remove(&hold->keys, &held->by_key);
+    map_remove(&hold->by_key, &held->key);
+    tree_remove(&hold->keys, &held->in_order);
     dht_rows_release(held);
     free(held);
 }
@@ -61,7 +64,7 @@ void dht_hold_drop_empty(struct dht *dht, struct dht_held *held)
     if (held->count > 0 || held->watchers)
         return;
     dht->hold.dropped++;
-    dht->hold.bytes -= sizeof *held;
+    dht->hold.bytes -= sizeof *held + KEY_BYTES;
     free_held(&dht->hold, held);
 }
 
@@ -449,6 +452,7 @@ int dht_hold_init(struct dht *dht, struct err *err)
     const struct dht_storage *storage = &dht->config.storage;
     struct loading loading = {.dht = dht};
     tree_init(&dht->hold.keys, compare_keys, NULL);
+    map_init(&dht->hold.by_key, SIZE_MAX, rng_u64(&dht->config.rng)); /* records and watchers have their own bounds */
     map_init(&dht->hold.writers, records_max(dht) + LIMIT_DHT_PUBLISHED, rng_u64(&dht->config.rng));
     int status = storage->each ? storage->each(storage->ctx, load, &loading) : 0;
     if (status == 0)
@@ -462,5 +466,6 @@ void dht_hold_release(struct dht_hold *hold)
 {
     for (struct dht_held *held; (held = HELD(hold->keys.root));)
         free_held(hold, held);
+    map_release(&hold->by_key);
     map_release(&hold->writers);
 }

@@ -133,7 +133,7 @@ struct dht_watchers; /* watchers.c's */
 
 /* What is known of one key: its records by member, and what others want to know of them. */
 struct dht_held {
-    struct tree_node by_key;
+    struct tree_node in_order;
     struct id key;
     uint64_t touched_ms;           /* last time that somebody gave records of it to its holders */
     uint64_t earliest_wall_ms;     /* no record lapses before; may be too early */
@@ -148,7 +148,8 @@ struct dht_held {
 };
 
 struct dht_hold {
-    struct tree keys;   /* of owned struct dht_held, by key */
+    struct map by_key;  /* to owned struct dht_held: one memory access where the tree needs a dozen */
+    struct tree keys;   /* of the same, in order */
     struct map writers; /* public key to a count of records, kept in the pointer itself */
     size_t count;       /* records */
     size_t bytes;       /* of memory for all of it, about */
