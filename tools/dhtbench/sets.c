@@ -141,6 +141,7 @@ static void fill(struct bench *bench, struct set *set)
 {
     double first = 0, slowest = 0, fastest = 0, last = 0;
     size_t failed = 0;
+    struct counters before = counters_read();
     for (size_t done = 0; done < set->members; done += BLOCK) {
         struct load_result result;
         struct load_plan plan = {.start = start_write,
@@ -151,8 +152,9 @@ static void fill(struct bench *bench, struct set *set)
                                  .timeout_ms = FILL_TIMEOUT_MS};
         load_run(bench->fleet, &plan, &result);
         last = (double)result.good / result.seconds;
-        bench_say("  members to %zu: %.0f per s, p99 %.2f ms, %zu failed", done + BLOCK, last,
-                  counters_quantile(result.ms, result.good, 0.99), result.failed);
+        bench_say("  members to %zu: %.0f per s, %.3f ms of CPU each, p99 %.2f ms, %zu failed", done + BLOCK, last,
+                  (double)result.counters.cpu_us / 1000 / BLOCK, counters_quantile(result.ms, result.good, 0.99),
+                  result.failed);
         first = done == 0 ? last : first;
         slowest = done == 0 || last < slowest ? last : slowest;
         fastest = last > fastest ? last : fastest;
@@ -164,6 +166,9 @@ static void fill(struct bench *bench, struct set *set)
     bench_add(bench, first, "set%zu_first_per_s", set->members);
     bench_add(bench, last, "set%zu_last_per_s", set->members);
     bench_add(bench, fastest > 0 ? slowest / fastest : 0, "set%zu_flatness", set->members);
+    struct counters used = counters_since(&before);
+    bench_add(bench, (double)used.cpu_us / 1000 / (double)set->members, "set%zu_cpu_ms", set->members);
+    bench_add(bench, (double)used.packets / (double)set->members, "set%zu_packets", set->members);
     bench_add(bench, (double)failed, "set%zu_failed", set->members);
 }
 
