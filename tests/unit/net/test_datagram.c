@@ -587,7 +587,7 @@ static void test_datagram__acknowledgement_is_of_one_hello(void **state) /* faul
     replay_acknowledged(true);
 }
 
-/* A HELLO with the cookie of another address, or an old one: a new cookie, no more. */
+/* faults 11: a HELLO with the cookie of another address, or an old one: a new cookie, no more. Nobody stores without. */
 static void test_datagram__cookie_holds_for_its_address_and_time(void **state)
 {
     (void)state;
