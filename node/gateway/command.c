@@ -224,7 +224,8 @@ static bool view_is_allowed(struct call *call, const struct resp_arg *name)
         resp_put(call->out, "-READONLY names that begin with '" VIEW_PREFIX
                             "' show what nodes provide, as they say it themselves\r\n");
     else if (!view_parse(name->data, name->len, &view))
-        resp_put(call->out, "-ERR no such view, there are cmig:object:sha256:HEX, cmig:app:IMAGE, cmig:volume:GUID and "
+        resp_put(call->out, "-ERR no such view, there are cmig:object:sha256:HEX, cmig:app:IMAGE, cmig:volume:GUID, "
+                            "cmig:image:NAME, cmig:route:NAME and "
                             "'cmig:service:IMAGE USER'\r\n");
     else
         return true;

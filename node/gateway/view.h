@@ -5,6 +5,8 @@
  *   cmig:app:<image tag>                  who has a checkpoint of an image, likewise
  *   cmig:volume:<GUID>                    who has a writable volume, by the counter of its version
  *   cmig:service:<image tag> <user>       who has a service of a user, likewise
+ *
+ * and the other names of node/mesh/providers.h that begin so, by score.
  */
 #pragma once
 
