@@ -10,7 +10,8 @@
  * One thread, the caller's. Times are milliseconds: `now_ms` on any clock that never goes back, `wall_ms` since 1970.
  *
  * 1. A node's id is the hash of its public key, so it is derived wherever a key is decoded and never read from a peer.
- * 2. A record is signed by the member it speaks of; whoever passes it on changes nothing about it.
+ * 2. A record is signed by its writer: the member it speaks of, or, in sets by hand, any node. Whoever passes it on
+ *    changes nothing about it.
  * 3. A contact enters the tables only after it has answered us.
  * 4. Callbacks come from dht_input or dht_tick, never from within the call that asked for them; what ends a request
  *    comes exactly once, unless dht_cancel or dht_free comes first. They may call anything here but dht_free.
