@@ -114,17 +114,17 @@ static void on_done(void *ctx, int status, const struct err *err, const struct e
 }
 
 /* Checkpoints are waited for while the container stands still; layers are large and may wait. */
-static uint8_t priority_of(enum migrate_role role)
+static enum exchange_class class_of(enum migrate_role role)
 {
     switch (role) {
     case MIGRATE_CHECKPOINT:
     case MIGRATE_PAGES:
-        return 0;
+        return EXCHANGE_FREEZE;
     case MIGRATE_VOLUME:
     case MIGRATE_WRITABLE:
-        return 1;
+        return EXCHANGE_VOLUME;
     default:
-        return 2;
+        return EXCHANGE_LAYER;
     }
 }
 
@@ -169,7 +169,7 @@ static int fetch_object(void *ctx, const struct migrate_object *object, const st
     struct id hints[CONTENT_MAX_HINTS];
     struct content_wish wish = {.digest = object->digest,
                                 .kind = object->kind,
-                                .priority = priority_of(object->role),
+                                .class = class_of(object->role),
                                 .origin = origin,
                                 .hints = hints,
                                 .hint_count = hints_of(object, container, hints),

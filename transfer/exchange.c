@@ -36,6 +36,7 @@ static const take_fn TAKERS[] = {
     [MESSAGE_MAP_IS] = take_map_is,
     [MESSAGE_RECIPE_NEED] = take_recipe_need,
     [MESSAGE_RECIPE_PART] = transfer_maps_part,
+    [MESSAGE_PEERS] = NULL,
 };
 
 /* ---- entering and leaving: callbacks may remove peers and fetches, which are freed when the last caller leaves ----
@@ -184,14 +185,16 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 
 /* ---- peers ---- */
 
-int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct exchange_link *link,
-                      struct exchange_peer **ret_peer, struct err *err)
+int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct addr *addr,
+                      const struct exchange_link *link, struct exchange_peer **ret_peer, struct err *err)
 {
     struct exchange_peer *peer = calloc(1, sizeof *peer);
     if (!peer)
         return err_set(err, ERR_NOMEM, "no memory for a peer");
     peer->exchange = exchange;
     peer->node = *node;
+    if (addr)
+        peer->addr = *addr;
     peer->out = *link;
     TAILQ_INIT(&peer->asking.requests);
     transfer_serve_init(peer);
@@ -236,11 +239,7 @@ bool transfer_peer_send(struct exchange_peer *peer, const struct message *messag
     uint8_t head[MESSAGE_HEAD_BYTES];
     size_t head_bytes = transfer_message_encode(message, head);
     size_t list_bytes = message->n_items * transfer_message_item_bytes(message->type);
-    int status;
-    if (head_bytes <= SESSION_HEAD_BYTES)
-        status = peer->out.send(peer->out.ctx, (uint8_t)message->type, head, head_bytes, message->items, list_bytes);
-    else
-        status = peer->out.send(peer->out.ctx, (uint8_t)message->type, NULL, 0, head, head_bytes);
+    int status = peer->out.send(peer->out.ctx, (uint8_t)message->type, head, head_bytes, message->items, list_bytes);
     peer->failing = status < 0;
     return status >= 0;
 }
@@ -255,7 +254,7 @@ int exchange_peer_input(struct exchange_peer *peer, uint64_t now_ms, uint8_t typ
         return status;
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
-    status = peer->gone ? 0 : TAKERS[message.type](peer, &message, err);
+    status = peer->gone || !TAKERS[message.type] ? 0 : TAKERS[message.type](peer, &message, err);
     transfer_exchange_leave(exchange);
     return status;
 }

@@ -109,6 +109,7 @@ struct exchange_peer {
     link;
     struct exchange *exchange;
     struct id node;
+    struct addr addr; /* where others reach it; family 0: not known */
     struct exchange_link out;
     bool gone;     /* removed; freed when no job needs it */
     bool failing;  /* a send was refused: it will be removed soon */
@@ -125,7 +126,7 @@ struct exchange {
     bool swept;     /* nothing waits for being freed */
     unsigned jobs;  /* submitted and not done */
     TAILQ_HEAD(, exchange_peer) peers;
-    TAILQ_HEAD(, fetch) fetches; /* by priority */
+    TAILQ_HEAD(, fetch) fetches; /* by class */
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
     uint64_t fetch_bytes; /* asked for or arrived, not yet stored */

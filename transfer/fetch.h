@@ -131,7 +131,7 @@ struct fetch {
     struct exchange *exchange;
     struct id object;
     enum store_kind kind;
-    uint8_t priority;
+    uint8_t class; /* enum exchange_class */
     enum fetch_phase phase;
     TAILQ_HEAD(, exchange_fetch) wishes;
     TAILQ_HEAD(, source) sources;

@@ -22,10 +22,15 @@ enum field {
     STORED,
     RAW,
     RETRY,
+    BASIS,
+    CLASS,
+    LOAD,
+    PRICE,
+    CODEC,
     N_FIELDS
 };
 
-#define FIELDS_MAX 5
+#define FIELDS_MAX 6
 
 /* Where a field lives in struct message and how many bytes it takes there and on the wire. */
 static const struct {
@@ -38,7 +43,9 @@ static const struct {
     [ENCODING] = {offsetof(struct message, encoding), 1},   [INDEX] = {offsetof(struct message, index), 4},
     [FIRST] = {offsetof(struct message, first), 4},         [COUNT] = {offsetof(struct message, count), 4},
     [STORED] = {offsetof(struct message, stored_bytes), 4}, [RAW] = {offsetof(struct message, raw_bytes), 4},
-    [RETRY] = {offsetof(struct message, retry_ms), 4},
+    [RETRY] = {offsetof(struct message, retry_ms), 4},      [BASIS] = {offsetof(struct message, basis), ID_BYTES},
+    [CLASS] = {offsetof(struct message, class), 1},         [LOAD] = {offsetof(struct message, load), 1},
+    [PRICE] = {offsetof(struct message, price), 4},         [CODEC] = {offsetof(struct message, codec), 1},
 };
 
 struct row {
@@ -51,11 +58,11 @@ struct row {
 
 static const struct row ROWS[] = {
     [MESSAGE_WANT] = {"want", {OBJECT}, 0, 0, 0},
-    [MESSAGE_HAVE] = {"have", {OBJECT, ROOT, SIZE, FLAGS}, 0, 0, 0},
+    [MESSAGE_HAVE] = {"have", {OBJECT, ROOT, SIZE, FLAGS, LOAD, PRICE}, 0, 0, 0},
     [MESSAGE_HAVE_NOT] = {"have-not", {OBJECT}, 0, 0, 0},
     [MESSAGE_HAVE_MORE] = {"have-more", {ROOT}, 8, 1, MESSAGE_RANGES_MAX},
     [MESSAGE_PIECES] = {"pieces", {REQUEST, PIECE}, ID_BYTES, 1, MESSAGE_PIECES_MAX},
-    [MESSAGE_RUN] = {"run", {REQUEST, OBJECT, ROOT, FIRST, COUNT}, 0, 0, 0},
+    [MESSAGE_RUN] = {"run", {REQUEST, CLASS, OBJECT, ROOT, FIRST, COUNT}, 0, 0, 0},
     [MESSAGE_CHUNK] = {"chunk", {REQUEST, INDEX, ENCODING, STORED, RAW}, 1, 1, SESSION_FRAME_BYTES},
     [MESSAGE_MORE] = {"more", {REQUEST}, 1, 1, SESSION_FRAME_BYTES},
     [MESSAGE_CANCEL] = {"cancel", {REQUEST}, 0, 0, 0},
@@ -65,6 +72,13 @@ static const struct row ROWS[] = {
     [MESSAGE_MAP_IS] = {"map-is", {ROOT, FIRST, COUNT}, 1, 0, MESSAGE_MAP_BITS / 8},
     [MESSAGE_RECIPE_NEED] = {"recipe-need", {ROOT}, 4, 0, MESSAGE_LEAVES_MAX},
     [MESSAGE_RECIPE_PART] = {"recipe-part", {ROOT, INDEX}, 1, 1, LIMIT_CONTROL_BYTES - 64},
+    [MESSAGE_DEAL] = {"deal", {REQUEST, CLASS, OBJECT, ROOT, SIZE}, 8, 1, MESSAGE_DEAL_RANGES_MAX},
+    [MESSAGE_DEALT] = {"dealt", {REQUEST, FIRST, COUNT}, 0, 0, 0},
+    [MESSAGE_GAPS] = {"gaps", {REQUEST, CLASS, OBJECT, ROOT, BASIS}, MESSAGE_GAP_BYTES, 1, MESSAGE_GAPS_MAX},
+    [MESSAGE_SIGN] = {"sign", {REQUEST}, 4, 1, MESSAGE_GAPS_MAX},
+    [MESSAGE_SIGNATURE] = {"signature", {REQUEST, INDEX}, 1, 1, MESSAGE_SIGNATURE_MAX},
+    [MESSAGE_DELTA] = {"delta", {REQUEST, INDEX, CODEC, STORED, RAW}, 1, 1, SESSION_FRAME_BYTES},
+    [MESSAGE_PEERS] = {"peers", {OBJECT}, MESSAGE_PEER_BYTES, 1, MESSAGE_PEERS_MAX},
 };
 #define N_ROWS (sizeof ROWS / sizeof ROWS[0])
 
@@ -133,6 +147,11 @@ static void get_field(enum field field, struct wire *wire, struct message *ret_m
     }
 }
 
+static bool is_run(const struct message *message)
+{
+    return message->count <= MESSAGE_PIECES_MAX && message->first < LIMIT_OBJECT_CHUNKS - message->count;
+}
+
 /* What the length alone does not tell. Indices and sizes are judged by whoever knows the recipe. */
 static bool fields_make_sense(const struct message *message)
 {
@@ -142,8 +161,15 @@ static bool fields_make_sense(const struct message *message)
     case MESSAGE_PIECES:
         return message->piece == STORE_PIECE_LEAF || message->piece == STORE_PIECE_ROOT;
     case MESSAGE_RUN:
-        return message->count > 0 && message->count <= MESSAGE_PIECES_MAX &&
-               message->first < LIMIT_OBJECT_CHUNKS - message->count;
+        return message->class < EXCHANGE_CLASSES && message->count > 0 && is_run(message);
+    case MESSAGE_DEAL:
+    case MESSAGE_GAPS:
+        return message->class < EXCHANGE_CLASSES;
+    case MESSAGE_DEALT:
+        return is_run(message);
+    case MESSAGE_DELTA:
+        return message->codec <= MESSAGE_CODEC_RSYNC && message->n_items <= message->stored_bytes &&
+               message->stored_bytes <= 2 * LIMIT_GAP_BYTES && message->raw_bytes <= LIMIT_GAP_BYTES;
     case MESSAGE_CHUNK:
         return message->encoding <= STORE_ZSTD && message->n_items <= message->stored_bytes &&
                message->stored_bytes <= message->raw_bytes && message->raw_bytes <= STORE_ROOT_MAX_BYTES;
@@ -194,4 +220,41 @@ void transfer_message_range(const struct message *message, size_t i, uint32_t *r
 {
     *ret_first = wire_load_u32(message->items + i * 8);
     *ret_count = wire_load_u32(message->items + i * 8 + 4);
+}
+
+struct message_gap transfer_message_gap(const struct message *message, size_t i)
+{
+    const uint8_t *at = message->items + i * MESSAGE_GAP_BYTES;
+    return (struct message_gap){.first = wire_load_u32(at),
+                                .count = wire_load_u32(at + 4),
+                                .offset = wire_load_u64(at + 8),
+                                .length = wire_load_u32(at + 16)};
+}
+
+void transfer_message_put_gap(struct buf *items, const struct message_gap *gap)
+{
+    wire_put_u32(items, gap->first);
+    wire_put_u32(items, gap->count);
+    wire_put_u64(items, gap->offset);
+    wire_put_u32(items, gap->length);
+}
+
+bool transfer_message_peer(const struct message *message, size_t i, struct id *ret_node, struct addr *ret_addr)
+{
+    struct wire wire;
+    struct id node;
+    wire_init(&wire, message->items + i * MESSAGE_PEER_BYTES, MESSAGE_PEER_BYTES);
+    wire_get_copy(&wire, node.b, ID_BYTES);
+    struct addr addr = addr_get(&wire);
+    if (!wire_done(&wire) || !addr_is_usable(&addr))
+        return false;
+    *ret_node = node;
+    *ret_addr = addr;
+    return true;
+}
+
+void transfer_message_put_peer(struct buf *items, const struct id *node, const struct addr *addr)
+{
+    buf_add(items, node->b, ID_BYTES);
+    addr_put(items, addr);
 }

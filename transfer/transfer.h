@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "node/base/addr.h"
 #include "node/base/clock.h"
 #include "node/base/err.h"
 #include "node/base/id.h"
@@ -47,7 +48,7 @@ enum session_state { SESSION_HANDSHAKE, SESSION_OPEN, SESSION_CLOSED };
 
 struct session;
 
-#define SESSION_HEAD_BYTES 64
+#define SESSION_HEAD_BYTES 128
 /* Head and body of up to this much travel in one frame, without a copy at either end. With the type byte 32 KiB and 48
  * bytes: libcrypto 3.0's Poly1305 is a quarter slower on AVX-512 when what it gets at once is 64 to 127 bytes past a
  * multiple of 128, and here it never is, for heads of up to 32 bytes. */
@@ -124,6 +125,15 @@ struct exchange;
 struct exchange_peer;  /* one session of ours with a node */
 struct exchange_fetch; /* one caller's wish for one object; several may share one transfer */
 
+/* What a transfer is for. Lower numbers go first, none waits for good. On the wire. */
+enum exchange_class {
+    EXCHANGE_FREEZE = 0,   /* a checkpoint that a stopped container waits for */
+    EXCHANGE_VOLUME = 1,   /* the state of a service on its way */
+    EXCHANGE_LAYER = 2,    /* images, and what a user asked for */
+    EXCHANGE_PREFETCH = 3, /* what nobody waits for */
+    EXCHANGE_CLASSES
+};
+
 struct exchange_config {
     struct store *store; /* borrowed; outlives every job submitted */
     struct jobs jobs;
@@ -132,6 +142,8 @@ struct exchange_config {
     void (*on_liar)(void *ctx, const struct id *node, const struct id *object, const char *what);
     /* The first chunks of `object` are verified here: this node can be named as a provider of it. Optional. */
     void (*on_provide)(void *ctx, const struct id *object);
+    /* A peer says that this node has some of `object`, or wants it, and can be reached there. Optional. */
+    void (*on_peer)(void *ctx, const struct id *object, const struct id *node, const struct addr *addr);
     void *ctx; /* borrowed */
 };
 
@@ -153,8 +165,9 @@ struct exchange_link {
     void *ctx;                     /* borrowed until exchange_peer_remove */
 };
 
-int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct exchange_link *link,
-                      struct exchange_peer **ret_peer, struct err *err);
+/* addr: where others can reach the node, told to those who want what it has; NULL: not known. */
+int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct addr *addr,
+                      const struct exchange_link *link, struct exchange_peer **ret_peer, struct err *err);
 /* A message of type < SESSION_TYPE_APP. ERR_PROTOCOL: the session is to be ended. */
 int exchange_peer_input(struct exchange_peer *peer, uint64_t now_ms, uint8_t type, const uint8_t *data,
                         size_t len_bytes, struct err *err);
@@ -171,6 +184,8 @@ struct exchange_cost {
     uint64_t sent_bytes;
     uint32_t failures; /* stalls, refusals, lies */
     uint32_t waiting_runs;
+    uint8_t load;   /* how much of its sending it has in use, as it said last; 255: all */
+    uint32_t price; /* what a GiB from it costs, as it said, in thousandths of the operators' unit */
 };
 void exchange_peer_cost(const struct exchange_peer *peer, struct exchange_cost *ret_cost);
 
@@ -202,9 +217,15 @@ struct exchange_stats {
     size_t n_shares;
 };
 
+#define EXCHANGE_BASES 4
+
 struct exchange_wish {
-    uint8_t kind;        /* enum store_kind, recorded with the object */
-    uint8_t priority;    /* 0 first; chunks of a lower class wait while a higher one has work for a peer */
+    uint8_t kind;  /* enum store_kind, recorded with the object */
+    uint8_t class; /* enum exchange_class */
+    /* Objects that may be here and resemble it, the likeliest first: what has changed then comes as deltas. Copied. The
+     * store is asked as well for what resembles the recipe. */
+    struct id bases[EXCHANGE_BASES];
+    uint8_t n_bases;
     uint32_t give_up_ms; /* without progress; 0: EXCHANGE_GIVE_UP_MS */
     /* All optional. on_done comes once, never from inside exchange_fetch, and ends the wish; its status is 0,
      * ERR_UNAVAILABLE (nobody has it), ERR_CORRUPT (all lied), or what the store says. */
@@ -217,7 +238,7 @@ struct exchange_wish {
 #define EXCHANGE_GIVE_UP_MS 20000
 
 /* Wish for an object. The wish ends with on_done or exchange_fetch_cancel, and `*ret_fetch` with it. Wishes for one
- * object share a transfer, at the best priority and the longest patience of them. Call exchange_tick soon after. */
+ * object share a transfer, at the best class and the longest patience of them. Call exchange_tick soon after. */
 int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *object,
                    const struct exchange_wish *wish, struct exchange_fetch **ret_fetch, struct err *err);
 /* A peer worth asking: a holder of the object or of an older version of it. `origin`: to be spared where others serve.

@@ -13,11 +13,11 @@
 
 /* ---- beginning ---- */
 
-static void insert_by_priority(struct exchange *exchange, struct fetch *fetch)
+static void insert_by_class(struct exchange *exchange, struct fetch *fetch)
 {
     struct fetch *after;
     TAILQ_FOREACH (after, &exchange->fetches, link) {
-        if (after->priority > fetch->priority) {
+        if (after->class > fetch->class) {
             TAILQ_INSERT_BEFORE(after, fetch, link);
             return;
         }
@@ -35,13 +35,13 @@ static struct fetch *new_fetch(struct exchange *exchange, const struct id *objec
     fetch->exchange = exchange;
     fetch->object = *object;
     fetch->kind = wish->kind;
-    fetch->priority = wish->priority;
+    fetch->class = wish->class;
     TAILQ_INIT(&fetch->wishes);
     TAILQ_INIT(&fetch->sources);
     TAILQ_INIT(&fetch->arrived);
     TAILQ_INIT(&fetch->checking);
     fetch->started_ms = fetch->progress_ms = fetch->told_ms = exchange->now_ms;
-    insert_by_priority(exchange, fetch);
+    insert_by_class(exchange, fetch);
     return fetch;
 }
 
@@ -63,10 +63,10 @@ int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *
         TAILQ_INSERT_TAIL(&fetch->wishes, mine, link);
         if (give_up_ms > fetch->give_up_ms)
             fetch->give_up_ms = give_up_ms;
-        if (wish->priority < fetch->priority) {
-            fetch->priority = wish->priority;
+        if (wish->class < fetch->class) {
+            fetch->class = wish->class;
             TAILQ_REMOVE(&exchange->fetches, fetch, link);
-            insert_by_priority(exchange, fetch);
+            insert_by_class(exchange, fetch);
         }
         if (is_new)
             transfer_fetch_step(fetch);

@@ -7,30 +7,31 @@
 #pragma once
 
 /* ---- datagrams and the DHT ---- */
-#define LIMIT_DATAGRAM_BYTES 1232 /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
-#define LIMIT_DATAGRAM_PEERS 4096 /* cached pair keys; 4096 x ~460 bytes = 1.9 MiB */
+#define LIMIT_DATAGRAM_BYTES 1232               /* IPv6 minimum MTU 1280 less 40 (IPv6) and 8 (UDP): never fragmented */
+#define LIMIT_DATAGRAM_PEERS 4096               /* cached pair keys; 4096 x ~460 bytes = 1.9 MiB */
 #define LIMIT_DATAGRAM_RECENT_BYTES (32u << 10) /* sent of late, in case the receiver asks who we are */
 
 #define LIMIT_DHT_RECORD_BYTES 715 /* 203 and 512 of data, docs/protocol-dht.md */
 #define LIMIT_DHT_RECORDS                                                                                              \
     (1u << 18) /* held for all; x ~320 B in memory without data, 80 MiB; more if so configured                         \
                 */
-#define LIMIT_DHT_RECORDS_PER_KEY 16384 /* on one holder, the others go to shards: x ~320 B = 5 MiB */
-#define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2)          /* of our own */
-#define LIMIT_DHT_COLLECT 262144                             /* records of one whole set, shards included */
-#define LIMIT_DHT_WATCHES 4096                               /* of our own; x ~3.2 KiB = 13 MiB */
-#define LIMIT_DHT_WATCHERS 16384                             /* others' here; x ~110 B, and their keys: 6 MiB */
+#define LIMIT_DHT_RECORDS_PER_KEY 16384             /* on one holder, the others go to shards: x ~320 B = 5 MiB */
+#define LIMIT_DHT_PUBLISHED (LIMIT_DHT_RECORDS / 2) /* of our own */
+#define LIMIT_DHT_COLLECT 262144                    /* records of one whole set, shards included */
+#define LIMIT_DHT_WATCHES 4096                      /* of our own; x ~3.2 KiB = 13 MiB */
+#define LIMIT_DHT_WATCHERS 16384                    /* others' here; x ~110 B, and their keys: 6 MiB */
 #define LIMIT_DHT_WATCHERS_PER_KEY 256
-#define LIMIT_DHT_CHANGE_BYTES (4u << 20)               /* changes that wait for slow watchers */
-#define LIMIT_DHT_NOTIFIES 512                          /* not answered yet; of LIMIT_DHT_PENDING */
-#define LIMIT_DHT_NOTIFIES_PER_SOURCE 32                /* of one node, when more than half of those are in use */
-#define LIMIT_DHT_PENDING 1024 /* requests of ours x (180 B + 1100 B to repeat them) = 1.3 MiB */
-#define LIMIT_DHT_REQUESTS 256 /* reads under way x ~15 KiB, and 770 B a record found */
+#define LIMIT_DHT_CHANGE_BYTES (4u << 20) /* changes that wait for slow watchers */
+#define LIMIT_DHT_NOTIFIES 512            /* not answered yet; of LIMIT_DHT_PENDING */
+#define LIMIT_DHT_NOTIFIES_PER_SOURCE 32  /* of one node, when more than half of those are in use */
+#define LIMIT_DHT_PENDING 1024            /* requests of ours x (180 B + 1100 B to repeat them) = 1.3 MiB */
+#define LIMIT_DHT_REQUESTS 256            /* reads under way x ~15 KiB, and 770 B a record found */
 #define LIMIT_DHT_GET_RECORDS 1024
-#define LIMIT_DHT_BOOK (1u << 24) /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many   \
-                                   */
-#define LIMIT_DHT_PARCELS 1024    /* records on their way to their holders x ~700 B */
-#define LIMIT_DHT_LANES 1024      /* nodes that they go to x ~800 B */
+#define LIMIT_DHT_BOOK                                                                                                 \
+    (1u << 24)                 /* contacts; x ~100 B. One node's tables have at most 256 x 24, a simulator's many      \
+                                */
+#define LIMIT_DHT_PARCELS 1024 /* records on their way to their holders x ~700 B */
+#define LIMIT_DHT_LANES 1024   /* nodes that they go to x ~800 B */
 #define LIMIT_DHT_SEEDS 16
 #define LIMIT_DHT_LEASES 1024 /* members of whom it is remembered whether they live x 200 B = 0.2 MiB */
 #define LIMIT_DHT_REVOKED 65536
@@ -74,6 +75,7 @@
 #define LIMIT_CHUNK_BYTES (256u << 10)
 #define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256
+#define LIMIT_GAP_BYTES (512u << 10)    /* of an object that one delta gives; with its basis and zstd < 2 MiB */
 #define LIMIT_OBJECT_CHUNKS (16u << 20) /* 16 Mi chunks x 64 KiB = 1 TiB */
 #define LIMIT_OBJECT_BYTES (1ull << 40)
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
@@ -97,8 +99,9 @@
 #define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
 
 /* ---- store ---- */
-#define LIMIT_STORE_HOLDS (256u << 10) /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
-#define LIMIT_STORE_BATCH (16u << 10)  /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
+#define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
+#define LIMIT_STORE_PENDING (64u << 10) /* chunks that can be read before their commit; x 160 B = 10 MiB */
+#define LIMIT_STORE_BATCH (16u << 10)   /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
 
 /* ---- archives ---- */
 #define LIMIT_PATH_BYTES 4096

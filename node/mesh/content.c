@@ -193,7 +193,7 @@ void content_link_up(struct content *content, struct link *link)
         return;
     neighbour->content = content;
     neighbour->link = link;
-    if (exchange_peer_add(content->exchange, &link_peer(link)->id, &ops, &neighbour->peer, &err) < 0) {
+    if (exchange_peer_add(content->exchange, &link_peer(link)->id, NULL, &ops, &neighbour->peer, &err) < 0) {
         log_warn("content", "a neighbour cannot be used why=\"%s\"", err.text);
         free(neighbour);
         return;
@@ -455,7 +455,7 @@ int content_fetch(struct content *content, const struct content_wish *wish, stru
         fetch->hints[i] = wish->hints[i];
     TAILQ_INSERT_TAIL(&content->fetches, fetch, entry);
     struct exchange_wish inner = {.kind = (uint8_t)wish->kind,
-                                  .priority = wish->priority,
+                                  .class = (uint8_t)wish->class,
                                   .on_progress = on_progress,
                                   .on_done = on_done,
                                   .on_want_peers = on_want_peers,

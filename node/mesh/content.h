@@ -53,7 +53,7 @@ int content_publish_all(struct content *content, struct err *err);
 struct content_wish {
     struct id digest;
     enum store_kind kind;
-    uint8_t priority;            /* 0 first */
+    enum exchange_class class;
     const struct id *origin;     /* who surely has it; NULL: nobody known */
     const struct id *hints;      /* DHT keys under which holders of older versions stand */
     size_t hint_count;           /* at most CONTENT_MAX_HINTS */

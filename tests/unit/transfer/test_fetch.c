@@ -607,7 +607,7 @@ static void test_fetch__resumes_after_a_kill(void **state)
 }
 
 /* What matters more goes first: the other waits for what it leaves. */
-static void test_fetch__priority(void **state)
+static void test_fetch__class(void **state)
 {
     (void)state;
     struct mesh *mesh = mesh_new(2);
@@ -619,7 +619,7 @@ static void test_fetch__priority(void **state)
         struct id object = mesh_put(&mesh->nodes[0], data + i * 8 * MIB, 8 * MIB);
         wishes[i] = (struct mesh_wish){.done = false};
         struct exchange_wish wish = {.kind = STORE_BLOB,
-                                     .priority = i == 0 ? 9 : 1,
+                                     .class = i == 0 ? EXCHANGE_PREFETCH : EXCHANGE_VOLUME,
                                      .on_progress = mesh_on_progress,
                                      .on_done = mesh_on_done,
                                      .ctx = &wishes[i]};
@@ -732,10 +732,10 @@ static void test_fetch__too_many_requests(void **state)
     struct store_object_info info;
     assert_int_equal(store_object_stat(mesh->nodes[0].store, &object, &info, NULL), 1);
     struct mesh_link *link = mesh_join(mesh, 0, 1);
-    uint8_t run[76] = {0};
-    memcpy(run + 4, object.b, 32);
-    memcpy(run + 36, info.root.b, 32);
-    run[75] = 4;
+    uint8_t run[77] = {0};
+    memcpy(run + 5, object.b, 32);
+    memcpy(run + 37, info.root.b, 32);
+    run[76] = 4;
     for (unsigned i = 0; i < 10000; i++) {
         run[2] = (uint8_t)(i >> 8);
         run[3] = (uint8_t)i;
@@ -780,7 +780,7 @@ int main(void)
         cmocka_unit_test(test_fetch__wishes_share_a_transfer),
         cmocka_unit_test(test_fetch__resumes_after_a_stop),
         cmocka_unit_test(test_fetch__resumes_after_a_kill),
-        cmocka_unit_test(test_fetch__priority),
+        cmocka_unit_test(test_fetch__class),
         cmocka_unit_test(test_fetch__outstanding_is_bounded),
         cmocka_unit_test(test_fetch__random_trouble),
         cmocka_unit_test(test_fetch__too_many_requests),

@@ -45,6 +45,34 @@ static const struct message GOOD[] = {
     {.type = MESSAGE_MAP, .object = {{7}}, .root = {{8}}, .items = LIST, .n_items = 1},
     {.type = MESSAGE_MAP_IS, .root = {{8}}, .first = 16, .count = 9, .items = LIST, .n_items = 2},
     {.type = MESSAGE_RECIPE_NEED, .root = {{8}}, .items = LIST, .n_items = 4},
+    {.type = MESSAGE_DEAL,
+     .request = 5,
+     .class = 3,
+     .object = {{7}},
+     .root = {{8}},
+     .size_bytes = 1u << 20,
+     .items = LIST,
+     .n_items = 2},
+    {.type = MESSAGE_DEALT, .request = 5, .first = 9, .count = 0},
+    {.type = MESSAGE_GAPS,
+     .request = 5,
+     .class = 1,
+     .object = {{7}},
+     .root = {{8}},
+     .basis = {{9}},
+     .items = LIST,
+     .n_items = 3},
+    {.type = MESSAGE_SIGN, .request = 5, .items = LIST, .n_items = 2},
+    {.type = MESSAGE_SIGNATURE, .request = 5, .index = 1, .items = LIST, .n_items = 12},
+    {.type = MESSAGE_DELTA,
+     .request = 5,
+     .index = 1,
+     .codec = MESSAGE_CODEC_RSYNC,
+     .stored_bytes = 9,
+     .raw_bytes = 100,
+     .items = LIST,
+     .n_items = 9},
+    {.type = MESSAGE_PEERS, .object = {{7}}, .items = LIST, .n_items = 1},
     {.type = MESSAGE_RECIPE_PART, .root = {{8}}, .index = MESSAGE_PART_ROOT, .items = LIST, .n_items = 9},
 };
 #define N_GOOD (sizeof GOOD / sizeof GOOD[0])
@@ -112,6 +140,11 @@ static void test_message__impossible_fields(void **state)
     refused(&(struct message){.type = MESSAGE_HAVE, .flags = 2});
     refused(&(struct message){.type = MESSAGE_HAVE, .size_bytes = LIMIT_OBJECT_BYTES + 1});
     refused(&(struct message){.type = MESSAGE_RUN, .first = 1, .count = 0});
+    refused(&(struct message){.type = MESSAGE_RUN, .first = 1, .count = 1, .class = EXCHANGE_CLASSES});
+    refused(&(struct message){.type = MESSAGE_DEALT, .first = UINT32_MAX, .count = 2});
+    refused(&(struct message){.type = MESSAGE_DELTA, .codec = 3, .stored_bytes = 1, .items = LIST, .n_items = 1});
+    refused(&(struct message){
+        .type = MESSAGE_DELTA, .stored_bytes = 1, .raw_bytes = LIMIT_GAP_BYTES + 1, .items = LIST, .n_items = 1});
     refused(&(struct message){.type = MESSAGE_RUN, .first = 1, .count = 257});
     refused(&(struct message){.type = MESSAGE_RUN, .first = UINT32_MAX, .count = 2});
     refused(&(struct message){.type = MESSAGE_PIECES, .piece = 1, .items = LIST, .n_items = 1});
