@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tools/dhtsim/memory.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/memory.h"
 
 #define NODES_MAX 20000 /* x 20,000 bits = 48 MiB */
 #define TOLD_MAX 10

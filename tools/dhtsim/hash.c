@@ -3,7 +3,7 @@
 #include <endian.h>
 #include <string.h>
 
-#include "tools/dhtsim/random.h"
+#include "tools/sim/random.h"
 
 /* Little-endian everywhere, so that all machines agree. */
 static uint64_t load(const uint8_t *at)

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "node/base/wire.h"
-#include "tools/dhtsim/memory.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/memory.h"
 
 #define BITS 64 /* of an id: a million nodes are told apart by 40 */
 

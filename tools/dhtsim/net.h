@@ -10,7 +10,7 @@
 #include <stdbool.h>
 
 #include "tools/dhtsim/options.h"
-#include "tools/dhtsim/random.h"
+#include "tools/sim/random.h"
 
 struct net_place {
     uint16_t at[3];     /* in 10 us of round trip */

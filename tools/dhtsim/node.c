@@ -6,8 +6,8 @@
 
 #include "dht/record.h"
 #include "tools/dhtsim/hash.h"
-#include "tools/dhtsim/memory.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/memory.h"
 
 #define NEVER_US UINT64_MAX
 #define FIRST_PORT 1024

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-#include "tools/dhtsim/memory.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/memory.h"
 
 void oracle_release(struct oracle *oracle)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 void report_init(struct report *report, const char *scenario, const struct options *options, const char *columns)
 {

@@ -6,10 +6,10 @@
  */
 #include <stdlib.h>
 
-#include "tools/dhtsim/plot.h"
 #include "tools/dhtsim/report.h"
 #include "tools/dhtsim/scenario.h"
 #include "tools/dhtsim/work.h"
+#include "tools/sim/plot.h"
 
 #define MINUTE_US (60ull * WORLD_SECOND_US)
 #define HOUR_US (60 * MINUTE_US)

@@ -1,10 +1,10 @@
 /* idle and load: what the mesh costs its nodes, when nobody uses it and when many do. */
 #include <stdlib.h>
 
-#include "tools/dhtsim/plot.h"
 #include "tools/dhtsim/report.h"
 #include "tools/dhtsim/scenario.h"
 #include "tools/dhtsim/work.h"
+#include "tools/sim/plot.h"
 
 #define HOUR_US (3600ull * WORLD_SECOND_US)
 

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 
 #include "tools/dhtsim/liar.h"
-#include "tools/dhtsim/memory.h"
-#include "tools/dhtsim/plot.h"
 #include "tools/dhtsim/report.h"
 #include "tools/dhtsim/scenario.h"
 #include "tools/dhtsim/work.h"
+#include "tools/sim/memory.h"
+#include "tools/sim/plot.h"
 
 #define PUBLISHED_PER_S 1000
 #define FINDS_MAX 1000

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "dht/message.h"
-#include "tools/dhtsim/memory.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/memory.h"
 
 #define KNOWN_SLOTS 1024 /* a power of two; a read hears of a few hundred at most */
 #define ASKED_MAX 256

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 /* Ring 0 has slots of 64 us; with 1,024 slots in each ring they reach 65 ms, 67 s, 19 h and 2.2 years. */
 #define SLOT_BITS 6

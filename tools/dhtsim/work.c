@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 #define WAIT_PUBLISHED_US (60ull * WORLD_SECOND_US)
 #define WAIT_READ_US ((uint64_t)DHT_GET_TIMEOUT_MS * 3000)

@@ -3,8 +3,8 @@
  */
 #pragma once
 
-#include "tools/dhtsim/sample.h"
 #include "tools/dhtsim/world.h"
+#include "tools/sim/sample.h"
 
 struct work;
 

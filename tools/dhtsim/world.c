@@ -9,7 +9,7 @@
 #include "node/base/wire.h"
 #include "tools/dhtsim/hash.h"
 #include "tools/dhtsim/liar.h"
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 #define TELL_EVERY_MS 2000
 #define LOOK_EVERY_EVENTS 8192

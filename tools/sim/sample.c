@@ -1,8 +1,8 @@
-#include "tools/dhtsim/sample.h"
+#include "tools/sim/sample.h"
 
 #include <stdlib.h>
 
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 void sample_release(struct sample *sample)
 {

@@ -1,5 +1,6 @@
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -8,7 +9,7 @@
 
 static _Noreturn void out_of_memory(size_t bytes)
 {
-    fprintf(stderr, "dhtsim: no memory for %zu bytes more\n", bytes);
+    fprintf(stderr, "%s: no memory for %zu bytes more\n", program_invocation_short_name, bytes);
     exit(1);
 }
 

@@ -1,5 +1,6 @@
-#include "tools/dhtsim/plot.h"
+#include "tools/sim/plot.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -167,7 +168,7 @@ void plot_write(const struct plot *plot, const char *directory, const char *name
     if (status == 0)
         status = file_write_atomic(path, out.data, out.len, 0666, &err);
     if (status < 0)
-        fprintf(stderr, "dhtsim: plot '%s' is not written: %s\n", name, err.text);
+        fprintf(stderr, "%s: plot '%s' is not written: %s\n", program_invocation_short_name, name, err.text);
     else
-        fprintf(stderr, "dhtsim: wrote %s\n", path);
+        fprintf(stderr, "%s: wrote %s\n", program_invocation_short_name, path);
 }

@@ -1,9 +1,9 @@
-#include "tools/dhtsim/random.h"
+#include "tools/sim/random.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#include "tools/dhtsim/memory.h"
+#include "tools/sim/memory.h"
 
 uint64_t random_mix(uint64_t value)
 {
