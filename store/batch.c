@@ -5,6 +5,7 @@
 #include "node/base/crypto.h"
 #include "node/base/scope.h"
 #include "store/packs.h"
+#include "store/pending.h"
 #include "store/tree.h"
 
 void store_batch_init(struct store_batch *batch, struct store *store)
@@ -58,7 +59,10 @@ int store_batch_note(struct store_batch *batch, enum store_piece_type type, cons
         store_pack_unref(pack);
         return status;
     }
-    batch->entries[batch->count++] = (struct store_batch_entry){.type = type, .id = *id, .place = *place, .pack = pack};
+    struct store_batch_entry entry = {.type = type, .id = *id, .place = *place, .pack = pack};
+    if (type == STORE_PIECE_CHUNK)
+        entry.pending = store_pending_add(batch->store, id, place);
+    batch->entries[batch->count++] = entry;
     batch->bytes += store_rows_place_bytes(place);
     return 0;
 }
@@ -114,6 +118,7 @@ static void settle(struct store_batch *batch, bool committed)
 {
     for (size_t i = 0; i < batch->count; i++) {
         struct store_batch_entry *entry = &batch->entries[i];
+        store_pending_remove(batch->store, entry->pending);
         store_packs_settle_record(batch->store, entry->pack, &entry->place, committed && entry->used);
         store_pack_unref(entry->pack);
     }

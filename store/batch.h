@@ -1,7 +1,7 @@
 /*
  * Records that have been written to packs and are not in the index yet. A batch is synced, then committed by a
- * transaction that places its chunks, then emptied; or it is dropped, and its records are punched.
- * Used by one thread at a time.
+ * transaction that places its chunks, then emptied; or it is dropped, and its records are punched. Meanwhile anybody
+ * may read its chunks (pending.h). Used by one thread at a time.
  */
 #pragma once
 
@@ -12,8 +12,9 @@ struct store_batch_entry {
     enum store_piece_type type;
     struct id id;
     struct store_place place;
-    struct store_pack *pack; /* owned reference */
-    bool used;               /* set by the transaction: the index points to this record */
+    struct store_pack *pack;             /* owned reference */
+    struct store_pending_chunk *pending; /* owned; of chunks: by it others read them until the commit */
+    bool used;                           /* set by the transaction: the index points to this record */
 };
 
 struct store_batch {

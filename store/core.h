@@ -2,7 +2,8 @@
  * What a store is made of, for the files of this folder.
  *
  * Locks, in the order in which they may be taken (each may be skipped, none may be taken against the order):
- *   assembly locks < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock, gc.hold_lock
+ *   assembly locks < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock, gc.hold_lock,
+ *   pending.lock
  */
 #pragma once
 
@@ -32,6 +33,11 @@ struct store_gc {
     atomic_bool passed_over; /* orphans were left alone because they were held */
 };
 
+struct store_pending {
+    pthread_mutex_t lock;
+    struct map by_id; /* chunk id -> owned struct store_pending_chunk, the first of a list; under lock */
+};
+
 struct store {
     char *dir;       /* owned */
     char *packs_dir; /* owned */
@@ -43,6 +49,7 @@ struct store {
     struct store_db *db; /* owned */
     struct store_packs packs;
     struct store_gc gc;
+    struct store_pending pending;
     atomic_uint_fast64_t live_bytes;      /* in packs, committed */
     atomic_uint_fast64_t pending_bytes;   /* in packs, not yet committed */
     atomic_uint_fast64_t unchecked_bytes; /* written since the free disk was last looked at */

@@ -16,6 +16,7 @@
 #include "store/lock.h"
 #include "store/open.h"
 #include "store/packs.h"
+#include "store/pending.h"
 #include "store/read.h"
 #include "store/rebuild.h"
 
@@ -324,10 +325,12 @@ static int run(struct store_rebuild *rebuild, const struct paths *paths, struct 
         store_rebuild_say(rebuild, "the index cannot be used; names, pins and tables in it are lost");
     store_gc_init(&rebuild->store);
     store_packs_init(&rebuild->store);
+    store_pending_init(&rebuild->store);
     status = rebuild_index(rebuild, err);
     if (status == 0)
         status = store_db_sync(rebuild->store.db, err);
     store_packs_release(&rebuild->store);
+    store_pending_release(&rebuild->store);
     store_gc_release(&rebuild->store);
     store_db_close(rebuild->store.db);
     free(rebuild->roots);

@@ -10,6 +10,7 @@
 #include "store/gc.h"
 #include "store/lock.h"
 #include "store/packs.h"
+#include "store/pending.h"
 
 OWNED_DEFINE(owned_store, struct store, store_close)
 
@@ -97,6 +98,7 @@ int store_open(const struct store_options *options, struct store **ret_store, st
     made->pack_bytes = options->pack_bytes ? options->pack_bytes : STORE_PACK_BYTES;
     store_gc_init(made);
     store_packs_init(made);
+    store_pending_init(made);
     OWNED(owned_store) struct store *store = made;
     store->dir = strdup(options->dir);
     if (!store->dir)
@@ -124,6 +126,7 @@ void store_close(struct store *store)
         store_packs_settle(store);
     store_packs_release(store);
     store_db_close(store->db);
+    store_pending_release(store);
     store_gc_release(store);
     if (store->lock_fd >= 0)
         close(store->lock_fd);

@@ -7,6 +7,7 @@
 #include "node/base/scope.h"
 #include "store/compress.h"
 #include "store/packs.h"
+#include "store/pending.h"
 
 /* A piece that was freed and stored again while it was being read is looked up anew; more often than this it does not
  * happen to the same reader. */
@@ -118,6 +119,16 @@ static bool same_place(const struct store_place *a, const struct store_place *b)
 typedef int (*read_cb)(struct store *store, const struct store_place *place, const struct id *id, void *ret_data,
                        struct err *err);
 
+/* Where the bytes of a piece can be read now, be they durable or not: what is committed between the two looks is in the
+ * index by the second. */
+static int find_readable(struct store *store, enum store_piece_type type, const struct id *id,
+                         struct store_place *ret_place, struct err *err)
+{
+    if (type == STORE_PIECE_CHUNK && store_pending_find(store, id, ret_place))
+        return 1;
+    return store_read_find(store, type, id, ret_place, err);
+}
+
 /* Bytes that were freed between the lookup and the read look like rot; so does anything only if it still lies there. */
 static int find_and_read(struct store *store, enum store_piece_type type, const struct id *id, read_cb read,
                          void *ret_data, size_t cap_bytes, struct store_place *ret_place, struct err *err)
@@ -126,7 +137,7 @@ static int find_and_read(struct store *store, enum store_piece_type type, const 
     int status = 0;
     for (int i = 0; i < TRIES; i++) {
         struct store_place place;
-        int got = store_read_find(store, type, id, &place, status < 0 ? NULL : err);
+        int got = find_readable(store, type, id, &place, status < 0 ? NULL : err);
         if (got != 1)
             return got;
         *ret_place = place;
@@ -135,6 +146,10 @@ static int find_and_read(struct store *store, enum store_piece_type type, const 
         if (place.raw_bytes > cap_bytes || place.stored_bytes > cap_bytes)
             return err_set(err, ERR_LIMIT, "a piece of %u bytes does not fit into %zu", place.raw_bytes, cap_bytes);
         status = read(store, &place, id, ret_data, err);
+        struct store_place now;
+        if (status >= 0 && read != store_read_at &&
+            (find_readable(store, type, id, &now, NULL) != 1 || !same_place(&place, &now)))
+            status = err_set(err, ERR_CORRUPT, "a piece was freed while it was read");
         if (status != ERR_CORRUPT)
             return status < 0 ? status : 1;
         before = place;
@@ -189,6 +204,8 @@ static int fill_bitmap(struct store_db_txn *txn, void *ctx, struct err *err)
     struct have *have = ctx;
     for (size_t i = 0; i < have->count; i++) {
         struct store_piece_row row;
+        if (have->bitmap[i / 8] & 1u << i % 8)
+            continue;
         int got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, &have->ids[i], &row, err);
         if (got < 0)
             return got;
@@ -201,6 +218,7 @@ static int fill_bitmap(struct store_db_txn *txn, void *ctx, struct err *err)
 int store_pieces_have(struct store *store, const struct id *ids, size_t count, uint8_t *ret_bitmap, struct err *err)
 {
     memset(ret_bitmap, 0, (count + 7) / 8);
+    store_pending_have(store, ids, count, ret_bitmap); /* before the index, as in find_readable */
     struct have have = {.ids = ids, .count = count, .bitmap = ret_bitmap};
     return store_db_view(store->db, fill_bitmap, &have, err);
 }

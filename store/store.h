@@ -178,6 +178,10 @@ int store_ref_remove(struct store *store, uint8_t kind, const char *name, struct
 
 /* ---- pieces, for sending ---- */
 
+/* The three that follow also find chunks that were written but are not durable yet, from the moment when
+ * store_assembly_add has returned: good to be sent to others, nothing to be promised. Should their sync fail, or their
+ * assembly be freed before it, they are gone again. */
+
 enum store_piece_type { STORE_PIECE_CHUNK = 1, STORE_PIECE_LEAF = 2, STORE_PIECE_ROOT = 3 };
 enum store_encoding { STORE_RAW = 0, STORE_ZSTD = 1 };
 
@@ -220,8 +224,8 @@ bool store_assembly_has(struct store_assembly *assembly, uint32_t chunk);
 void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunks, uint64_t *ret_bytes);
 /* One chunk as it arrived. Checked for length and SHA-256 before anything is written: ERR_CORRUPT blames the sender,
  * and the chunk is still missing. What is here already is accepted and ignored. Other places of the recipe that
- * want the same chunk become present as well. Not durable before the next sync, which comes by itself every
- * STORE_ASSEMBLY_SYNC_BYTES. */
+ * want the same chunk become present as well. Can be read by everybody from now on (store_piece_read), but is not
+ * durable before the next sync, which comes by itself every STORE_ASSEMBLY_SYNC_BYTES. */
 int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
                        size_t len_bytes, struct err *err);
 #define STORE_ASSEMBLY_SYNC_BYTES (16u << 20)
