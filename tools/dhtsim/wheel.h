@@ -1,14 +1,13 @@
 /*
- * What is to happen: events by virtual time in microseconds, and by their order of making where the time is the same.
- *
- * A hierarchical timing wheel (Varghese and Lauck 1987): four rings of slots, each slot of a ring as long as the whole
- * ring below it; the slot that time is in is kept as a heap. Events and the bytes that they carry are one block from a
- * pool of a few sizes, so that making one costs no allocation.
+ * What is to happen in the mesh. Events and the bytes that they carry are one block from a pool of a few sizes, so that
+ * making one costs no allocation.
  */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "tools/sim/timeline.h"
 
 enum event_kind {
     EVENT_PACKET, /* `bytes` arrive at `to` */
@@ -26,9 +25,7 @@ struct event_call {
 };
 
 struct event {
-    struct event *next;
-    uint64_t at_us;
-    uint64_t sequence;
+    struct timed timed; /* the first member */
     uint32_t from;
     uint32_t to;
     uint16_t from_generation; /* of the node that had the number when the event was made */
@@ -38,6 +35,7 @@ struct event {
     uint8_t size_class; /* the pool's */
     union {
         struct event_call call;
+        struct event *next_spare;                 /* while it is in the pool */
         uint8_t bytes[sizeof(struct event_call)]; /* `len` of them in truth */
     };
 };
@@ -50,7 +48,7 @@ void wheel_free(struct wheel *wheel);
 /* An event with room for so many bytes, at most 2,000; filled in by the caller and then added, or given back. */
 struct event *wheel_make(struct wheel *wheel, size_t len_bytes);
 void wheel_give_back(struct wheel *wheel, struct event *event);
-/* No earlier than the last one taken; earlier times are taken for that one. */
-void wheel_add(struct wheel *wheel, struct event *event);
+/* As timeline_add. */
+void wheel_add(struct wheel *wheel, struct event *event, uint64_t at_us);
 /* The next event if it is due by `end_us`, now the caller's to give back; else NULL. */
 struct event *wheel_take(struct wheel *wheel, uint64_t end_us);

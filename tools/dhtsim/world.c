@@ -97,13 +97,12 @@ static void queue_packet(struct world *world, const struct node *from, const str
 {
     struct event *event = wheel_make(world->wheel, len_bytes);
     event->kind = EVENT_PACKET;
-    event->at_us = world->now_us + delay_us;
     event->from = from->number;
     event->from_generation = from->generation;
     event->to = to->number;
     event->to_generation = to_generation;
     memcpy(event->bytes, bytes, len_bytes);
-    wheel_add(world->wheel, event);
+    wheel_add(world->wheel, event, world->now_us + delay_us);
 }
 
 void world_send(struct world *world, struct node *from, const struct addr *to_addr, const uint8_t *bytes,
@@ -129,7 +128,7 @@ void world_send(struct world *world, struct node *from, const struct addr *to_ad
 static void hash_arrival(struct world *world, const struct event *event)
 {
     uint8_t head[16];
-    wire_store_u64(head, event->at_us);
+    wire_store_u64(head, event->timed.at_us);
     wire_store_u32(head + 8, event->from);
     wire_store_u32(head + 12, event->to);
     world->hash = hash_bytes(hash_bytes(world->hash, head, sizeof head), event->bytes, event->len);
@@ -174,10 +173,9 @@ static void arm_from(struct world *world, struct node *node, uint64_t earliest_u
         return; /* the timer comes earlier, and looks again then */
     struct event *event = wheel_make(world->wheel, 0);
     event->kind = EVENT_TIMER;
-    event->at_us = next_us;
     event->to = node->number;
     event->to_generation = node->generation;
-    wheel_add(world->wheel, event);
+    wheel_add(world->wheel, event, next_us);
     node->armed_us = next_us;
 }
 
@@ -189,7 +187,7 @@ void world_arm(struct world *world, struct node *node)
 static void wake(struct world *world, const struct event *event)
 {
     struct node *node = &world->nodes[event->to];
-    if (node->generation != event->to_generation || node->armed_us != event->at_us)
+    if (node->generation != event->to_generation || node->armed_us != event->timed.at_us)
         return; /* an earlier timer took its place */
     node->armed_us = UINT64_MAX;
     if (!may_act(world, node))
@@ -205,9 +203,8 @@ void world_call_at(struct world *world, uint64_t at_us, event_call_cb cb, void *
 {
     struct event *event = wheel_make(world->wheel, sizeof event->call);
     event->kind = EVENT_CALL;
-    event->at_us = at_us;
     event->call = (struct event_call){.cb = cb, .ctx = ctx, .argument = argument};
-    wheel_add(world->wheel, event);
+    wheel_add(world->wheel, event, at_us);
 }
 
 static void happen(struct world *world, const struct event *event)
@@ -260,7 +257,7 @@ bool world_run_until(struct world *world, uint64_t end_us)
     struct event *event;
     uint64_t began_ms = machine_ms();
     while (!world->stopped && (event = wheel_take(world->wheel, end_us))) {
-        world->now_us = event->at_us;
+        world->now_us = event->timed.at_us;
         happen(world, event);
         wheel_give_back(world->wheel, event);
         world_tell(world, "running", ++world->events, 0);
