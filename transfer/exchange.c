@@ -185,16 +185,14 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 
 /* ---- peers ---- */
 
-int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct addr *addr,
-                      const struct exchange_link *link, struct exchange_peer **ret_peer, struct err *err)
+int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct exchange_link *link,
+                      struct exchange_peer **ret_peer, struct err *err)
 {
     struct exchange_peer *peer = calloc(1, sizeof *peer);
     if (!peer)
         return err_set(err, ERR_NOMEM, "no memory for a peer");
     peer->exchange = exchange;
     peer->node = *node;
-    if (addr)
-        peer->addr = *addr;
     peer->out = *link;
     TAILQ_INIT(&peer->asking.requests);
     transfer_serve_init(peer);

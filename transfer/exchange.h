@@ -109,7 +109,6 @@ struct exchange_peer {
     link;
     struct exchange *exchange;
     struct id node;
-    struct addr addr; /* where others reach it; family 0: not known */
     struct exchange_link out;
     bool gone;     /* removed; freed when no job needs it */
     bool failing;  /* a send was refused: it will be removed soon */

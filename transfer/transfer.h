@@ -162,12 +162,13 @@ struct exchange_link {
     int (*send)(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes);
     size_t (*room)(void *ctx);     /* as session_room */
     uint32_t (*rtt_ms)(void *ctx); /* smoothed round trip */
-    void *ctx;                     /* borrowed until exchange_peer_remove */
+    /* Where others reach the node, which is told to those who want what it has; false: not known. Optional. */
+    bool (*addr)(void *ctx, struct addr *ret_addr);
+    void *ctx; /* borrowed until exchange_peer_remove */
 };
 
-/* addr: where others can reach the node, told to those who want what it has; NULL: not known. */
-int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct addr *addr,
-                      const struct exchange_link *link, struct exchange_peer **ret_peer, struct err *err);
+int exchange_peer_add(struct exchange *exchange, const struct id *node, const struct exchange_link *link,
+                      struct exchange_peer **ret_peer, struct err *err);
 /* A message of type < SESSION_TYPE_APP. ERR_PROTOCOL: the session is to be ended. */
 int exchange_peer_input(struct exchange_peer *peer, uint64_t now_ms, uint8_t type, const uint8_t *data,
                         size_t len_bytes, struct err *err);

@@ -193,7 +193,7 @@ void content_link_up(struct content *content, struct link *link)
         return;
     neighbour->content = content;
     neighbour->link = link;
-    if (exchange_peer_add(content->exchange, &link_peer(link)->id, NULL, &ops, &neighbour->peer, &err) < 0) {
+    if (exchange_peer_add(content->exchange, &link_peer(link)->id, &ops, &neighbour->peer, &err) < 0) {
         log_warn("content", "a neighbour cannot be used why=\"%s\"", err.text);
         free(neighbour);
         return;

@@ -227,7 +227,7 @@ static inline struct mesh_link *mesh_half(struct mesh *mesh, unsigned from, unsi
     *link = (struct mesh_link){.mesh = mesh, .from = from, .to = to, .up = true};
     STAILQ_INIT(&link->queue);
     struct exchange_link ops = {.send = mesh_send, .room = mesh_room, .rtt_ms = mesh_rtt, .ctx = link};
-    assert_int_equal(exchange_peer_add(mesh->nodes[from].exchange, &mesh->nodes[to].id, NULL, &ops, &link->peer, NULL), 0);
+    assert_int_equal(exchange_peer_add(mesh->nodes[from].exchange, &mesh->nodes[to].id, &ops, &link->peer, NULL), 0);
     return link;
 }
 
