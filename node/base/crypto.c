@@ -1,9 +1,16 @@
+/* The low-level SHA-256 of libcrypto is the one whose state can be seen; it is marked as deprecated for good reasons of
+ * others (docs/decisions/012-two-hashes-at-once.md). */
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "node/base/crypto.h"
 
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "node/base/crypto_sha256x2.h"
 
 int crypto_init(struct err *err)
 {
@@ -34,47 +41,97 @@ static void must(int ok)
         abort();
 }
 
+/* ---- SHA-256 ---- */
+
 void crypto_sha256(const void *data, size_t len_bytes, struct id *ret_digest)
 {
-    must(EVP_Digest(data, len_bytes, ret_digest->b, NULL, EVP_sha256(), NULL));
+    SHA256_CTX state;
+    must(SHA256_Init(&state));
+    must(SHA256_Update(&state, data, len_bytes));
+    must(SHA256_Final(ret_digest->b, &state));
 }
 
 struct crypto_sha256 {
-    EVP_MD_CTX *context; /* owned */
+    SHA256_CTX state;
+    bool in_pairs; /* the CPU takes two streams at once */
 };
 
 int crypto_sha256_new(struct crypto_sha256 **ret_hash, struct err *err)
 {
     struct crypto_sha256 *hash = calloc(1, sizeof *hash);
-    if (hash)
-        hash->context = EVP_MD_CTX_new();
-    if (!hash || !hash->context) {
-        free(hash);
+    if (!hash)
         return err_set(err, ERR_NOMEM, "no memory for a SHA-256 state");
-    }
-    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+    must(SHA256_Init(&hash->state));
+    hash->in_pairs = crypto_sha256x2_works();
     *ret_hash = hash;
     return 0;
 }
 
 void crypto_sha256_add(struct crypto_sha256 *hash, const void *data, size_t len_bytes)
 {
-    must(EVP_DigestUpdate(hash->context, data, len_bytes));
+    must(SHA256_Update(&hash->state, data, len_bytes));
+}
+
+static void count_blocks(SHA256_CTX *state, size_t blocks)
+{
+    uint64_t bits = ((uint64_t)state->Nh << 32 | state->Nl) + (uint64_t)blocks * SHA256X2_BLOCK_BYTES * 8;
+    state->Nl = (SHA_LONG)bits;
+    state->Nh = (SHA_LONG)(bits >> 32);
+}
+
+/* The whole may stand in the middle of a block and the piece begins one: what of the piece fills that block goes first,
+ * and then both have whole blocks, at different places of the same bytes. */
+static void add_to_both(SHA256_CTX *whole, SHA256_CTX *piece, const uint8_t *data, size_t len)
+{
+    size_t fill = whole->num > 0 ? SHA256X2_BLOCK_BYTES - whole->num : 0;
+    if (len < fill)
+        fill = len;
+    size_t blocks = (len - fill) / SHA256X2_BLOCK_BYTES;
+    must(SHA256_Update(whole, data, fill));
+    crypto_sha256x2_add(whole->h, data + fill, piece->h, data, blocks);
+    count_blocks(whole, blocks);
+    count_blocks(piece, blocks);
+    size_t done = blocks * SHA256X2_BLOCK_BYTES;
+    must(SHA256_Update(whole, data + fill + done, len - fill - done));
+    must(SHA256_Update(piece, data + done, len - done));
+}
+
+void crypto_sha256_add_piece(struct crypto_sha256 *hash, const void *data, size_t len_bytes, struct id *ret_piece)
+{
+    if (!hash->in_pairs) {
+        crypto_sha256(data, len_bytes, ret_piece);
+        crypto_sha256_add(hash, data, len_bytes);
+        return;
+    }
+    SHA256_CTX piece;
+    must(SHA256_Init(&piece));
+    add_to_both(&hash->state, &piece, data, len_bytes);
+    must(SHA256_Final(ret_piece->b, &piece));
+}
+
+bool crypto_sha256_add_if(struct crypto_sha256 *hash, const void *data, size_t len_bytes, const struct id *piece)
+{
+    struct crypto_sha256 before = *hash;
+    struct id found;
+    crypto_sha256_add_piece(hash, data, len_bytes, &found);
+    bool fits = id_equal(&found, piece);
+    if (!fits)
+        *hash = before;
+    return fits;
 }
 
 void crypto_sha256_take(struct crypto_sha256 *hash, struct id *ret_digest)
 {
-    must(EVP_DigestFinal_ex(hash->context, ret_digest->b, NULL));
-    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+    must(SHA256_Final(ret_digest->b, &hash->state));
+    must(SHA256_Init(&hash->state));
 }
 
 void crypto_sha256_free(struct crypto_sha256 *hash)
 {
-    if (!hash)
-        return;
-    EVP_MD_CTX_free(hash->context);
     free(hash);
 }
+
+/* ---- the others ---- */
 
 void crypto_blake2b(void *ret_hash, size_t out_bytes, const void *key, size_t key_bytes, const void *a, size_t a_bytes,
                     const void *b, size_t b_bytes)
