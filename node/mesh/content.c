@@ -12,6 +12,7 @@
 
 #define PROVIDERS_ASKED 16
 #define PROVIDERS_DIALLED 8 /* of those that are not connected, the best by the policy, in each round */
+#define PEERS_HEARD 40      /* nodes that one fetch wants, beyond which no more are learnt by hearsay */
 #define UPLOAD_STEP_MS 20   /* how often an exhausted upload limit is looked at again */
 #define UPLOAD_BURST_MS 50  /* of sending at the limit may gather while nobody sends */
 #define SOON_MS 1           /* the exchange looks at its deadlines at most so often */
@@ -162,6 +163,13 @@ static uint32_t link_rtt(void *ctx)
     return stats.rtt_ms;
 }
 
+static bool link_address(void *ctx, struct addr *ret_addr)
+{
+    struct neighbour *neighbour = ctx;
+    *ret_addr = mesh_address_of(neighbour->content->mesh, &link_peer(neighbour->link)->id);
+    return ret_addr->family != 0;
+}
+
 static bool wants(const struct content_fetch *fetch, const struct id *node)
 {
     for (size_t i = 0; i < fetch->wanted_count; i++)
@@ -187,7 +195,7 @@ void content_link_up(struct content *content, struct link *link)
 {
     struct neighbour *neighbour = calloc(1, sizeof *neighbour);
     struct exchange_link ops = {
-        .send = link_send_message, .room = link_send_room, .rtt_ms = link_rtt, .ctx = neighbour};
+        .send = link_send_message, .room = link_send_room, .rtt_ms = link_rtt, .addr = link_address, .ctx = neighbour};
     struct err err;
     if (!neighbour)
         return;
@@ -338,6 +346,18 @@ static void want_node(struct content_fetch *fetch, const struct id *node, const 
         add_link(fetch, link);
     else
         mesh_connect(content->mesh, node, addr);
+}
+
+/* A peer names somebody who has some of an object, or wants it: a crowd finds itself without asking the DHT again. Who
+ * is named by hearsay is dialled only while there is room for more, so that lies cost little (faults 15). */
+static void on_peer(void *ctx, const struct id *object, const struct id *node, const struct addr *addr)
+{
+    struct content *content = ctx;
+    struct content_fetch *fetch;
+    TAILQ_FOREACH (fetch, &content->fetches, entry) {
+        if (!fetch->cancelled && id_equal(&fetch->wish.digest, object) && fetch->wanted_count < PEERS_HEARD)
+            want_node(fetch, node, addr);
+    }
 }
 
 /* In the policy's order: who is connected is asked, of the others the first few are dialled, more in each round. */
@@ -517,8 +537,13 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
     content->policy = policy_default();
     whys_init(&content->whys, content);
     costs_init(&content->costs, rng_u64(&rng));
-    struct exchange_config config = {
-        .store = store, .jobs = jobs, .rng = rng, .on_liar = on_liar, .on_provide = on_provide, .ctx = content};
+    struct exchange_config config = {.store = store,
+                                     .jobs = jobs,
+                                     .rng = rng,
+                                     .on_liar = on_liar,
+                                     .on_provide = on_provide,
+                                     .on_peer = on_peer,
+                                     .ctx = content};
     int status = exchange_new(&config, &content->exchange, err);
     if (status < 0) {
         free(content);

@@ -77,6 +77,8 @@ bool mesh_is_settled(const struct mesh *mesh);
 const struct id *mesh_self(const struct mesh *mesh);
 /* Where others reach this node; family 0 while unknown. */
 struct addr mesh_address(const struct mesh *mesh);
+/* Where a node said that others reach it; family 0 while unknown. */
+struct addr mesh_address_of(const struct mesh *mesh, const struct id *node);
 /* The name that a node told us, "" if none; borrowed until the next callback. */
 const char *mesh_name_of(const struct mesh *mesh, const struct id *node);
 /* "name (short id)" or the short id; returns `text`. */

@@ -74,6 +74,12 @@ struct addr mesh_address(const struct mesh *mesh)
     return mesh->address;
 }
 
+struct addr mesh_address_of(const struct mesh *mesh, const struct id *node)
+{
+    const struct acquaintance *known = mesh_know(mesh, node);
+    return known ? known->addr : (struct addr){0};
+}
+
 const char *mesh_name_of(const struct mesh *mesh, const struct id *node)
 {
     if (id_equal(node, mesh_self(mesh)))
