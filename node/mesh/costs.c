@@ -40,6 +40,8 @@ bool costs_add(const struct costs *costs, const struct id *node, struct exchange
         cost->rtt_ms = past->cost.rtt_ms;
     if (cost->goodput_bytes_per_s == 0)
         cost->goodput_bytes_per_s = past->cost.goodput_bytes_per_s;
+    if (cost->price == 0)
+        cost->price = past->cost.price;
     cost->received_bytes += past->cost.received_bytes;
     cost->sent_bytes += past->cost.sent_bytes;
     cost->failures += past->cost.failures;
@@ -52,6 +54,7 @@ void costs_keep(struct costs *costs, const struct id *node, const struct exchang
     costs_add(costs, node, &all);
     all.failures /= 2;
     all.waiting_runs = 0;
+    all.load = 0;
     struct past_cost *old = map_get(&costs->by_node, node);
     if (!old && costs->by_node.count >= LIMIT_COSTS)
         old = TAILQ_FIRST(&costs->order);

@@ -11,9 +11,10 @@
 #define RTT_LEAST_S 0.0001 /* of others: clocks of this grain have measured 0 on loopback */
 #define SCORE_MOST 1e15
 #define FAILURE_S 1.0
+#define LOAD_FACTOR 3.0 /* a node that is wholly busy is expected to need so much longer, and once the time itself */
 #define MIB 1048576.0
 
-static const char *const term_names[POLICY_TERMS] = {"score", "version", "cost", "nearest"};
+static const char *const term_names[POLICY_TERMS] = {"score", "version", "cost", "nearest", "money"};
 
 /* ---- text ---- */
 
@@ -45,7 +46,7 @@ static int parse_term(const char *text, size_t len, struct policy *policy, struc
     while (term < POLICY_TERMS && strcmp(name, term_names[term]) != 0)
         term++;
     if (term == POLICY_TERMS)
-        return err_set(err, ERR_INVALID, "'%s' is none of score, version, cost, nearest", name);
+        return err_set(err, ERR_INVALID, "'%s' is none of score, version, cost, nearest, money", name);
     if (policy->weight[term] > 0)
         return err_set(err, ERR_INVALID, "'%s' is in the policy twice", name);
     policy->weight[term] = weight;
@@ -91,7 +92,8 @@ enum dht_order policy_order(const struct policy *policy)
     static const enum dht_order orders[POLICY_TERMS] = {[POLICY_SCORE] = DHT_BY_SCORE,
                                                         [POLICY_VERSION] = DHT_BY_VERSION,
                                                         [POLICY_COST] = DHT_BY_DISTANCE,
-                                                        [POLICY_NEAREST] = DHT_BY_DISTANCE};
+                                                        [POLICY_NEAREST] = DHT_BY_DISTANCE,
+                                                        [POLICY_MONEY] = DHT_BY_DISTANCE};
     size_t heaviest = 0;
     for (size_t i = 1; i < POLICY_TERMS; i++)
         if (policy->weight[i] > policy->weight[heaviest])
@@ -124,11 +126,13 @@ static double round_trip_s(const struct policy_candidate *candidate)
 static double transfer_s(const struct policy_candidate *candidate)
 {
     double claim_s = policy_claim_s(candidate->score);
+    double busy = 1 + LOAD_FACTOR * clamp(candidate->load, 0, 1);
     if (candidate->goodput_bytes_per_s <= 0)
-        return claim_s >= 0 ? claim_s : POLICY_TRANSFER_UNKNOWN_S;
+        return busy * (claim_s >= 0 ? claim_s : POLICY_TRANSFER_UNKNOWN_S);
     double measured_s = MIB / candidate->goodput_bytes_per_s;
-    bool proved = candidate->received_bytes >= POLICY_PROVED_BYTES;
-    return proved || measured_s > claim_s ? measured_s : claim_s;
+    if (candidate->received_bytes >= POLICY_PROVED_BYTES)
+        return measured_s;
+    return busy * fmax(measured_s, claim_s);
 }
 
 static double cost_s(const struct policy_candidate *candidate)
@@ -146,6 +150,7 @@ struct scale {
     double lowest_score, highest_score;
     double lowest_cost_s;
     double shortest_s;
+    uint32_t lowest_price;
     size_t versions; /* different ones */
 };
 
@@ -168,12 +173,15 @@ static struct scale scale_of(const struct policy_candidate *all, size_t count)
                           .highest_score = -INFINITY,
                           .lowest_cost_s = INFINITY,
                           .shortest_s = INFINITY,
+                          .lowest_price = UINT32_MAX,
                           .versions = versions_below(all, count, NULL)};
     for (size_t i = 0; i < count; i++) {
         scale.lowest_score = fmin(scale.lowest_score, score_of(&all[i]));
         scale.highest_score = fmax(scale.highest_score, score_of(&all[i]));
         scale.lowest_cost_s = fmin(scale.lowest_cost_s, all[i].cost_s);
         scale.shortest_s = fmin(scale.shortest_s, round_trip_s(&all[i]));
+        if (all[i].price < scale.lowest_price)
+            scale.lowest_price = all[i].price;
     }
     return scale;
 }
@@ -188,6 +196,7 @@ static double value_of(const struct policy *policy, const struct scale *scale, c
             scale->versions > 1 ? (double)versions_below(all, count, &one->version) / (double)(scale->versions - 1) : 1,
         [POLICY_COST] = scale->lowest_cost_s / one->cost_s,
         [POLICY_NEAREST] = scale->shortest_s / round_trip_s(one),
+        [POLICY_MONEY] = one->price == scale->lowest_price ? 1 : (double)scale->lowest_price / one->price,
     };
     double value = 0;
     for (size_t i = 0; i < POLICY_TERMS; i++)

@@ -11,14 +11,16 @@
  *   version  the number of different versions below it / the number of different versions but one
  *   cost     lowest cost / cost: half for one that costs twice as much
  *   nearest  shortest round trip / round trip, likewise
+ *   money    lowest price / price, as the nodes say it (0 for what has a price where something is free)
  * and 1 for all where all are equal. The weights are scaled to a sum of 1.
  *
  * The cost is the seconds that a MiB is expected to take: a round trip, the transfer, and a second for each failure so
  * far. What was measured counts before what is claimed:
  *   round trip   measured on the link; else the distance of the coordinates; else POLICY_RTT_UNKNOWN_S
  *   transfer     by the measured goodput; until POLICY_PROVED_BYTES have come from the node, as slow as it claims if
- *                that is slower; with nothing measured as it claims, else POLICY_TRANSFER_UNKNOWN_S
- * A claim is a score below zero: score = -cost. It counts from 0.001 s to an hour; what is not finite or not below zero
+ *                that is slower; with nothing measured as it claims, else POLICY_TRANSFER_UNKNOWN_S; up to four times
+ * as long for a node that says that it is busy, until POLICY_PROVED_BYTES have come: after that its goodput tells A
+ * claim is a score below zero: score = -cost. It counts from 0.001 s to an hour; what is not finite or not below zero
  * claims nothing. Nobody costs nothing: a round trip takes at least 0.1 ms.
  */
 #pragma once
@@ -34,7 +36,7 @@
 #define POLICY_TRANSFER_UNKNOWN_S 1.0
 #define POLICY_PROVED_BYTES (1u << 20)
 
-enum policy_term { POLICY_SCORE, POLICY_VERSION, POLICY_COST, POLICY_NEAREST, POLICY_TERMS };
+enum policy_term { POLICY_SCORE, POLICY_VERSION, POLICY_COST, POLICY_NEAREST, POLICY_MONEY, POLICY_TERMS };
 
 struct policy {
     double weight[POLICY_TERMS]; /* >= 0, the sum 1 */
@@ -59,7 +61,9 @@ struct policy_candidate {
     double goodput_bytes_per_s; /* measured; 0: not yet */
     uint64_t received_bytes;    /* from it */
     unsigned failures;
-    size_t index; /* the caller's, to find again what this is about */
+    double load;    /* 0 to 1: how busy it says that it is */
+    uint32_t price; /* of a GiB, as it says, in thousandths */
+    size_t index;   /* the caller's, to find again what this is about */
     /* filled in by policy_rank */
     double cost_s;
     double value; /* 0 to 1 */

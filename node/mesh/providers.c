@@ -134,6 +134,8 @@ static struct policy_candidate candidate_of(const struct content *content, const
         candidate.goodput_bytes_per_s = (double)cost.goodput_bytes_per_s;
         candidate.received_bytes = cost.received_bytes;
         candidate.failures = cost.failures;
+        candidate.load = cost.load / 255.0;
+        candidate.price = cost.price;
     }
     return candidate;
 }

@@ -37,9 +37,10 @@ static json_t *measured_of(const struct policy_candidate *candidate)
 {
     if (candidate->rtt_s < 0)
         return json_null();
-    return json_pack("{s:f, s:I, s:I, s:i}", "rtt_ms", candidate->rtt_s * 1000, "goodput_bytes_per_s",
+    return json_pack("{s:f, s:I, s:I, s:i, s:f, s:f}", "rtt_ms", candidate->rtt_s * 1000, "goodput_bytes_per_s",
                      (json_int_t)candidate->goodput_bytes_per_s, "received_bytes",
-                     (json_int_t)candidate->received_bytes, "failures", (int)candidate->failures);
+                     (json_int_t)candidate->received_bytes, "failures", (int)candidate->failures, "load",
+                     candidate->load, "price", candidate->price / 1000.0);
 }
 
 static const char *reason_of(const struct policy_candidate *candidate, size_t rank)

@@ -150,7 +150,7 @@ setup() { find_programs; }
     [ "$(cmig c registry get "cmig:object:$digest" --json | jq -r '[.members[].name] | sort | join(" ")')" = "a b" ]
     run cmig c why "$digest" --policy cheap
     [ "$status" -eq 1 ]
-    [[ "$output" == *"'cheap' is none of score, version, cost, nearest"* ]]
+    [[ "$output" == *"'cheap' is none of score, version, cost, nearest, money"* ]]
 }
 
 @test "Redis clients and the command line see the same sets" {

@@ -170,6 +170,44 @@ static void test_policy__measurements_override_claims(void **state)
     assert_order("cost", all, 2, "21");
 }
 
+/* What a node says of its load delays it only as long as nothing proves otherwise. */
+static void test_policy__load_is_a_claim(void **state)
+{
+    (void)state;
+    struct policy_candidate all[3] = {somebody(1), somebody(2), somebody(3)};
+    all[0].load = 1;
+    all[1].load = 0.2;
+    assert_order("cost", all, 3, "321");
+    struct policy_candidate proved[2] = {somebody(1), somebody(2)};
+    for (size_t i = 0; i < 2; i++) {
+        proved[i].rtt_s = 0.01;
+        proved[i].goodput_bytes_per_s = i == 0 ? 2 * MIB : MIB;
+        proved[i].received_bytes = POLICY_PROVED_BYTES;
+    }
+    proved[0].load = 1;
+    assert_order("cost", proved, 2, "12");
+}
+
+static void test_policy__money(void **state)
+{
+    (void)state;
+    struct policy_candidate all[3] = {somebody(1), somebody(2), somebody(3)};
+    all[0].price = 4000;
+    all[1].price = 1000;
+    all[2].price = 2000;
+    assert_order("money", all, 3, "231");
+    assert_true(fabs(all[1].value - 0.5) < 1e-9);
+    for (size_t i = 0; i < 3; i++) {
+        if (all[i].index == 1)
+            all[i].price = 0;
+    }
+    assert_order("money", all, 3, "123");
+    assert_true(all[0].value == 1 && all[1].value == 0);
+    all[0].price = all[1].price = all[2].price = 7;
+    assert_order("money", all, 3, "123");
+    assert_true(all[2].value == 1);
+}
+
 static void test_policy__failures_cost(void **state)
 {
     (void)state;
@@ -205,6 +243,8 @@ int main(void)
         cmocka_unit_test(test_policy__equals_by_cost_then_id),
         cmocka_unit_test(test_policy__claims_that_cannot_be),
         cmocka_unit_test(test_policy__measurements_override_claims),
+        cmocka_unit_test(test_policy__load_is_a_claim),
+        cmocka_unit_test(test_policy__money),
         cmocka_unit_test(test_policy__failures_cost),
         cmocka_unit_test(test_policy__order_of_reading),
     };
