@@ -112,10 +112,12 @@
 #define LIMIT_ARCHIVE_NAMES_BYTES (64u << 20) /* names remembered for the end: directories, hard links */
 #define LIMIT_ARCHIVE_HOLES 16384             /* in one file: a sparse map of 16 Ki x <= 40 bytes of text = 640 KiB */
 #define LIMIT_ARCHIVE_STEP_BYTES                                                                                       \
-    (4u << 20)                   /* read by one call of the tar parser: headers (<= 1 MiB each), sparse map */
-#define LIMIT_ARCHIVE_RATIO 1100 /* plain to packed bytes: deflate reaches 1032, zstd could give 30,000 */
-#define LIMIT_IMAGE_LAYERS 256   /* overlayfs takes 500 lower directories, docker 127 */
-#define LIMIT_IMAGES 4096        /* named in one store */
+    (4u << 20)                     /* read by one call of the tar parser: headers (<= 1 MiB each), sparse map */
+#define LIMIT_ARCHIVE_RATIO 1100   /* plain to packed bytes: deflate reaches 1032, zstd could give 30,000 */
+#define LIMIT_IMAGE_LAYERS 256     /* overlayfs takes 500 lower directories, docker 127 */
+#define LIMIT_IMAGES 4096          /* named in one store */
+#define LIMIT_IMAGE_DOCUMENTS 8    /* index.json, indexes in each other, the manifest */
+#define LIMIT_IMAGE_HEAD_BYTES 256 /* of a gzip blob, kept as it is: 10 bytes and perhaps a file's name */
 
 /* ---- containers ---- */
 #define LIMIT_RUNTIME_SPEC_BYTES (256u << 10)  /* arguments, environment and labels of one; execve takes 2 MiB */
