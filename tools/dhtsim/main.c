@@ -1,7 +1,6 @@
 /* dhtsim: the daemon's own DHT code with up to a million nodes in one process, on a virtual network and clock. */
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "node/base/crypto.h"
 #include "tools/dhtsim/options.h"
@@ -32,47 +31,9 @@ static const struct command commands[] = {
      "dhtsim memory --nodes 1000000", scenario_memory},
 };
 
-#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
-
-static void help(void)
-{
-    printf("usage: dhtsim COMMAND [FLAGS]\n\n"
-           "The daemon's own DHT code, many nodes in one process, on a virtual network and clock. The same flags and\n"
-           "seed give the same run; the hash at the end says so. Ctrl-C prints what there is until then.\n\n"
-           "commands:\n");
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        printf("  %-12s%s\n", commands[i].name, commands[i].what);
-    printf("\nflags of all commands (dhtsim COMMAND --help has the others):\n");
-    options_help_of_models();
-    printf("\nexamples:\n");
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        printf("  %s\n", commands[i].example);
-    printf("\nWhat is modelled and how to read the results: docs/simulator.md\n");
-}
-
-static void help_of(const struct command *command)
-{
-    printf("usage: dhtsim %s [FLAGS]\n\n%s\n\nflags:\n", command->name, command->what);
-    options_help_of(command);
-    options_help_of_models();
-    printf("\nexample:\n  %s\n", command->example);
-}
-
-static bool wants_help(int count, char **arguments)
-{
-    for (int i = 0; i < count; i++)
-        if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0)
-            return true;
-    return false;
-}
-
-static const struct command *find_command(const char *name)
-{
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        if (strcmp(name, commands[i].name) == 0)
-            return &commands[i];
-    return NULL;
-}
+static const char intro[] =
+    "The daemon's own DHT code, many nodes in one process, on a virtual network and clock. The same flags and\n"
+    "seed give the same run; the hash at the end says so. Ctrl-C prints what there is until then.";
 
 /* Ctrl-C is looked at between events, world.c. */
 static void block_interrupts(void)
@@ -86,26 +47,17 @@ static void block_interrupts(void)
 int main(int argc, char **argv)
 {
     struct err err = {0};
-    struct options options;
-    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
-    if (!command && (argc < 2 || wants_help(argc - 1, argv + 1) || strcmp(argv[1], "help") == 0)) {
-        help();
-        return argc < 2 ? 2 : 0;
-    }
-    if (!command) {
-        fprintf(stderr, "dhtsim: there is no command '%s'; see dhtsim --help\n", argv[1]);
-        return 2;
-    }
-    if (wants_help(argc - 2, argv + 2)) {
-        help_of(command);
-        return 0;
-    }
-    if (!options_parse(command, argc - 2, argv + 2, &options))
-        return 2;
+    struct options options = {0};
+    const struct program program = {.name = "dhtsim",
+                                    .intro = intro,
+                                    .flags = options_flags,
+                                    .n_flags = options_flag_count,
+                                    .commands = commands,
+                                    .n_commands = sizeof commands / sizeof commands[0]};
     if (crypto_init(&err) < 0) {
         fprintf(stderr, "dhtsim: %s\n", err.text);
         return 1;
     }
     block_interrupts();
-    return command->run(&options);
+    return command_main(&program, argc, argv, &options);
 }

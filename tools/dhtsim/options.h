@@ -8,20 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OPTIONS_LIST_MAX 16
-
-/* A list of numbers as given by "1000,10000". */
-struct options_list {
-    uint64_t values[OPTIONS_LIST_MAX];
-    size_t count;
-};
+#include "tools/sim/command.h"
 
 struct options {
     uint64_t seed;
-    struct options_list nodes;
-    struct options_list keys;
-    struct options_list dead_percent;
-    struct options_list liars_percent;
+    struct command_list nodes;
+    struct command_list keys;
+    struct command_list dead_percent;
+    struct command_list liars_percent;
     uint64_t gets;
     uint64_t gets_per_s;
     uint64_t askers; /* 0: any node */
@@ -53,18 +47,5 @@ struct options {
     bool quiet;
 };
 
-/* One command of the program. */
-struct command {
-    const char *name;
-    const char *what;     /* it shows */
-    const char *flags;    /* the workload flags that it looks at, each after a space */
-    const char *defaults; /* flags set before those of the user */
-    const char *example;
-    int (*run)(const struct options *options);
-};
-
-/* Fill in from the arguments behind the command's name. False after a message on standard error. */
-bool options_parse(const struct command *command, int count, char **arguments, struct options *ret_options);
-void options_help_of(const struct command *command);
-/* Of the models of the network, which all commands take. */
-void options_help_of_models(void);
+extern const struct flag options_flags[];
+extern const size_t options_flag_count;
