@@ -2,8 +2,9 @@
  * Receiving an object: its recipe first, then its chunks in any order, from several threads.
  *
  * A chunk is missing, then claimed by the thread that writes it, then here. Chunks written since the last sync are in a
- * batch; a sync that fails makes them missing again. The digest of the whole is taken along the way: whoever adds the
- * chunk at the end of what has been hashed goes on from there, so that finishing seldom reads anything back.
+ * batch; a sync that fails makes them missing again. The digest of the whole is taken along the way: the chunk at the
+ * end of what has been hashed goes into it while its own digest is checked, so that finishing seldom reads anything
+ * back.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,7 @@ struct store_assembly {
 
     pthread_mutex_t hash_lock;  /* hash and hashed */
     struct crypto_sha256 *hash; /* owned */
-    uint32_t hashed;            /* the chunks before this one are in the hash */
+    uint32_t hashed;            /* the chunks before this one are in the hash; they fit, be they here yet or not */
 };
 
 OWNED_DEFINE(owned_assembly, struct store_assembly, store_assembly_free)
@@ -321,48 +322,64 @@ static int catch_up(struct store_assembly *assembly, uint32_t most, struct err *
     return 0;
 }
 
-/* A chunk has just been added, and its bytes are at hand. If another thread is hashing, it or the finish comes by. */
-static void hash_along(struct store_assembly *assembly, uint32_t i, const uint8_t *raw)
+/* A chunk has just been added. If another thread is hashing, it or the finish comes by. */
+static void hash_along(struct store_assembly *assembly)
 {
     if (pthread_mutex_trylock(&assembly->hash_lock) != 0)
         return;
-    if (assembly->hashed == i) {
-        crypto_sha256_add(assembly->hash, raw, chunk_of(assembly, i)->length);
-        assembly->hashed++;
-    }
     catch_up(assembly, CATCH_UP_CHUNKS, NULL); /* what goes wrong here comes up again in the finish */
     pthread_mutex_unlock(&assembly->hash_lock);
 }
 
 /* ---- adding ---- */
 
-/* The raw bytes: `data` itself, or decompressed into memory that *ret_owned then owns. */
-static int check_chunk(const struct store_chunk *chunk, enum store_encoding encoding, const void *data, size_t len,
-                       const uint8_t **ret_raw, uint8_t **ret_owned, struct err *err)
+/* Does the digest fit? The chunk at the end of what is hashed goes into the digest of the whole in the same pass. */
+static bool has_digest(struct store_assembly *assembly, uint32_t i, const uint8_t *raw)
 {
-    char text[ID_HEX_SIZE];
-    const uint8_t *raw = data;
-    if (encoding == STORE_RAW && len != chunk->length)
-        return err_set(err, ERR_CORRUPT, "chunk %s came with %zu bytes instead of %u", id_hex(&chunk->id, text), len,
-                       chunk->length);
-    if (encoding != STORE_RAW) {
-        if (len > chunk->length)
-            return err_set(err, ERR_CORRUPT, "chunk %s came compressed to more than its length",
-                           id_hex(&chunk->id, text));
-        *ret_owned = malloc(chunk->length);
-        if (!*ret_owned)
-            return err_set(err, ERR_NOMEM, "no memory to decompress a chunk");
-        int status = store_decode(encoding, data, len, *ret_owned, chunk->length, err);
-        if (status < 0)
-            return status;
-        raw = *ret_owned;
+    const struct store_chunk *chunk = chunk_of(assembly, i);
+    if (pthread_mutex_trylock(&assembly->hash_lock) == 0) {
+        bool is_next = assembly->hashed == i;
+        bool fits = is_next && crypto_sha256_add_if(assembly->hash, raw, chunk->length, &chunk->id);
+        assembly->hashed += fits;
+        pthread_mutex_unlock(&assembly->hash_lock);
+        if (is_next)
+            return fits;
     }
     struct id id;
     crypto_sha256(raw, chunk->length, &id);
-    if (!id_equal(&id, &chunk->id))
-        return err_set(err, ERR_CORRUPT, "chunk %s came with bytes of another digest", id_hex(&chunk->id, text));
-    *ret_raw = raw;
-    return 0;
+    return id_equal(&id, &chunk->id);
+}
+
+/* Decompressed into memory that *ret_owned then owns, unless they are raw. */
+static int decode(const struct store_chunk *chunk, enum store_encoding encoding, const void *data, size_t len,
+                  const uint8_t **ret_raw, uint8_t **ret_owned, struct err *err)
+{
+    char text[ID_HEX_SIZE];
+    if (encoding == STORE_RAW) {
+        *ret_raw = data;
+        return len == chunk->length ? 0
+                                    : err_set(err, ERR_CORRUPT, "chunk %s came with %zu bytes instead of %u",
+                                              id_hex(&chunk->id, text), len, chunk->length);
+    }
+    if (len > chunk->length)
+        return err_set(err, ERR_CORRUPT, "chunk %s came compressed to more than its length", id_hex(&chunk->id, text));
+    *ret_raw = *ret_owned = malloc(chunk->length);
+    if (!*ret_owned)
+        return err_set(err, ERR_NOMEM, "no memory to decompress a chunk");
+    return store_decode(encoding, data, len, *ret_owned, chunk->length, err);
+}
+
+static int check_chunk(struct store_assembly *assembly, uint32_t i, enum store_encoding encoding, const void *data,
+                       size_t len, struct err *err)
+{
+    const struct store_chunk *chunk = chunk_of(assembly, i);
+    char text[ID_HEX_SIZE];
+    const uint8_t *raw = NULL;
+    OWNED(owned_free) uint8_t *owned = NULL;
+    int status = decode(chunk, encoding, data, len, &raw, &owned, err);
+    if (status == 0 && !has_digest(assembly, i, raw))
+        status = err_set(err, ERR_CORRUPT, "chunk %s came with bytes of another digest", id_hex(&chunk->id, text));
+    return status;
 }
 
 static bool claim(struct store_assembly *assembly, uint32_t i)
@@ -403,16 +420,14 @@ int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum sto
     if (chunk >= assembly->recipe->root.chunk_count)
         return err_set(err, ERR_INVALID, "chunk %u of an object that has %u", chunk,
                        assembly->recipe->root.chunk_count);
-    const uint8_t *raw = NULL;
-    OWNED(owned_free) uint8_t *owned = NULL;
-    int status = check_chunk(chunk_of(assembly, chunk), encoding, data, len_bytes, &raw, &owned, err);
+    int status = check_chunk(assembly, chunk, encoding, data, len_bytes, err);
     if (status < 0 || !claim(assembly, chunk))
         return status;
     bool full = false;
     status = write_claimed(assembly, chunk, encoding, data, len_bytes, &full, err);
     if (status < 0)
         return status;
-    hash_along(assembly, chunk, raw);
+    hash_along(assembly);
     return full ? store_assembly_sync(assembly, err) : 0;
 }
 

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "node/base/crypto.h"
 #include "node/base/scope.h"
 #include "store/gc.h"
 #include "store/packs.h"
@@ -270,11 +269,11 @@ static int write_chunk(struct store_draft *draft, const struct store_chunk *chun
     return store_batch_write(&draft->batch, &record, pressed ? pressed : data, err);
 }
 
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_compress *press,
-                    struct err *err)
+int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct crypto_sha256 *whole,
+                    struct store_compress *press, struct err *err)
 {
     struct store_chunk chunk = {.length = (uint32_t)len_bytes};
-    crypto_sha256(data, len_bytes, &chunk.id);
+    crypto_sha256_add_piece(whole, data, len_bytes, &chunk.id);
     int status = 0;
     if (!store_batch_find(&draft->batch, &chunk.id)) {
         status = grow(&draft->held_chunks, draft->held_count, &draft->held_cap, sizeof *draft->held_chunks, err);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "node/base/crypto.h"
 #include "store/batch.h"
 #include "store/compress.h"
 
@@ -46,9 +47,9 @@ void store_draft_init(struct store_draft *draft, struct store *store);
 /* Drops what was not committed, and lets go of the rest: without a finish it is freed. */
 void store_draft_release(struct store_draft *draft);
 
-/* The next chunk and its bytes, which are written unless they are here. press may be NULL. */
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct store_compress *press,
-                    struct err *err);
+/* The next chunk and its bytes, which are written unless they are here, and hashed into `whole`. press may be NULL. */
+int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct crypto_sha256 *whole,
+                    struct store_compress *press, struct err *err);
 /* The next chunk, by name: it is here or is to come. */
 int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk, struct err *err);
 

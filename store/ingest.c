@@ -62,7 +62,7 @@ static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, si
         size_t cut = store_chunk_scan(&ingest->chunker, data, len);
         if (cut > 0) {
             *ret_used = cut;
-            return store_draft_add(&ingest->draft, data, cut, ingest->press, err);
+            return store_draft_add(&ingest->draft, data, cut, ingest->hash, ingest->press, err);
         }
     }
     size_t room = sizeof ingest->held - ingest->held_bytes;
@@ -74,7 +74,7 @@ static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, si
     size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
     if (cut == 0)
         return 0;
-    int status = store_draft_add(&ingest->draft, ingest->held, cut, ingest->press, err);
+    int status = store_draft_add(&ingest->draft, ingest->held, cut, ingest->hash, ingest->press, err);
     /* What lies behind the cut came with this call, or is a page that was looked at twice. */
     if (cut >= before) {
         *ret_used = cut - before;
@@ -102,8 +102,6 @@ int store_ingest_write(struct store_ingest *ingest, const void *data, size_t len
         at += used;
         left -= used;
     }
-    if (len_bytes > 0)
-        crypto_sha256_add(ingest->hash, data, len_bytes);
     return 0;
 }
 
@@ -127,7 +125,7 @@ static int add_rest(struct store_ingest *ingest, struct err *err)
     while (status == 0 && ingest->held_bytes > 0) {
         size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
         used = cut > 0 ? cut : ingest->held_bytes;
-        status = store_draft_add(&ingest->draft, ingest->held, used, ingest->press, err);
+        status = store_draft_add(&ingest->draft, ingest->held, used, ingest->hash, ingest->press, err);
         ingest->held_bytes -= used;
         memmove(ingest->held, ingest->held + used, ingest->held_bytes);
     }
