@@ -48,6 +48,7 @@ struct content {
     struct whys whys;
     struct costs costs; /* of nodes whose links have gone */
     struct policy policy;
+    struct rng rng;
     uv_timer_t timer;
     uv_timer_t upload_timer;
     uint64_t upload_bytes_per_s; /* 0: no limit */
@@ -360,6 +361,17 @@ static void on_peer(void *ctx, const struct id *object, const struct id *node, c
     }
 }
 
+/* Of those that are dialled, the last is anybody: who was never tried would else never be measured. */
+static void explore(struct content *content, struct policy_candidate *ranked, size_t count, size_t dials)
+{
+    if (dials == 0 || count <= dials)
+        return;
+    size_t at = dials - 1, other = at + rng_below(&content->rng, count - at);
+    struct policy_candidate passed_over = ranked[at];
+    ranked[at] = ranked[other];
+    ranked[other] = passed_over;
+}
+
 /* In the policy's order: who is connected is asked, of the others the first few are dialled, more in each round. */
 static void want_best(struct content_fetch *fetch, const struct dht_found *found, size_t count)
 {
@@ -367,6 +379,7 @@ static void want_best(struct content_fetch *fetch, const struct dht_found *found
     struct policy_candidate ranked[PROVIDERS_ASKED];
     size_t others = providers_rank(content, content->mesh, &fetch->policy, found, count, ranked);
     size_t dials = (size_t)fetch->rounds * PROVIDERS_DIALLED;
+    explore(content, ranked, others, dials);
     for (size_t i = 0; i < others; i++) {
         bool linked = mesh_link(content->mesh, &ranked[i].node);
         if (linked || dials > 0)
@@ -529,14 +542,14 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
                 struct content **ret_content, struct err *err)
 {
     struct content *content = calloc(1, sizeof *content);
-    struct rng rng = rng_system();
     if (!content)
         return err_set(err, ERR_NOMEM, "no memory for content");
     *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
+    content->rng = rng_system();
     TAILQ_INIT(&content->fetches);
     content->policy = policy_default();
     whys_init(&content->whys, content);
-    costs_init(&content->costs, rng_u64(&rng));
+    costs_init(&content->costs, rng_u64(&content->rng));
     struct exchange_config config = {.store = store,
                                      .jobs = jobs,
                                      .rng = rng,
