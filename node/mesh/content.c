@@ -552,7 +552,7 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
     costs_init(&content->costs, rng_u64(&content->rng));
     struct exchange_config config = {.store = store,
                                      .jobs = jobs,
-                                     .rng = rng,
+                                     .rng = content->rng,
                                      .on_liar = on_liar,
                                      .on_provide = on_provide,
                                      .on_peer = on_peer,
