@@ -166,7 +166,7 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
             continue;
         transfer_maps_tick(peer);
         transfer_schedule_tick(peer);
-        busy |= peer->serving.lessons || peer->serving.n_runs > 0;
+        busy |= peer->serving.lessons || peer->serving.n_runs > 0 || peer->serving.n_batches > 0;
     }
     struct fetch *fetch;
     bool fetching = false;
@@ -180,6 +180,19 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
         transfer_schedule_all(exchange);
     transfer_serve_pump_all(exchange);
     *ret_wake_ms = fetching ? now_ms + TICK_MS : busy ? now_ms + IDLE_TICK_MS : UINT64_MAX;
+    if ((fetching && transfer_pace_is_limited(&exchange->pace, PACE_DOWN)) ||
+        (busy && transfer_pace_is_limited(&exchange->pace, PACE_UP)))
+        *ret_wake_ms = now_ms + PACE_STEP_MS;
+    transfer_exchange_leave(exchange);
+}
+
+void exchange_set_limits(struct exchange *exchange, const struct exchange_limits *limits, uint64_t now_ms)
+{
+    transfer_exchange_enter(exchange);
+    exchange->now_ms = now_ms;
+    transfer_pace_set(&exchange->pace, limits);
+    transfer_serve_pump_all(exchange);
+    transfer_schedule_all(exchange);
     transfer_exchange_leave(exchange);
 }
 

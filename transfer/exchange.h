@@ -4,6 +4,7 @@
  *   exchange.c  peers come and go, messages to the right room, time
  *   recipes.c   recipes that are in memory
  *   serve.c     answers WANT, PIECES and RUN
+ *   pace.c      limits on bytes a second
  *   maps.c      answers MAP, learns recipes for it
  *   wish.c      where fetches begin and end, who is told what
  *   fetch.c     the phases of a fetch, and the recipe's way here
@@ -20,6 +21,7 @@
 
 #include "node/base/map.h"
 #include "transfer/message.h"
+#include "transfer/pace.h"
 #include "transfer/transfer.h"
 
 struct exchange;
@@ -113,6 +115,7 @@ struct exchange_peer {
     bool gone;     /* removed; freed when no job needs it */
     bool failing;  /* a send was refused: it will be removed soon */
     unsigned pins; /* jobs */
+    struct pace_peer pace;
     struct asking asking;
     struct serving serving;
 };
@@ -128,6 +131,7 @@ struct exchange {
     TAILQ_HEAD(, fetch) fetches; /* by class */
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
+    struct pace pace;
     uint64_t fetch_bytes; /* asked for or arrived, not yet stored */
     uint64_t serve_bytes; /* read, not yet sent */
     unsigned lessons;
@@ -141,6 +145,24 @@ void transfer_exchange_leave(struct exchange *exchange);
 bool transfer_peer_send(struct exchange_peer *peer, const struct message *message);
 void transfer_peer_pin(struct exchange_peer *peer);
 void transfer_peer_unpin(struct exchange_peer *peer);
+
+/* The limits as they concern a peer now: bytes that may be sent to it, or asked of it (PACE_DOWN: what is asked for is
+ * taken when it is asked for, and what does not come, or comes shorter, is given back). */
+static inline uint64_t transfer_peer_room(struct exchange_peer *peer, enum pace_way way, unsigned class)
+{
+    return transfer_pace_room(&peer->exchange->pace, &peer->pace, way, class, peer->exchange->now_ms);
+}
+
+static inline void transfer_peer_take(struct exchange_peer *peer, enum pace_way way, unsigned class, uint64_t bytes)
+{
+    transfer_pace_take(&peer->exchange->pace, &peer->pace, way, class, bytes, peer->exchange->now_ms);
+}
+
+static inline void transfer_peer_give_back(struct exchange_peer *peer, enum pace_way way, unsigned class,
+                                           uint64_t bytes)
+{
+    transfer_pace_give_back(&peer->exchange->pace, &peer->pace, way, class, bytes, peer->exchange->now_ms);
+}
 
 /* ---- rooms: serve.c ---- */
 

@@ -17,12 +17,14 @@
 #define BUSY_RETRY_MS 500u
 #define CHUNK_HEAD_BYTES 17u
 #define MORE_HEAD_BYTES 4u
+#define FRAME_BYTES 19u /* around a message: length, type, tag */
 
 /* A request that waits: pieces `next` to `end` of a recipe, or of the ids that a PIECES names. */
 struct run {
     TAILQ_ENTRY(run)
     link;
     uint32_t request;
+    uint8_t class; /* enum exchange_class */
     enum store_piece_type type;
     struct id object;
     struct id root;
@@ -43,6 +45,7 @@ struct batch {
     TAILQ_ENTRY(batch)
     link;
     uint32_t request;
+    uint8_t class;
     uint8_t *data; /* owned */
     size_t cap;    /* counted in exchange->serve_bytes */
     unsigned n;
@@ -213,6 +216,7 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
     if (!run)
         return err_set(err, ERR_NOMEM, "no memory for a request");
     run->request = message->request;
+    run->class = message->type == MESSAGE_PIECES ? EXCHANGE_FREEZE : message->class; /* records are few, all wait */
     run->type = STORE_PIECE_CHUNK;
     run->object = message->object;
     run->root = message->root;
@@ -347,6 +351,7 @@ static bool plan_batch(struct read_job *read, const struct run *run)
     if (!batch)
         return false;
     batch->request = run->request;
+    batch->class = run->class;
     for (uint32_t i = run->next; i < run->end && read->n_ids < BATCH_PIECES; i++) {
         size_t bytes = piece_cap(run, i);
         if (read->n_ids > 0 && batch->cap + bytes > LIMIT_SERVE_BATCH_BYTES)
@@ -401,13 +406,18 @@ static bool check_run(struct exchange_peer *peer, struct run *run)
 
 /* ---- sending ---- */
 
+/* Send the next of the batch's bytes. False: not now. */
 static bool send_part(struct exchange_peer *peer, struct batch *batch)
 {
+    uint64_t room = transfer_peer_room(peer, PACE_UP, batch->class);
+    if (room == 0 || peer->out.room(peer->out.ctx) == 0)
+        return false;
     const struct batch_piece *piece = &batch->pieces[batch->at];
     bool first = batch->sent == 0;
     uint32_t left = piece->piece.stored_bytes - batch->sent;
-    uint32_t most = SESSION_FRAME_BYTES - (first ? CHUNK_HEAD_BYTES : MORE_HEAD_BYTES);
-    uint32_t part = left < most ? left : most;
+    uint32_t head = first ? CHUNK_HEAD_BYTES : MORE_HEAD_BYTES;
+    uint32_t most = SESSION_FRAME_BYTES - head;
+    uint32_t part = (uint32_t)transfer_pace_part(room, left < most ? left : most);
     struct message message = {.type = first ? MESSAGE_CHUNK : MESSAGE_MORE,
                               .request = batch->request,
                               .index = piece->index,
@@ -418,6 +428,7 @@ static bool send_part(struct exchange_peer *peer, struct batch *batch)
                               .n_items = part};
     if (!transfer_peer_send(peer, &message))
         return false;
+    transfer_peer_take(peer, PACE_UP, batch->class, part + head + FRAME_BYTES);
     peer->serving.sent_bytes += part;
     batch->sent += part;
     if (part == left) {
@@ -432,7 +443,7 @@ static void send_batches(struct exchange_peer *peer)
     struct batch *batch;
     while ((batch = TAILQ_FIRST(&peer->serving.batches))) {
         while (batch->at < batch->n) {
-            if (peer->out.room(peer->out.ctx) == 0 || !send_part(peer, batch))
+            if (!send_part(peer, batch))
                 return;
         }
         if (batch->gone)

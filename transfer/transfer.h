@@ -85,7 +85,13 @@ int session_input_end(struct session *session, struct err *err);
 
 /* The next bytes for the stream: borrowed until session_sent of them or session_free. False when there are none. */
 bool session_output(const struct session *session, const uint8_t **ret_data, size_t *ret_len_bytes);
-/* The first len_bytes of what session_output gave have been taken. */
+/* The same for one write of many pieces: at most `max` of them, in order. Returns how many. */
+struct session_piece {
+    const uint8_t *data;
+    size_t len_bytes;
+};
+size_t session_output_pieces(const struct session *session, struct session_piece *ret_pieces, size_t max);
+/* The first len_bytes of what session_output or session_output_pieces gave have been taken. */
 void session_sent(struct session *session, uint64_t now_ms, size_t len_bytes);
 
 /* Send a message of head and body, one after the other: either may be empty, the head at most SESSION_HEAD_BYTES, both
@@ -147,12 +153,26 @@ struct exchange_config {
     void *ctx; /* borrowed */
 };
 
+/* Bytes a second, frames included; 0: no limit. What would pass any of them waits. */
+struct exchange_rates {
+    uint64_t total;
+    uint64_t peer;                      /* to or from each */
+    uint64_t classes[EXCHANGE_CLASSES]; /* of each class, all peers together */
+};
+
+struct exchange_limits {
+    struct exchange_rates up;
+    struct exchange_rates down;
+};
+
 int exchange_new(const struct exchange_config *config, struct exchange **ret_exchange, struct err *err);
 /* Drops peers and fetches without calling back. Jobs in flight keep what they need until they are done. */
 void exchange_free(struct exchange *exchange);
 /* Retries, deadlines, hedges, announcements. Sets when to call again at the latest (UINT64_MAX: when something comes).
  */
 void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wake_ms);
+/* From now on, also for what is under way. There are none at first. Call exchange_tick soon after. */
+void exchange_set_limits(struct exchange *exchange, const struct exchange_limits *limits, uint64_t now_ms);
 
 /* ---- peers ---- */
 
