@@ -13,8 +13,6 @@
 #define PROVIDERS_ASKED 16
 #define PROVIDERS_DIALLED 8 /* of those that are not connected, the best by the policy, in each round */
 #define PEERS_HEARD 40      /* nodes that one fetch wants, beyond which no more are learnt by hearsay */
-#define UPLOAD_STEP_MS 20   /* how often an exhausted upload limit is looked at again */
-#define UPLOAD_BURST_MS 50  /* of sending at the limit may gather while nobody sends */
 #define SOON_MS 1           /* the exchange looks at its deadlines at most so often */
 #define FRUITLESS_MAX 2     /* rounds of asking neighbours and the DHT, 2 s each, until an object is nobody's */
 
@@ -50,10 +48,6 @@ struct content {
     struct policy policy;
     struct rng rng;
     uv_timer_t timer;
-    uv_timer_t upload_timer;
-    uint64_t upload_bytes_per_s; /* 0: no limit */
-    double upload_bytes;         /* that may be sent now; a message may overdraw it */
-    uint64_t upload_at_ms;       /* when that was so */
     bool closing;
 };
 
@@ -102,58 +96,17 @@ struct neighbour {
     struct exchange_peer *peer;
 };
 
-/* A token bucket: what the limit allows grows with time, up to a short burst. */
-static void fill_upload(struct content *content)
-{
-    uint64_t now = now_of(content);
-    double rate = (double)content->upload_bytes_per_s;
-    double most = rate * UPLOAD_BURST_MS / 1000 + LIMIT_FRAME_BYTES;
-    content->upload_bytes += rate * (double)(now - content->upload_at_ms) / 1000;
-    content->upload_at_ms = now;
-    if (content->upload_bytes > most)
-        content->upload_bytes = most;
-}
-
-static void offer_room(void *ctx, struct link *link)
-{
-    struct neighbour *neighbour = link_data(link);
-    (void)ctx;
-    if (neighbour)
-        exchange_peer_writable(neighbour->peer, now_of(neighbour->content));
-}
-
-static void on_upload_timer(uv_timer_t *timer)
-{
-    struct content *content = timer->data;
-    mesh_each_link(content->mesh, offer_room, NULL);
-}
-
-static size_t upload_room(struct content *content)
-{
-    if (content->upload_bytes_per_s == 0)
-        return SIZE_MAX;
-    fill_upload(content);
-    if (content->upload_bytes > 0)
-        return (size_t)content->upload_bytes;
-    if (!content->closing && !uv_is_active((uv_handle_t *)&content->upload_timer))
-        uv_timer_start(&content->upload_timer, on_upload_timer, UPLOAD_STEP_MS, 0);
-    return 0;
-}
-
 static int link_send_message(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body,
                              size_t body_bytes)
 {
     struct neighbour *neighbour = ctx;
-    neighbour->content->upload_bytes -= (double)(head_bytes + body_bytes);
     return link_send(neighbour->link, type, head, head_bytes, body, body_bytes, NULL);
 }
 
 static size_t link_send_room(void *ctx)
 {
     struct neighbour *neighbour = ctx;
-    size_t room = link_room(neighbour->link);
-    size_t allowed = upload_room(neighbour->content);
-    return room < allowed ? room : allowed;
+    return link_room(neighbour->link);
 }
 
 static uint32_t link_rtt(void *ctx)
@@ -241,8 +194,9 @@ int content_link_message(struct content *content, struct link *link, uint8_t typ
 
 void content_link_writable(struct content *content, struct link *link)
 {
-    (void)content;
-    offer_room(NULL, link);
+    struct neighbour *neighbour = link_data(link);
+    if (neighbour)
+        exchange_peer_writable(neighbour->peer, now_of(content));
 }
 
 /* ---- telling ---- */
@@ -544,7 +498,7 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
     struct content *content = calloc(1, sizeof *content);
     if (!content)
         return err_set(err, ERR_NOMEM, "no memory for content");
-    *content = (struct content){.store = store, .jobs = jobs, .clock = clock, .upload_bytes_per_s = upload_bytes_per_s};
+    *content = (struct content){.store = store, .jobs = jobs, .clock = clock};
     content->rng = rng_system();
     TAILQ_INIT(&content->fetches);
     content->policy = policy_default();
@@ -563,8 +517,8 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
         return status;
     }
     uv_timer_init(loop, &content->timer);
-    uv_timer_init(loop, &content->upload_timer);
-    content->timer.data = content->upload_timer.data = content;
+    content->timer.data = content;
+    exchange_set_limits(content->exchange, &(struct exchange_limits){.up.total = upload_bytes_per_s}, now_of(content));
     *ret_content = content;
     return 0;
 }
@@ -586,7 +540,6 @@ void content_close(struct content *content)
     content->closing = true;
     whys_close(&content->whys);
     uv_close((uv_handle_t *)&content->timer, NULL);
-    uv_close((uv_handle_t *)&content->upload_timer, NULL);
 }
 
 void content_free(struct content *content)
