@@ -83,13 +83,18 @@ bool transfer_outbox_next(const struct outbox *box, const uint8_t **ret_data, si
     return true;
 }
 
-void transfer_outbox_taken(struct outbox *box, size_t len_bytes)
+size_t transfer_outbox_list(const struct outbox *box, struct session_piece *ret_pieces, size_t max)
+{
+    size_t n = 0;
+    for (const struct outbox_block *block = box->first; block && n < max && block->start < block->end;
+         block = block->next)
+        ret_pieces[n++] = (struct session_piece){block->data + block->start, block->end - block->start};
+    return n;
+}
+
+static void drop_first(struct outbox *box)
 {
     struct outbox_block *block = box->first;
-    block->start += len_bytes;
-    box->waiting_bytes -= len_bytes;
-    if (block->start < block->end)
-        return;
     box->first = block->next;
     if (!box->first)
         box->last = NULL;
@@ -99,4 +104,17 @@ void transfer_outbox_taken(struct outbox *box, size_t len_bytes)
     }
     block->next = box->spare;
     box->spare = block;
+}
+
+void transfer_outbox_taken(struct outbox *box, size_t len_bytes)
+{
+    box->waiting_bytes -= len_bytes;
+    while (len_bytes > 0) {
+        struct outbox_block *block = box->first;
+        size_t part = block->end - block->start < len_bytes ? block->end - block->start : len_bytes;
+        block->start += part;
+        len_bytes -= part;
+        if (block->start == block->end)
+            drop_first(box);
+    }
 }

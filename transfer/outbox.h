@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "transfer/transfer.h"
+
 /* The most that one reservation may ask for: two full frames fit a block. */
 #define OUTBOX_BLOCK_BYTES (2 * (32768 + 128))
 
@@ -32,5 +34,7 @@ void transfer_outbox_added(struct outbox *box, size_t len_bytes);
 
 /* The longest piece that can be written now; borrowed until it is taken. False when nothing waits. */
 bool transfer_outbox_next(const struct outbox *box, const uint8_t **ret_data, size_t *ret_len_bytes);
-/* The first len_bytes of that piece are written. */
+/* That piece and those after it, at most `max`. Returns how many. */
+size_t transfer_outbox_list(const struct outbox *box, struct session_piece *ret_pieces, size_t max);
+/* The first len_bytes of all that waits are written. */
 void transfer_outbox_taken(struct outbox *box, size_t len_bytes);

@@ -83,6 +83,11 @@ bool session_output(const struct session *session, const uint8_t **ret_data, siz
     return transfer_outbox_next(&session->out, ret_data, ret_len_bytes);
 }
 
+size_t session_output_pieces(const struct session *session, struct session_piece *ret_pieces, size_t max)
+{
+    return transfer_outbox_list(&session->out, ret_pieces, max);
+}
+
 void session_sent(struct session *session, uint64_t now_ms, size_t len_bytes)
 {
     session->now_ms = now_ms;

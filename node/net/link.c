@@ -7,8 +7,9 @@
 #include "node/net/link_state.h"
 
 #define NOT_SENT_BYTES (256 << 10)
-#define BINDING_BYTES 64 /* as session_binding says */
-#define LINGER_MS 2000   /* for the good-bye to leave before the connection is cut */
+#define GATHER_BYTES (256u << 10) /* are written at once, less than that at the end of the turn */
+#define BINDING_BYTES 64          /* as session_binding says */
+#define LINGER_MS 2000            /* for the good-bye to leave before the connection is cut */
 
 /* ---- ending ---- */
 
@@ -97,16 +98,30 @@ static void on_written(uv_write_t *request, int status)
         link->owner->config.on_writable(link->owner->config.ctx, link);
 }
 
+/* The next bytes of the session, for one write; 0: none. */
+static unsigned gather(const struct link *link, uv_buf_t ret_bufs[LINK_WRITE_PIECES], size_t *ret_len)
+{
+    struct session_piece pieces[LINK_WRITE_PIECES];
+    size_t count = session_output_pieces(link->session, pieces, LINK_WRITE_PIECES);
+    *ret_len = 0;
+    for (size_t i = 0; i < count; i++) {
+        ret_bufs[i] = uv_buf_init((char *)(uintptr_t)pieces[i].data, (unsigned)pieces[i].len_bytes);
+        *ret_len += pieces[i].len_bytes;
+    }
+    return (unsigned)count;
+}
+
 /* Write what the session has, at once as far as the kernel takes it. The bytes stay in the session until they are
  * written, so nothing is copied. */
 static void flush(struct link *link)
 {
-    const uint8_t *data;
+    uv_buf_t bufs[LINK_WRITE_PIECES];
+    unsigned count;
     size_t len;
+    link->gathering = false;
     while (link->writing_bytes == 0 && link->state != LINK_CLOSING && link->state != LINK_CONNECTING &&
-           session_output(link->session, &data, &len)) {
-        uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)len);
-        int sent = uv_try_write((uv_stream_t *)&link->tcp, &buf, 1);
+           (count = gather(link, bufs, &len)) > 0) {
+        int sent = uv_try_write((uv_stream_t *)&link->tcp, bufs, count);
         if (sent > 0) {
             session_sent(link->session, link_now(link->owner), (size_t)sent);
             continue;
@@ -117,13 +132,36 @@ static void flush(struct link *link)
         }
         link->writing_bytes = len;
         link->write.data = link;
-        int status = uv_write(&link->write, (uv_stream_t *)&link->tcp, &buf, 1, on_written);
+        int status = uv_write(&link->write, (uv_stream_t *)&link->tcp, bufs, count, on_written);
         if (status < 0)
             end_soon(link, uv_strerror(status));
         return;
     }
     if (link->ending && link->writing_bytes == 0)
         end_soon(link, NULL);
+}
+
+static void on_turn_end(uv_prepare_t *handle)
+{
+    struct links *links = handle->data;
+    struct link *link;
+    uv_prepare_stop(handle);
+    TAILQ_FOREACH (link, &links->list, entry)
+        if (link->gathering)
+            flush(link);
+}
+
+/* A write costs the kernel more than the bytes in it do: what is sent in one turn of the loop goes together. */
+static void flush_soon(struct link *link)
+{
+    struct session_stats stats;
+    session_get_stats(link->session, &stats);
+    if (stats.waiting_bytes >= GATHER_BYTES) {
+        flush(link);
+    } else if (!link->gathering) {
+        link->gathering = true;
+        uv_prepare_start(&link->owner->turn_end, on_turn_end);
+    }
 }
 
 /* ---- timers ---- */
@@ -383,7 +421,7 @@ int link_send(struct link *link, uint8_t type, const void *head, size_t head_byt
         return err_set(err, ERR_CLOSED, "the link is closed");
     int status = session_send(link->session, type, head, head_bytes, body, body_bytes, err);
     if (status == 0)
-        flush(link);
+        flush_soon(link);
     return status;
 }
 

@@ -9,6 +9,7 @@
 #include "node/net/listener.h"
 
 #define LINK_READ_BYTES (256u << 10)
+#define LINK_WRITE_PIECES 16u /* in one write */
 
 /*
  * CONNECTING --connected--> HANDSHAKE --both known--> UP --close or error--> CLOSING --handle closed--> freed
@@ -26,6 +27,7 @@ struct link {
     uv_connect_t connect;
     uv_write_t write;
     size_t writing_bytes; /* handed to uv_write and not done yet */
+    bool gathering;       /* something waits for links->turn_end */
     unsigned open_handles;
     struct session *session; /* owned */
     bool dialled;
@@ -50,7 +52,8 @@ struct links {
     struct listener *listeners[LINKS_MAX_LISTEN]; /* owned */
     size_t listener_count;
     bool closing;
-    unsigned open_handles; /* of all links */
+    uv_prepare_t turn_end; /* runs before the loop sleeps, while some link is gathering */
+    unsigned open_handles; /* of all links, and turn_end */
     size_t count;
     struct link_list list;
     struct log_limit refused;

@@ -102,6 +102,12 @@ int links_dial(struct links *links, const struct addr *addr, const struct id *no
 
 /* ---- the set of links ---- */
 
+static void on_turn_end_closed(uv_handle_t *handle)
+{
+    struct links *links = handle->data;
+    links->open_handles--;
+}
+
 int links_new(const struct links_config *config, struct links **ret_links, struct err *err)
 {
     struct links *links = calloc(1, sizeof *links);
@@ -109,6 +115,9 @@ int links_new(const struct links_config *config, struct links **ret_links, struc
         return err_set(err, ERR_NOMEM, "no memory for links");
     links->config = *config;
     TAILQ_INIT(&links->list);
+    uv_prepare_init(config->loop, &links->turn_end);
+    links->turn_end.data = links;
+    links->open_handles = 1;
     *ret_links = links;
     return 0;
 }
@@ -146,6 +155,7 @@ void links_close(struct links *links, enum session_reason reason)
         link_close(link, reason);
         link_end(link, ERR_CANCELLED, "this node stops");
     }
+    uv_close((uv_handle_t *)&links->turn_end, on_turn_end_closed);
 }
 
 bool links_closed(const struct links *links)
