@@ -1,39 +1,10 @@
 /*
- * What a scenario has to say: tables on standard output, as text for people or as JSON.
+ * What a run was, below the table of its report.
  */
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #include "tools/dhtsim/world.h"
+#include "tools/sim/report.h"
 
-#define REPORT_COLUMNS 16
-#define REPORT_CELL 24
-
-struct report {
-    const char *scenario;
-    const char *columns[REPORT_COLUMNS]; /* names, as in JSON; borrowed */
-    size_t column_count;
-    char (*cells)[REPORT_COLUMNS][REPORT_CELL]; /* owned: rows */
-    size_t row_count, row_cap;
-    size_t column; /* the next cell of the last row */
-    char notes[4096];
-    size_t notes_len;
-    const struct options *options;
-};
-
-/* Columns as "one two three". */
-void report_init(struct report *report, const char *scenario, const struct options *options, const char *columns);
-void report_release(struct report *report);
-void report_row(struct report *report);
-/* The next cell of the row: a number. */
-void report_count(struct report *report, unsigned long long value);
-void report_number(struct report *report, double value, int digits);
-/* A sentence below the table. */
-void report_note(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* A figure that is to be reached, beside what was measured; `reached` decides the word. */
-void report_target(struct report *report, bool reached, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* What the run was: events, rate, memory, and the hash. */
+/* Events, rate, memory, and the hash. */
 void report_run(struct report *report, const struct world *world);
-void report_print(const struct report *report);

@@ -296,7 +296,7 @@ int scenario_churn(const struct options *options)
     plot_line(&plot, "mean");
     plot_line(&plot, "of the 16 closest");
     plot_line(&plot, "least");
-    report_init(&report, "churn", options,
+    report_init(&report, "churn", options->seed, options->json,
                 "day living deaths due missing replicas of_16_closest least packets_s_node reads_right_%");
     churn_begin(&churn, options);
     live(&churn, &report, &plot);

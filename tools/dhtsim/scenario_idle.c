@@ -44,7 +44,7 @@ int scenario_idle(const struct options *options)
 {
     struct report report;
     bool going = true;
-    report_init(&report, "idle", options, "nodes hours packets_s_mean p50 p99 max");
+    report_init(&report, "idle", options->seed, options->json, "nodes hours packets_s_mean p50 p99 max");
     for (size_t i = 0; i < options->nodes.count && going; i++) {
         struct world *world = world_new(options, options->nodes.values[i]);
         world_boot(world);
@@ -137,7 +137,7 @@ int scenario_load(const struct options *options)
         plot_line(&plots[i], "most");
     }
     report_init(
-        &report, "load", options,
+        &report, "load", options->seed, options->json,
         "nodes keys records_mean rec_p50 rec_p99 rec_max rec_gini packets_mean pkt_p50 pkt_p99 pkt_max pkt_gini "
         "reads_right_%");
     bool going = true;

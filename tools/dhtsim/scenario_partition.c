@@ -138,7 +138,7 @@ int scenario_partition(const struct options *options)
     plot_line(&plot, "records whole");
     plot_line(&plot, "reads right");
     plot_line(&plot, "holders right");
-    report_init(&report, "partition", options,
+    report_init(&report, "partition", options->seed, options->json,
                 "minutes records whole_% right_of_16 unheard reads_right_% old empty wrong");
     world->disks = true;
     world->check = check_new(world->count);

@@ -155,7 +155,7 @@ int scenario_hops(const struct options *options)
     plot_line(&plots[1], "first value p99");
     plot_line(&plots[1], "write p50");
     plot_line(&plots[1], "write p99");
-    report_init(&report, "hops", options,
+    report_init(&report, "hops", options->seed, options->json,
                 "nodes gets right_% hops_mean bound hops_p50 hops_p99 first_p50_ms first_p99_ms requests write_p50_ms "
                 "write_p99_ms closest_4_%");
     bool going = true;
@@ -226,7 +226,7 @@ int scenario_fail(const struct options *options)
     plot_line(&plots[0], "right");
     plot_line(&plots[1], "p50");
     plot_line(&plots[1], "p99");
-    report_init(&report, "fail", options,
+    report_init(&report, "fail", options->seed, options->json,
                 "nodes dead_% gets right_% missed hops_mean first_p50_ms first_p99_ms x_healthy first_max_ms requests");
     for (size_t i = 0; i < options->dead_percent.count && going; i++) {
         struct stage stage;
@@ -277,7 +277,7 @@ int scenario_liars(const struct options *options)
     bool going = true;
     plot_line(&plot, "reads right");
     plot_line(&plot, "writes acknowledged");
-    report_init(&report, "liars", options,
+    report_init(&report, "liars", options->seed, options->json,
                 "nodes liars_% writes acknowledged_% gets right_% wrong p50_ms p99_ms requests");
     for (size_t i = 0; i < options->liars_percent.count && going; i++) {
         struct stage stage;
@@ -300,7 +300,8 @@ int scenario_liars(const struct options *options)
 int scenario_memory(const struct options *options)
 {
     struct report report;
-    report_init(&report, "memory", options, "nodes contacts_a_node bytes_a_node all_mib made_in_s");
+    report_init(&report, "memory", options->seed, options->json,
+                "nodes contacts_a_node bytes_a_node all_mib made_in_s");
     bool going = true;
     for (size_t i = 0; i < options->nodes.count && going; i++) {
         size_t nodes = options->nodes.values[i];
