@@ -355,19 +355,42 @@ static void on_fetch_closed(void *ctx, struct api_request *req)
     api_stream_end(req);
 }
 
+/* What the body of a request to fetch says, all of it optional. */
+struct fetch_wish {
+    struct policy policy;
+    struct id basis;
+    bool has_policy, has_basis, prefetch;
+};
+
+static int parse_fetch(const json_t *body, struct fetch_wish *ret_wish, struct err *err)
+{
+    const char *policy, *basis;
+    int status = api_json_only(body, "policy basis prefetch", err);
+    if (status == 0)
+        status = api_json_get_str(body, "policy", NULL, &policy, err);
+    if (status == 0)
+        status = api_json_get_str(body, "basis", NULL, &basis, err);
+    if (status == 0)
+        status = api_json_get_bool(body, "prefetch", false, &ret_wish->prefetch, err);
+    if (status < 0)
+        return status;
+    ret_wish->has_policy = policy != NULL;
+    ret_wish->has_basis = basis != NULL;
+    if (basis && !digest_parse(basis, &ret_wish->basis))
+        return err_set(err, ERR_INVALID, "the basis is named by 'sha256:' and 64 lower-case hex digits");
+    return policy ? policy_parse(policy, &ret_wish->policy, err) : 0;
+}
+
 void handlers_object_fetch(void *ctx, struct api_request *req)
 {
     static const struct api_request_ops ops = {.on_closed = on_fetch_closed};
     struct node *node = ctx;
     struct id digest;
     struct err err = {0};
+    struct fetch_wish asked = {0};
     if (!handlers_digest(req, &digest))
         return;
-    struct policy policy;
-    const char *text;
-    if (api_json_only(api_request_body(req), "policy", &err) < 0 ||
-        api_json_get_str(api_request_body(req), "policy", NULL, &text, &err) < 0 ||
-        (text && policy_parse(text, &policy, &err) < 0)) {
+    if (parse_fetch(api_request_body(req), &asked, &err) < 0) {
         api_reply_error(req, &err);
         return;
     }
@@ -379,7 +402,10 @@ void handlers_object_fetch(void *ctx, struct api_request *req)
     *fetch = (struct fetch){.node = node, .req = req, .digest = digest};
     struct content_wish wish = {.digest = digest,
                                 .kind = STORE_BLOB,
-                                .policy = text ? &policy : NULL,
+                                .class = asked.prefetch ? EXCHANGE_PREFETCH : EXCHANGE_LAYER,
+                                .bases = &asked.basis,
+                                .base_count = asked.has_basis,
+                                .policy = asked.has_policy ? &asked.policy : NULL,
                                 .on_progress = on_progress,
                                 .on_done = on_fetched,
                                 .ctx = fetch};

@@ -113,13 +113,14 @@ static void on_done(void *ctx, int status, const struct err *err, const struct e
     free(moving);
 }
 
-/* Checkpoints are waited for while the container stands still; layers are large and may wait. */
-static enum exchange_class class_of(enum migrate_role role)
+/* Whatever a stopped container waits for comes first; layers are large and may wait. */
+static enum exchange_class class_of(const struct migrate_wanted *wanted)
 {
-    switch (role) {
+    if (wanted->frozen)
+        return EXCHANGE_FREEZE;
+    switch (wanted->object->role) {
     case MIGRATE_CHECKPOINT:
     case MIGRATE_PAGES:
-        return EXCHANGE_FREEZE;
     case MIGRATE_VOLUME:
     case MIGRATE_WRITABLE:
         return EXCHANGE_VOLUME;
@@ -157,11 +158,11 @@ static size_t hints_of(const struct migrate_object *object, const struct runtime
     }
 }
 
-static int fetch_object(void *ctx, const struct migrate_object *object, const struct runtime_container *container,
-                        const struct id *origin, migrate_fetch_progress_cb progress, migrate_fetch_done_cb done,
-                        void *done_ctx, void **ret_handle, struct err *err)
+static int fetch_object(void *ctx, const struct migrate_wanted *wanted, migrate_fetch_progress_cb progress,
+                        migrate_fetch_done_cb done, void *done_ctx, void **ret_handle, struct err *err)
 {
     struct node *node = ctx;
+    const struct migrate_object *object = wanted->object;
     struct moving *moving = malloc(sizeof *moving);
     if (!moving)
         return err_set(err, ERR_NOMEM, "no memory for a fetch");
@@ -169,10 +170,12 @@ static int fetch_object(void *ctx, const struct migrate_object *object, const st
     struct id hints[CONTENT_MAX_HINTS];
     struct content_wish wish = {.digest = object->digest,
                                 .kind = object->kind,
-                                .class = class_of(object->role),
-                                .origin = origin,
+                                .class = class_of(wanted),
+                                .bases = wanted->basis,
+                                .base_count = wanted->basis ? 1 : 0,
+                                .origin = wanted->origin,
                                 .hints = hints,
-                                .hint_count = hints_of(object, container, hints),
+                                .hint_count = hints_of(object, wanted->container, hints),
                                 .on_progress = on_progress,
                                 .on_done = on_done,
                                 .ctx = moving};

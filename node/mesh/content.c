@@ -447,6 +447,8 @@ int content_fetch(struct content *content, const struct content_wish *wish, stru
                                   .on_done = on_done,
                                   .on_want_peers = on_want_peers,
                                   .ctx = fetch};
+    for (size_t i = 0; i < wish->base_count && i < EXCHANGE_BASES; i++)
+        inner.bases[inner.n_bases++] = wish->bases[i];
     int status = exchange_fetch(content->exchange, now_of(content), &wish->digest, &inner, &fetch->fetch, err);
     if (status < 0) {
         fetch_free(fetch);

@@ -57,6 +57,8 @@ struct content_wish {
     const struct id *origin;     /* who surely has it; NULL: nobody known */
     const struct id *hints;      /* DHT keys under which holders of older versions stand */
     size_t hint_count;           /* at most CONTENT_MAX_HINTS */
+    const struct id *bases;      /* objects here that it is a version of, the likeliest first */
+    size_t base_count;           /* the first EXCHANGE_BASES count */
     const struct policy *policy; /* which nodes are turned to first; NULL: as the content's */
     void (*on_progress)(void *ctx, const struct exchange_progress *progress); /* optional */
     void (*on_done)(void *ctx, int status, const struct err *err, const struct exchange_stats *stats);

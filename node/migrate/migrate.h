@@ -82,16 +82,24 @@ struct migrate_answer {
     void *ctx;
 };
 
+/* An object that is needed here. All is borrowed for the call. */
+struct migrate_wanted {
+    const struct migrate_object *object;
+    const struct id *basis; /* what stood for the same thing in the round before; NULL: nothing did */
+    bool frozen;            /* the container is stopped and waits for it */
+    const struct runtime_container *container;
+    const struct id *origin; /* the migration's source */
+};
+
 struct migrate_ops {
     /* Ask another node, trying again (dialling if needed) until patience_ms have passed without an answer. The callback
      * comes once, never from inside. A refusal by the other node is final and carries its code. `body` is stolen. */
     void (*call)(void *ctx, const struct id *node, const char *method, json_t *body, uint64_t patience_ms,
                  migrate_reply_cb reply, void *reply_ctx);
-    /* Bring an object here from whoever has it, or has an older version of it; `origin` is the migration's source.
-     * The callback comes once, never from inside, unless fetch_cancel comes first. */
-    int (*fetch)(void *ctx, const struct migrate_object *object, const struct runtime_container *container,
-                 const struct id *origin, migrate_fetch_progress_cb progress, migrate_fetch_done_cb done,
-                 void *done_ctx, void **ret_handle, struct err *err);
+    /* Bring an object here from whoever has it, or has an older version of it. The callback comes once, never from
+     * inside, unless fetch_cancel comes first. */
+    int (*fetch)(void *ctx, const struct migrate_wanted *wanted, migrate_fetch_progress_cb progress,
+                 migrate_fetch_done_cb done, void *done_ctx, void **ret_handle, struct err *err);
     void (*fetch_cancel)(void *ctx, void *handle);
     /* This node holds a snapshot or checkpoint of the container in this version: tell the mesh. */
     void (*publish)(void *ctx, const struct migrate_object *object, const struct runtime_container *container,

@@ -226,6 +226,18 @@ static void on_fetch_progress(void *ctx, uint64_t done_bytes, uint64_t total_byt
     }
 }
 
+/* What stood for the object in the round before. */
+static const struct id *basis_of(const struct target *target, const struct migrate_object *object)
+{
+    for (size_t i = 0; i < target->earlier.count; i++) {
+        const struct migrate_object *before = &target->earlier.objects[i];
+        if (before->role == object->role && strcmp(before->name, object->name) == 0 &&
+            !id_equal(&before->digest, &object->digest))
+            return &before->digest;
+    }
+    return NULL;
+}
+
 void target_fetch_all(struct target *target)
 {
     const struct migrate_ops *ops = &target->owner->config.ops;
@@ -241,8 +253,12 @@ void target_fetch_all(struct target *target)
         struct fetching *fetching = &target->fetches[i];
         fetching->target = target;
         target->total_bytes += manifest->objects[i].size_bytes;
-        ops->fetch(ops->ctx, &manifest->objects[i], manifest->container, &target->source, on_fetch_progress, on_fetched,
-                   fetching, &fetching->handle, &err);
+        struct migrate_wanted wanted = {.object = &manifest->objects[i],
+                                        .basis = basis_of(target, &manifest->objects[i]),
+                                        .frozen = manifest->final,
+                                        .container = manifest->container,
+                                        .origin = &target->source};
+        ops->fetch(ops->ctx, &wanted, on_fetch_progress, on_fetched, fetching, &fetching->handle, &err);
     }
     if (err.code)
         target_fail(target, &err);
@@ -451,6 +467,7 @@ static void target_free(struct target *target)
     if (target->commit_answer.refuse)
         migrate_refuse(&target->commit_answer, ERR_CANCELLED, "the node stops");
     manifest_release(&target->manifest);
+    manifest_release(&target->earlier);
     free(target->fetches);
     json_decref(target->by_peer);
     free(target->work);

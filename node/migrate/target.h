@@ -48,6 +48,7 @@ struct target {
     struct guid container;
     bool have_container; /* known to the runtime: to be discarded on failure */
     struct manifest manifest;
+    struct manifest earlier; /* the copy round's, while the final one is followed */
     struct store_version version;
     uint64_t epoch; /* to run with */
     char *work;     /* owned */

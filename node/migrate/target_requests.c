@@ -153,7 +153,8 @@ static int take_manifest(struct target *target, const json_t *body, bool final, 
         return err_set(err, ERR_DENIED, "the manifest belongs to another migration");
     if (final && !is_same_spec(target->manifest.container, manifest.container))
         return err_set(err, ERR_INVALID, "the container is not the one that was copied");
-    manifest_release(&target->manifest);
+    manifest_release(&target->earlier);
+    target->earlier = target->manifest;
     target->manifest = manifest;
     manifest = (struct manifest){0};
     target->version = (struct store_version){target->manifest.container->epoch, target->manifest.container->counter};

@@ -162,6 +162,7 @@ int node_volumes(struct cmig *cmig, struct err *err);
 int node_log_level(struct cmig *cmig, struct err *err);
 int object_put(struct cmig *cmig, struct err *err);
 int object_get(struct cmig *cmig, struct err *err);
+int object_prefetch(struct cmig *cmig, struct err *err);
 int object_ls(struct cmig *cmig, struct err *err);
 int object_pin(struct cmig *cmig, struct err *err);
 int object_unpin(struct cmig *cmig, struct err *err);

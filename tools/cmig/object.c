@@ -36,19 +36,25 @@ static int open_input(const char *path, int *ret_fd, int64_t *ret_size, struct e
     return 0;
 }
 
-int object_put(struct cmig *cmig, struct err *err)
+static int store_file(struct cmig *cmig, const char *path, const char *query, json_t **ret_reply, struct err *err)
 {
     OWNED(owned_fd) int fd = -1;
-    OWNED(owned_json) json_t *reply = NULL;
     int64_t size = -1;
-    int code = open_input(cmig->operands[0], &fd, &size, err);
+    int code = open_input(path, &fd, &size, err);
     if (code < 0)
         return code;
     struct progress progress;
     progress_init(&progress, cmig);
-    struct api_call call = {.route = API_ROUTE_object_put, .query = "kind=blob"};
-    code = api_client_upload(cmig->client, &call, fd, size, draw_upload, &progress, &reply, err);
+    struct api_call call = {.route = API_ROUTE_object_put, .query = query};
+    code = api_client_upload(cmig->client, &call, fd, size, draw_upload, &progress, ret_reply, err);
     progress_end(&progress);
+    return code;
+}
+
+int object_put(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = store_file(cmig, cmig->operands[0], "kind=blob", &reply, err);
     if (code < 0)
         return code;
     if (cmig->json)
@@ -81,19 +87,47 @@ static int on_fetch_event(void *ctx, const json_t *event, struct err *err)
     return 0;
 }
 
-static int fetch_and_write(struct cmig *cmig, struct fetch *fetch, struct download *down, struct err *err)
+static int fetch_one(struct cmig *cmig, struct fetch *fetch, const char *digest, json_t *body, struct err *err)
 {
-    const char *policy = args_flag(cmig, "policy");
-    OWNED(owned_json) json_t *body = policy ? json_pack("{s:s}", "policy", policy) : NULL;
-    struct api_call call = {.route = API_ROUTE_object_fetch, .name = cmig->operands[0], .body = body};
-    if (policy && !body)
-        return args_misuse(cmig, err, "the policy is not UTF-8");
+    struct api_call call = {.route = API_ROUTE_object_fetch, .name = digest, .body = body};
     progress_init(&fetch->progress, cmig);
     int code = api_client_events(cmig->client, &call, API_EVENT_RESULT, on_fetch_event, fetch, err);
     progress_end(&fetch->progress);
+    return code;
+}
+
+/* The basis as the daemon knows it: a file of the user's becomes an object, which is evicted before all others. */
+static int name_basis(struct cmig *cmig, const char *basis, json_t *body, struct err *err)
+{
+    OWNED(owned_json) json_t *stored = NULL;
+    if (strncmp(basis, "sha256:", 7) != 0) {
+        int code = store_file(cmig, basis, "kind=cache", &stored, err);
+        if (code < 0)
+            return code;
+        basis = api_json_text(stored, "digest");
+    }
+    int code = args_check_digest(cmig, basis, err);
+    return code < 0 ? code : json_object_set_new(body, "basis", json_string(basis));
+}
+
+static int fetch_body(struct cmig *cmig, json_t **ret_body, struct err *err)
+{
+    const char *policy = args_flag(cmig, "policy"), *basis = args_flag(cmig, "basis");
+    OWNED(owned_json) json_t *body = json_object();
+    if (policy && json_object_set_new(body, "policy", json_string(policy)) < 0)
+        return args_misuse(cmig, err, "the policy is not UTF-8");
+    int code = basis ? name_basis(cmig, basis, body, err) : 0;
+    if (code == 0)
+        *ret_body = STEAL(body);
+    return code;
+}
+
+static int fetch_and_write(struct cmig *cmig, struct fetch *fetch, json_t *body, struct download *down, struct err *err)
+{
+    int code = fetch_one(cmig, fetch, cmig->operands[0], body, err);
     if (code < 0)
         return code;
-    call = (struct api_call){.route = API_ROUTE_object_get, .name = cmig->operands[0]};
+    struct api_call call = {.route = API_ROUTE_object_get, .name = cmig->operands[0]};
     return download_run(down, &call, cmig->operands[0], err);
 }
 
@@ -101,19 +135,38 @@ int object_get(struct cmig *cmig, struct err *err)
 {
     struct fetch fetch = {0};
     struct download down;
+    OWNED(owned_json) json_t *body = NULL;
     int code = args_check_digest(cmig, cmig->operands[0], err);
     if (code < 0)
         return code;
     code = download_open(cmig, &down, err);
     if (code == 0)
-        code = fetch_and_write(cmig, &fetch, &down, err);
+        code = fetch_body(cmig, &body, err);
+    if (code == 0)
+        code = fetch_and_write(cmig, &fetch, body, &down, err);
     /* The daemon cuts its answer short where the disk has rotted; the second time it fetches what it has lost. */
     if (code == ERR_CLOSED && down.part && !api_client_error(cmig->client))
-        code = fetch_and_write(cmig, &fetch, &down, err);
+        code = fetch_and_write(cmig, &fetch, body, &down, err);
     download_close(&down);
     if (code == 0 && cmig->json)
         show_json(fetch.result);
     json_decref(fetch.result);
+    return code;
+}
+
+int object_prefetch(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *body = json_pack("{s:b}", "prefetch", 1);
+    int code = 0;
+    for (int i = 0; i < cmig->operand_count && code == 0; i++)
+        code = args_check_digest(cmig, cmig->operands[i], err);
+    for (int i = 0; i < cmig->operand_count && code == 0; i++) {
+        struct fetch fetch = {0};
+        code = fetch_one(cmig, &fetch, cmig->operands[i], body, err);
+        if (code == 0 && cmig->json)
+            show_json(fetch.result);
+        json_decref(fetch.result);
+    }
     return code;
 }
 

@@ -49,6 +49,7 @@ struct world {
     uint64_t cut_until_ms;
     struct side *source;
     struct guid migration;
+    unsigned compared; /* fetches that were told of a basis */
     bool done;
     struct err err;
 };
@@ -307,17 +308,18 @@ static void fetch_ends(void *ctx)
     free(fetch);
 }
 
-static int fake_fetch(void *ctx, const struct migrate_object *object, const struct runtime_container *container,
-                      const struct id *origin, migrate_fetch_progress_cb progress, migrate_fetch_done_cb done,
-                      void *done_ctx, void **ret_handle, struct err *err)
+static int fake_fetch(void *ctx, const struct migrate_wanted *wanted, migrate_fetch_progress_cb progress,
+                      migrate_fetch_done_cb done, void *done_ctx, void **ret_handle, struct err *err)
 {
-    (void)container;
-    (void)origin;
     (void)progress;
     (void)err;
     struct side *side = ctx;
     struct fake_fetch *fetch = calloc(1, sizeof *fetch);
-    *fetch = (struct fake_fetch){side, *object, done, done_ctx};
+    /* what came in the first round is what the second is compared with, and by then the container stands still */
+    assert_true(wanted->frozen || !wanted->basis);
+    assert_true(!wanted->basis || store_object_stat(side->peer->store, wanted->basis, NULL, NULL) == 1);
+    side->world->compared += wanted->basis != NULL;
+    *fetch = (struct fake_fetch){side, *wanted->object, done, done_ctx};
     at(side->world, side, 5, fetch_ends, fetch);
     *ret_handle = fetch;
     return 0;
@@ -554,6 +556,7 @@ static void sweep(struct machine *machine, enum trouble trouble, uint64_t stride
     world_start(world, machine);
     uint64_t count = move(world, trouble, 0); /* befalls nothing: how much there is */
     assert_int_equal(world->err.code, 0);
+    assert_true(world->compared > 0); /* the memory and the volume have changed between the rounds */
     for (uint64_t when = 1 + stride / 2; when <= count + 2; when += stride)
         move(world, trouble, when);
     world_end(world);
