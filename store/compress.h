@@ -1,5 +1,6 @@
 /*
- * The door to zstd for pieces of the store: one frame, level 1, at most LIMIT_CHUNK_BYTES of raw bytes each.
+ * The door to zstd for pieces of the store: one frame, level 1, at most LIMIT_CHUNK_BYTES of raw bytes each. For deltas
+ * too: one frame of at most LIMIT_GAP_BYTES against bytes that both sides have.
  */
 #pragma once
 
@@ -7,6 +8,7 @@
 #include <stdint.h>
 
 #include "node/base/err.h"
+#include "store/recipe.h"
 
 /* Compresses one stream of chunks, and learns from it: chunks that do not shrink make it skip the following ones, more
  * and more of them, up to 63 in 64. Used by one thread at a time. */
@@ -19,3 +21,19 @@ const uint8_t *store_compress_chunk(struct store_compress *press, const void *da
 
 /* Decompress a single frame that must give exactly raw_bytes (at most LIMIT_CHUNK_BYTES). ERR_CORRUPT otherwise. */
 int store_compress_undo(const void *data, size_t len_bytes, void *ret_data, size_t raw_bytes, struct err *err);
+
+/* ---- deltas ---- */
+
+/* No frame of `len_bytes` takes more. */
+size_t store_compress_bound(size_t len_bytes);
+/* One frame of `data` that refers to `prefix` (none: 0 bytes). Writes at most cap_bytes. ERR_LIMIT if that is not
+ * enough, ERR_NOMEM. */
+struct store_patch;
+int store_patch_new(enum store_chunking chunking, struct store_patch **ret_patch, struct err *err);
+void store_patch_free(struct store_patch *patch);
+int store_patch_make(struct store_patch *patch, const void *prefix, size_t prefix_bytes, const void *data,
+                     size_t len_bytes, void *ret_frame, size_t cap_bytes, size_t *ret_len, struct err *err);
+/* The other way. *ret_len is what the frame says that it gives, and gives. ERR_CORRUPT if it says nothing, says more
+ * than cap_bytes, or is not one whole frame. Takes no more memory than that, whatever window the frame names. */
+int store_patch_undo(const void *prefix, size_t prefix_bytes, const void *frame, size_t len_bytes, void *ret_data,
+                     size_t cap_bytes, size_t *ret_len, struct err *err);

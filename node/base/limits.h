@@ -76,6 +76,7 @@
 #define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256
 #define LIMIT_GAP_BYTES (512u << 10)    /* of an object that one delta gives; with its basis and zstd < 2 MiB */
+#define LIMIT_GAP_BASIS_BYTES (1u << 20) /* that one delta is made against */
 #define LIMIT_OBJECT_CHUNKS (16u << 20) /* 16 Mi chunks x 64 KiB = 1 TiB */
 #define LIMIT_OBJECT_BYTES (1ull << 40)
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
@@ -101,6 +102,7 @@
 /* ---- store ---- */
 #define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
 #define LIMIT_STORE_PENDING (64u << 10) /* chunks that can be read before their commit; x 160 B = 10 MiB */
+#define LIMIT_STORE_TRACED (4u << 20)   /* leaves or roots that need what has rotted; x 80 B = 320 MiB if all do */
 #define LIMIT_STORE_BATCH (16u << 10)   /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
 
 /* ---- archives ---- */
