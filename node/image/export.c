@@ -1,10 +1,11 @@
 /* An OCI image layout as a tar, in one pass: blobs first, since the documents that name them are known beforehand. */
+#include "node/image/export.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/base/crypto.h"
 #include "node/base/limits.h"
-#include "node/image/image.h"
 #include "node/image/json.h"
 
 #define COPY_BYTES (256u << 10)
@@ -13,9 +14,6 @@
 #define CONFIG_MEDIA_TYPE "application/vnd.oci.image.config.v1+json"
 #define LAYER_MEDIA_TYPE "application/vnd.oci.image.layer.v1.tar"
 #define LAYOUT "{\"imageLayoutVersion\":\"1.0.0\"}"
-
-OWNED_DEFINE(owned_reader, struct store_reader, store_reader_close)
-OWNED_DEFINE(owned_writer, struct store_archive_writer, store_archive_writer_free)
 
 static json_t *descriptor(const char *media_type, const struct id *digest, uint64_t size_bytes)
 {
@@ -60,10 +58,10 @@ static int put_document(struct store_archive_writer *writer, const char *path, c
     return status == 0 ? store_archive_writer_add_data(writer, data, len_bytes, err) : status;
 }
 
-static const char *blob_path(const struct id *digest, char path[80])
+const char *image_blob_path(const struct id *digest, char path[IMAGE_BLOB_PATH_SIZE])
 {
     char hex[ID_HEX_SIZE];
-    snprintf(path, 80, "blobs/sha256/%s", id_hex(digest, hex));
+    snprintf(path, IMAGE_BLOB_PATH_SIZE, "blobs/sha256/%s", id_hex(digest, hex));
     return path;
 }
 
@@ -85,16 +83,16 @@ static int copy_object(struct store *store, const struct id *digest, struct stor
     return status;
 }
 
-static int put_object(struct store *store, const struct id *digest, struct store_archive_writer *writer,
-                      struct err *err)
+int image_export_object(struct store *store, const struct id *digest, struct store_archive_writer *writer,
+                        struct err *err)
 {
-    char path[80], text[DIGEST_TEXT_SIZE];
+    char path[IMAGE_BLOB_PATH_SIZE], text[DIGEST_TEXT_SIZE];
     struct store_object_info info;
     int status = store_object_stat(store, digest, &info, err);
     if (status == 0)
         return err_set(err, ERR_NOTFOUND, "%s is not here", digest_text(digest, text));
     if (status > 0)
-        status = store_archive_writer_add_file(writer, blob_path(digest, path), info.size_bytes, err);
+        status = store_archive_writer_add_file(writer, image_blob_path(digest, path), info.size_bytes, err);
     return status == 0 ? copy_object(store, digest, writer, err) : status;
 }
 
@@ -106,14 +104,32 @@ static int put_objects(struct store *store, const struct image *image, struct st
     size_t count;
     int status = image_objects(image, &ids, &count, err);
     for (size_t i = 1; status == 0 && i < count; i++)
-        status = put_object(store, &ids[i], writer, err);
+        status = image_export_object(store, &ids[i], writer, err);
+    return status;
+}
+
+int image_export_begin(const void *index, size_t index_bytes, store_archive_write_cb write_cb, void *ctx,
+                       struct store_archive_writer **ret_writer, struct err *err)
+{
+    OWNED(owned_writer) struct store_archive_writer *writer = NULL;
+    int status = store_archive_writer_new(write_cb, ctx, &writer, err);
+    if (status == 0)
+        status = put_document(writer, "oci-layout", LAYOUT, strlen(LAYOUT), err);
+    if (status == 0)
+        status = put_document(writer, "index.json", index, index_bytes, err);
+    if (status == 0)
+        status = store_archive_writer_add_dir(writer, "blobs", err);
+    if (status == 0)
+        status = store_archive_writer_add_dir(writer, "blobs/sha256", err);
+    if (status == 0)
+        *ret_writer = STEAL(writer);
     return status;
 }
 
 int image_export(struct store *store, const struct image *image, store_archive_write_cb write_cb, void *ctx,
                  struct err *err)
 {
-    char path[80];
+    char path[IMAGE_BLOB_PATH_SIZE];
     struct id digest;
     OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES), index = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_writer) struct store_archive_writer *writer = NULL;
@@ -121,18 +137,10 @@ int image_export(struct store *store, const struct image *image, store_archive_w
     if (status == 0)
         status = make_index(image, &manifest, &index, err);
     if (status == 0)
-        status = store_archive_writer_new(write_cb, ctx, &writer, err);
-    if (status == 0)
-        status = put_document(writer, "oci-layout", LAYOUT, strlen(LAYOUT), err);
-    if (status == 0)
-        status = put_document(writer, "index.json", index.data, index.len, err);
-    if (status == 0)
-        status = store_archive_writer_add_dir(writer, "blobs", err);
-    if (status == 0)
-        status = store_archive_writer_add_dir(writer, "blobs/sha256", err);
+        status = image_export_begin(index.data, index.len, write_cb, ctx, &writer, err);
     crypto_sha256(manifest.data, manifest.len, &digest);
     if (status == 0)
-        status = put_document(writer, blob_path(&digest, path), manifest.data, manifest.len, err);
+        status = put_document(writer, image_blob_path(&digest, path), manifest.data, manifest.len, err);
     if (status == 0)
         status = put_objects(store, image, writer, err);
     return status == 0 ? store_archive_writer_finish(writer, err) : status;

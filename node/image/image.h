@@ -19,6 +19,7 @@
 
 #include "node/base/err.h"
 #include "node/base/id.h"
+#include "node/base/limits.h"
 #include "node/base/scope.h"
 #include "store/archive.h"
 #include "store/store.h"
@@ -65,6 +66,57 @@ struct image_list {
 
 void image_list_release(struct image_list *list);
 
+/* ---- the layout that an image came in ---- */
+
+enum image_codec {
+    IMAGE_CODEC_PLAIN,  /* the blob is the tar itself */
+    IMAGE_CODEC_GZIP,   /* made of the tar, bit for bit, by zlib */
+    IMAGE_CODEC_ZSTD,   /* by zstd */
+    IMAGE_CODEC_OPAQUE, /* it cannot be made: the blob is an object of its own */
+};
+/* "plain", "gzip", "zstd", "opaque" */
+const char *image_codec_name(enum image_codec codec);
+
+/* How a layer's blob is made of its tar; docs/images.md has the fields. */
+struct image_packing {
+    enum image_codec codec;
+    uint8_t level;
+    uint8_t memory; /* gzip: zlib's memLevel, 8 or 9 */
+    bool blocks;    /* gzip: in blocks of 128 KiB, as pigz */
+    bool checksum;  /* zstd */
+    bool sized;     /* zstd */
+    bool jobs;      /* zstd: as the zstd command */
+    uint16_t head_len;
+    uint8_t head[LIMIT_IMAGE_HEAD_BYTES]; /* gzip: the blob's first bytes */
+};
+
+/* A blob or document of the layout. */
+struct image_part {
+    struct id digest;
+    uint64_t size_bytes;
+};
+
+struct image_origin_layer {
+    struct image_part blob;
+    struct image_packing packing;
+};
+
+/* Read-only once made; all of it is owned by the struct. */
+struct image_origin {
+    struct id digest;                                   /* of itself, as an object */
+    struct id config;                                   /* of the image that came so */
+    struct image_part documents[LIMIT_IMAGE_DOCUMENTS]; /* index.json, the indexes that it leads to, the OCI manifest */
+    size_t document_count;
+    struct image_origin_layer *layers; /* the lowest first */
+    size_t layer_count;
+};
+
+void image_origin_free(struct image_origin *origin);
+OWNED_DEFINE(owned_image_origin, struct image_origin, image_origin_free)
+
+/* 1 if it is known here how the image came, 0 if not: it was a docker archive or a root file system, or nobody told. */
+int image_origin_get(struct store *store, const struct image *image, struct image_origin **ret_origin, struct err *err);
+
 /* ---- import and export ---- */
 
 enum image_format {
@@ -100,6 +152,11 @@ int image_import_fd(struct store *store, int fd, const struct image_import_optio
 /* Write an OCI image layout as a tar: deterministic, layers uncompressed. */
 int image_export(struct store *store, const struct image *image, store_archive_write_cb write_cb, void *ctx,
                  struct err *err);
+/* The same as it was imported: index.json, the other documents and the layers' blobs have the bytes that they had then.
+ * ERR_NOTFOUND if that is not known here, or an opaque blob is missing (image_origin_objects tells which there are).
+ * ERR_CORRUPT if a blob cannot be made any more, by another zlib or zstd than then. */
+int image_export_original(struct store *store, const struct image *image, store_archive_write_cb write_cb, void *ctx,
+                          struct err *err);
 
 /* ---- names ---- */
 
@@ -119,6 +176,11 @@ int image_remove(struct store *store, const char *name, struct err *err);
 /* All digests that another node needs to run it: manifest, config, layers, each once. *ret_ids is for free(). */
 int image_objects(const struct image *image, struct id **ret_ids, size_t *ret_count, struct err *err);
 
+/* What another node needs in addition to give the layout back: the origin itself, then the documents of the layout,
+ * then (with `opaque`) the blobs that cannot be made of their tars. None of it is needed to run the image. */
+int image_origin_objects(const struct image_origin *origin, bool opaque, struct id **ret_ids, size_t *ret_count,
+                         struct err *err);
+
 /* Read a manifest of ours from hostile bytes. Says nothing about whether its objects are here. */
 int image_parse(const void *data, size_t len_bytes, struct image **ret_image, struct err *err);
 
@@ -126,6 +188,11 @@ int image_parse(const void *data, size_t len_bytes, struct image **ret_image, st
  * together, and register the name in it, unless that means another image here: then it stays reachable by digest. It is
  * not kept from eviction. ERR_NOTFOUND names what is missing. ret_image may be NULL. */
 int image_adopt(struct store *store, const struct id *manifest, struct image **ret_image, struct err *err);
+
+/* `origin` was fetched from a peer for this image, with the documents that it names; its opaque blobs need not be here.
+ * Check that they belong together and to the image, and remember it, unless it is known how the image came here.
+ * ERR_INVALID, ERR_NOTFOUND. */
+int image_adopt_origin(struct store *store, const struct image *image, const struct id *origin, struct err *err);
 
 /* ---- unpacked layers ---- */
 

@@ -10,6 +10,10 @@
 #include "node/base/limits.h"
 #include "node/image/json.h"
 #include "node/image/manifest.h"
+#include "node/image/origin.h"
+#include "node/image/trial.h"
+
+#define COPY_BYTES (64u << 10)
 
 OWNED_DEFINE(owned_ingest, struct store_ingest, store_ingest_free)
 OWNED_DEFINE(owned_sha256, struct crypto_sha256, crypto_sha256_free)
@@ -44,7 +48,7 @@ static int pipe_open(struct pipe *pipe, const struct image_import *import, int f
     return status;
 }
 
-static int check_cancel(const struct image_import *import, struct err *err)
+int image_import_check(const struct image_import *import, struct err *err)
 {
     const struct image_import_options *options = import->options;
     bool cancelled = options->is_cancelled && options->is_cancelled(options->ctx);
@@ -54,7 +58,7 @@ static int check_cancel(const struct image_import *import, struct err *err)
 static ssize_t pipe_read(void *ctx, void *ret_data, size_t room_bytes, struct err *err)
 {
     struct pipe *pipe = ctx;
-    int status = check_cancel(pipe->import, err);
+    int status = image_import_check(pipe->import, err);
     if (status < 0)
         return status;
     ssize_t got = image_source_feed(&pipe->feed, ret_data, room_bytes, err);
@@ -100,10 +104,69 @@ static int ingest_layer(const struct image_import *import, int fd, const struct 
 }
 
 /* A layer that is here already was verified when it came. */
-static int import_layer(struct image_import *import, const struct image_blob *blob, struct image_layer *layer,
-                        struct err *err)
+static int import_layer(const struct image_import *import, int fd, const struct image_blob *blob,
+                        struct image_layer *layer, struct err *err)
 {
     struct store_object_info info;
+    int status = store_object_stat(import->store, &layer->diff_id, &info, err);
+    if (status == 0)
+        status = ingest_layer(import, fd, blob, &layer->diff_id, &info, err);
+    if (status < 0)
+        return status;
+    layer->size_bytes = info.size_bytes;
+    return 0;
+}
+
+/* ---- how its blob can be had again ---- */
+
+/* The blob as it is, because nothing here would make it. */
+static int keep_blob(const struct image_trial *trial, struct err *err)
+{
+    OWNED(owned_ingest) struct store_ingest *ingest = NULL;
+    OWNED(owned_free) uint8_t *piece = malloc(COPY_BYTES);
+    struct image_source_feed feed = {.fd = trial->blob_fd};
+    struct store_object_info info;
+    if (!piece)
+        return err_set(err, ERR_NOMEM, "no memory to copy a blob");
+    ssize_t got;
+    int status = store_ingest_new(trial->import->store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &ingest, err);
+    while (status == 0) {
+        status = image_import_check(trial->import, err);
+        got = status < 0 ? status : image_source_feed(&feed, piece, COPY_BYTES, err);
+        if (got <= 0) {
+            status = (int)got;
+            break;
+        }
+        status = store_ingest_write(ingest, piece, (size_t)got, err);
+    }
+    if (status == 0)
+        status = store_ingest_finish(ingest, &info, err);
+    if (status == 0 && !id_equal(&info.digest, &trial->blob.digest))
+        status = err_set(err, ERR_CORRUPT, "it does not have the digest that the image's manifest gives");
+    return status;
+}
+
+static int find_packing(const struct image_trial *trial, struct image_packing *ret_packing, struct err *err)
+{
+    struct image_packing packing = {.codec = IMAGE_CODEC_PLAIN};
+    int status = 1;
+    if (!id_equal(&trial->blob.digest, &trial->layer.diff_id))
+        status = image_origin_find(trial->import->store, &trial->blob, &trial->layer.diff_id, &packing, err);
+    if (status == 0)
+        status = image_trial_run(trial, &packing, err);
+    if (status == 0) {
+        packing.codec = IMAGE_CODEC_OPAQUE;
+        status = keep_blob(trial, err);
+    }
+    if (status >= 0)
+        *ret_packing = packing;
+    return status < 0 ? status : 0;
+}
+
+/* origin NULL: nobody wants the blob back. */
+static int import_blob(const struct image_import *import, const struct image_blob *blob, struct image_layer *layer,
+                       struct image_origin_layer *origin, struct err *err)
+{
     OWNED(owned_fd) int fd = -1;
     uint64_t size;
     int status = image_source_open_file(&import->source, blob->path, &fd, &size, err);
@@ -112,13 +175,44 @@ static int import_layer(struct image_import *import, const struct image_blob *bl
     if (blob->has_digest && size != blob->size_bytes)
         return err_set(err, ERR_CORRUPT, "'%.100s' has %llu bytes, where the manifest says %llu", blob->path,
                        (unsigned long long)size, (unsigned long long)blob->size_bytes);
-    status = store_object_stat(import->store, &layer->diff_id, &info, err);
-    if (status == 0)
-        status = ingest_layer(import, fd, blob, &layer->diff_id, &info, err);
+    status = import_layer(import, fd, blob, layer, err);
+    if (status == 0 && origin) {
+        struct image_trial trial = {import, *layer, fd, {blob->digest, size}};
+        origin->blob = trial.blob;
+        status = find_packing(&trial, &origin->packing, err);
+    }
+    return status < 0 ? err_wrap(err, "layer '%.100s'", blob->path) : 0;
+}
+
+/* The origin, for a layout that has documents; *ret_origin stays NULL for other sources. */
+static int begin_origin(const struct image_import *import, const struct image *image, struct image_origin **ret_origin,
+                        struct err *err)
+{
+    if (import->document_count == 0)
+        return 0;
+    int status = image_origin_new(image, ret_origin, err);
     if (status < 0)
-        return err_wrap(err, "layer '%.100s'", blob->path);
-    layer->size_bytes = info.size_bytes;
+        return status;
+    (*ret_origin)->document_count = import->document_count;
+    memcpy((*ret_origin)->documents, import->documents, sizeof import->documents);
     return 0;
+}
+
+static int end_origin(const struct image_import *import, struct image_origin *origin, struct err *err)
+{
+    OWNED(buf_release) struct buf bytes = BUF(LIMIT_MANIFEST_BYTES);
+    const uint8_t *document = import->document_bytes.data;
+    int status = 0;
+    if (!origin)
+        return 0;
+    for (size_t i = 0; status == 0 && i < origin->document_count; i++) {
+        size_t len = (size_t)origin->documents[i].size_bytes;
+        status = image_put_blob(import->store, document, len, err);
+        document += len;
+    }
+    if (status == 0)
+        status = image_origin_seal(origin, &bytes, err);
+    return status == 0 ? image_put_blob(import->store, bytes.data, bytes.len, err) : status;
 }
 
 /* ---- names ---- */
@@ -135,12 +229,12 @@ static int keep(struct image_list *list, struct image *image, struct err *err)
 
 /* The image under one name; its layers are in the store, and their sizes in `layers`. */
 static int give_name(struct image_import *import, const struct buf *config, const struct image *layers,
-                     const char *name, struct err *err)
+                     const struct image_origin *origin, const char *name, struct err *err)
 {
     char complete[NAME_MAX_BYTES + 1];
     OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_image) struct image *image = NULL;
-    int status = check_cancel(import, err);
+    int status = image_import_check(import, err);
     if (status == 0)
         status = image_name_complete(name, complete, err);
     if (status == 0)
@@ -154,7 +248,7 @@ static int give_name(struct image_import *import, const struct buf *config, cons
     if (status == 0)
         status = image_put_blob(import->store, manifest.data, manifest.len, err);
     if (status == 0)
-        status = image_register(import->store, image, err);
+        status = image_register(import->store, image, origin, err);
     if (status == 0)
         status = keep(&import->list, image, err);
     if (status == 0)
@@ -166,6 +260,7 @@ int image_import_one(struct image_import *import, const struct buf *config, cons
                      size_t layer_count, const char *const *names, size_t name_count, struct err *err)
 {
     OWNED(owned_image) struct image *image = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
     int status = image_config_parse(config->data, config->len, &image, err);
     if (status < 0)
         return status;
@@ -174,12 +269,15 @@ int image_import_one(struct image_import *import, const struct buf *config, cons
                        image->layer_count);
     if (!import->name && name_count == 0)
         return err_set(err, ERR_INVALID, "the image has no name; give it one with --name");
+    status = begin_origin(import, image, &origin, err);
     for (size_t i = 0; status == 0 && i < layer_count; i++)
-        status = import_layer(import, &layers[i], &image->layers[i], err);
+        status = import_blob(import, &layers[i], &image->layers[i], origin ? &origin->layers[i] : NULL, err);
+    if (status == 0)
+        status = end_origin(import, origin, err);
     if (import->name)
-        return status < 0 ? status : give_name(import, config, image, import->name, err);
+        return status < 0 ? status : give_name(import, config, image, origin, import->name, err);
     for (size_t i = 0; status == 0 && i < name_count; i++)
-        status = give_name(import, config, image, names[i], err);
+        status = give_name(import, config, image, origin, names[i], err);
     return status;
 }
 
@@ -221,7 +319,7 @@ static int import_rootfs(struct image_import *import, struct err *err)
     if (status < 0)
         return status;
     image->layers[0].size_bytes = info.size_bytes;
-    return give_name(import, &config, image, import->name, err);
+    return give_name(import, &config, image, NULL, import->name, err);
 }
 
 /* ---- the import ---- */
@@ -242,7 +340,8 @@ int image_import_fd(struct store *store, int fd, const struct image_import_optio
                     struct image_list *ret_list, struct err *err)
 {
     char complete[NAME_MAX_BYTES + 1];
-    struct image_import import = {.store = store, .options = options};
+    struct image_import import = {
+        .store = store, .options = options, .document_bytes = BUF(LIMIT_IMAGE_DOCUMENTS * LIMIT_MANIFEST_BYTES)};
     if (options->name) {
         int status = image_name_complete(options->name, complete, err);
         if (status < 0)
@@ -254,6 +353,7 @@ int image_import_fd(struct store *store, int fd, const struct image_import_optio
         return status;
     status = import_source(&import, err);
     image_source_close(&import.source);
+    buf_release(&import.document_bytes);
     if (status < 0 || !ret_list)
         image_list_release(&import.list);
     else

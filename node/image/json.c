@@ -119,7 +119,7 @@ int image_json_need_array(const json_t *object, const char *name, const json_t *
 
 int image_json_need_digest(const json_t *object, const char *name, struct id *ret_digest, struct err *err)
 {
-    const char *text;
+    const char *text = "";
     int status = image_json_need_string(object, name, &text, err);
     if (status < 0)
         return status;

@@ -7,17 +7,16 @@
 #include "node/base/log.h"
 #include "node/image/import.h"
 #include "node/image/manifest.h"
+#include "node/image/origin.h"
 
-#define IMAGE_REF 1 /* of struct store_ref.kind */
-#define OWNER_SIZE (6 + ID_HEX_SIZE)
 #define PREFIX_MIN_DIGITS 6
 
 OWNED_DEFINE(owned_ingest, struct store_ingest, store_ingest_free)
 
-static const char *owner_of(const struct image *image, char owner[OWNER_SIZE])
+const char *image_owner(const struct image *image, char owner[IMAGE_OWNER_SIZE])
 {
     char hex[ID_HEX_SIZE];
-    snprintf(owner, OWNER_SIZE, "image %s", id_hex(&image->manifest, hex));
+    snprintf(owner, IMAGE_OWNER_SIZE, "image %s", id_hex(&image->manifest, hex));
     return owner;
 }
 
@@ -33,7 +32,7 @@ int image_put_blob(struct store *store, const void *data, size_t len_bytes, stru
     return status == 0 ? store_ingest_finish(ingest, &info, err) : status;
 }
 
-static int read_blob(struct store *store, const struct id *digest, struct buf *buf, struct err *err)
+int image_read_blob(struct store *store, const struct id *digest, struct buf *buf, struct err *err)
 {
     struct store_object_info info;
     char text[DIGEST_TEXT_SIZE];
@@ -51,10 +50,10 @@ static int read_blob(struct store *store, const struct id *digest, struct buf *b
     return status;
 }
 
-static int load(struct store *store, const struct id *manifest, struct image **ret_image, struct err *err)
+int image_load(struct store *store, const struct id *manifest, struct image **ret_image, struct err *err)
 {
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_MANIFEST_BYTES);
-    int status = read_blob(store, manifest, &bytes, err);
+    int status = image_read_blob(store, manifest, &bytes, err);
     return status == 0 ? image_parse(bytes.data, bytes.len, ret_image, err) : status;
 }
 
@@ -84,11 +83,11 @@ int image_check_objects(struct store *store, const struct image *image, struct e
 
 static int pin_all(struct store *store, const struct image *image, bool pin, struct err *err)
 {
-    char owner[OWNER_SIZE];
+    char owner[IMAGE_OWNER_SIZE];
     OWNED(owned_free) struct id *ids = NULL;
     size_t count = 0;
     int status = image_objects(image, &ids, &count, err);
-    owner_of(image, owner);
+    image_owner(image, owner);
     for (size_t i = 0; status == 0 && i < count; i++)
         status = pin ? store_pin(store, &ids[i], owner, err) : store_unpin(store, &ids[i], owner, err);
     return status;
@@ -98,9 +97,10 @@ static int pin_all(struct store *store, const struct image *image, bool pin, str
 static int let_go(struct store *store, const struct id *manifest, struct err *err)
 {
     OWNED(owned_image) struct image *image = NULL;
-    if (load(store, manifest, &image, NULL) < 0)
+    if (image_load(store, manifest, &image, NULL) < 0)
         return 0;
-    return pin_all(store, image, false, err);
+    int status = image_origin_forget(store, image, err);
+    return status == 0 ? pin_all(store, image, false, err) : status;
 }
 
 static int set_name(struct store *store, const struct image *image, struct err *err)
@@ -114,15 +114,19 @@ static int set_name(struct store *store, const struct image *image, struct err *
 }
 
 /* Pinned first and looked for then: what was evicted between import and pin is missed here, not later. */
-int image_register(struct store *store, const struct image *image, struct err *err)
+int image_register(struct store *store, const struct image *image, const struct image_origin *origin, struct err *err)
 {
-    int status = pin_all(store, image, true, err);
+    int status = origin ? image_origin_register(store, image, origin, true, err) : 0;
+    if (status == 0)
+        status = pin_all(store, image, true, err);
     if (status == 0)
         status = image_check_objects(store, image, err);
     if (status == 0)
         status = set_name(store, image, err);
-    if (status < 0)
+    if (status < 0) {
+        image_origin_forget(store, image, NULL);
         pin_all(store, image, false, NULL);
+    }
     return status;
 }
 
@@ -138,7 +142,7 @@ static int add_named(const struct store_ref *ref, void *ctx)
 {
     struct listing *listing = ctx;
     OWNED(owned_image) struct image *image = NULL;
-    int status = load(listing->store, &ref->digest, &image, listing->err);
+    int status = image_load(listing->store, &ref->digest, &image, listing->err);
     if (status == ERR_NOTFOUND || status == ERR_INVALID)
         return 0;
     if (status == 0 && listing->list.count == LIMIT_IMAGES)
@@ -240,7 +244,7 @@ int image_get(struct store *store, const char *name, struct image **ret_image, s
     struct id manifest;
     int status = find(store, name, &manifest, err);
     if (status > 0)
-        status = load(store, &manifest, ret_image, err);
+        status = image_load(store, &manifest, ret_image, err);
     else if (status == 0)
         status = no_image(name, err);
     return status;
@@ -267,7 +271,7 @@ static int check_derivation(struct store *store, const struct image *image, stru
     OWNED(buf_release) struct buf config = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_image) struct image *derived = NULL;
-    int status = read_blob(store, &image->config, &config, err);
+    int status = image_read_blob(store, &image->config, &config, err);
     if (status == 0)
         status = image_config_parse(config.data, config.len, &derived, err);
     if (status < 0)
@@ -296,7 +300,7 @@ static int adopt_name(struct store *store, const struct image *image, struct err
 int image_adopt(struct store *store, const struct id *manifest, struct image **ret_image, struct err *err)
 {
     OWNED(owned_image) struct image *image = NULL;
-    int status = load(store, manifest, &image, err);
+    int status = image_load(store, manifest, &image, err);
     if (status == 0)
         status = image_check_objects(store, image, err);
     if (status == 0)

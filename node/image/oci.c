@@ -11,6 +11,7 @@
 #include "node/base/crypto.h"
 #include "node/base/limits.h"
 #include "node/base/log.h"
+#include "node/image/export.h"
 #include "node/image/import.h"
 #include "node/image/json.h"
 #include "node/image/manifest.h"
@@ -82,20 +83,11 @@ static int expect(const struct descriptor *descriptor, enum document document, c
 
 /* ---- blobs ---- */
 
-#define BLOB_PATH_SIZE (13 + ID_HEX_SIZE)
-
-static const char *blob_path(const struct id *digest, char path[BLOB_PATH_SIZE])
-{
-    char hex[ID_HEX_SIZE];
-    snprintf(path, BLOB_PATH_SIZE, "blobs/sha256/%s", id_hex(digest, hex));
-    return path;
-}
-
 static int read_blob(struct image_import *import, const struct descriptor *descriptor, struct buf *buf, struct err *err)
 {
-    char path[BLOB_PATH_SIZE];
+    char path[IMAGE_BLOB_PATH_SIZE];
     struct id digest;
-    int status = image_source_read(&import->source, blob_path(&descriptor->digest, path), buf, err);
+    int status = image_source_read(&import->source, image_blob_path(&descriptor->digest, path), buf, err);
     if (status < 0)
         return status;
     if (buf->len != descriptor->size_bytes)
@@ -105,6 +97,27 @@ static int read_blob(struct image_import *import, const struct descriptor *descr
     if (!id_equal(&digest, &descriptor->digest))
         return err_set(err, ERR_CORRUPT, "'%s' does not have its digest", path);
     return 0;
+}
+
+/* ---- the documents on the way to an image, index.json first ---- */
+
+static int note_document(struct image_import *import, const struct buf *bytes, struct err *err)
+{
+    if (import->document_count == LIMIT_IMAGE_DOCUMENTS)
+        return err_set(err, ERR_LIMIT, "more than %d documents lead to an image", LIMIT_IMAGE_DOCUMENTS);
+    if (buf_add(&import->document_bytes, bytes->data, bytes->len) < 0)
+        return err_set(err, ERR_NOMEM, "no memory for the documents of a layout");
+    struct image_part *part = &import->documents[import->document_count++];
+    part->size_bytes = bytes->len;
+    crypto_sha256(bytes->data, bytes->len, &part->digest);
+    return 0;
+}
+
+/* Back to index.json, for another image that is in it. */
+static void rewind_documents(struct image_import *import)
+{
+    import->document_count = 1;
+    import->document_bytes.len = (size_t)import->documents[0].size_bytes;
 }
 
 /* A document that could be read as two kinds would be one thing to one reader and another to the next
@@ -135,7 +148,7 @@ static void release_blobs(struct image_blob *blobs, size_t count)
 
 static int take_layers(const json_t *layers, struct image_blob blobs[LIMIT_IMAGE_LAYERS], struct err *err)
 {
-    char path[BLOB_PATH_SIZE];
+    char path[IMAGE_BLOB_PATH_SIZE];
     for (size_t i = 0; i < json_array_size(layers); i++) {
         struct descriptor layer;
         int status = take_descriptor(json_array_get(layers, i), LIMIT_OBJECT_BYTES, &layer, err);
@@ -143,7 +156,8 @@ static int take_layers(const json_t *layers, struct image_blob blobs[LIMIT_IMAGE
             status = expect(&layer, DOCUMENT_LAYER, "the layer types", err);
         if (status < 0)
             return status;
-        blobs[i] = (struct image_blob){strdup(blob_path(&layer.digest, path)), true, layer.digest, layer.size_bytes};
+        blobs[i] =
+            (struct image_blob){strdup(image_blob_path(&layer.digest, path)), true, layer.digest, layer.size_bytes};
         if (!blobs[i].path)
             return err_set(err, ERR_NOMEM, "no memory for a layer's path");
     }
@@ -239,6 +253,8 @@ static int follow(struct image_import *import, const struct descriptor *descript
         status = image_json_load(bytes.data, bytes.len, "the image's manifest", &json, err);
     if (status == 0)
         status = check_kind(json, descriptor->document, descriptor->media_type, err);
+    if (status == 0)
+        status = note_document(import, &bytes, err);
     if (status < 0 || !index)
         return status < 0 ? err_wrap(err, "the image's manifest") : import_manifest(import, json, name, err);
     status = take_manifests(json, &manifests, err);
@@ -293,6 +309,7 @@ static int import_groups(struct image_import *import, const json_t *manifests, s
         const char *name = name_of(json_array_get(manifests, i));
         if (named != (name != NULL) || !is_first_of_its_name(manifests, i))
             continue;
+        rewind_documents(import);
         int status = pick(manifests, true, name, &descriptor, err);
         if (status == 0)
             status = follow(import, &descriptor, name, 0, err);
@@ -316,5 +333,7 @@ int image_import_oci(struct image_import *import, struct err *err)
         status = check_kind(json, DOCUMENT_INDEX, media_types[0].text, err);
     if (status == 0)
         status = take_manifests(json, &manifests, err);
+    if (status == 0)
+        status = note_document(import, &bytes, err);
     return status == 0 ? import_groups(import, manifests, err) : status;
 }
