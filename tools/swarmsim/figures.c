@@ -1,0 +1,105 @@
+#include "tools/swarmsim/figures.h"
+
+#include <stdio.h>
+
+#include "tools/sim/memory.h"
+#include "tools/sim/sample.h"
+#include "tools/swarmsim/node.h"
+#include "transfer/message.h"
+
+static double percent(double part, double whole)
+{
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
+static double could_send(const struct swarm *swarm, uint64_t until_us)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < swarm->n_nodes; i++)
+        sum += (double)swarm->nodes[i].wires.up_bytes_per_s * (double)until_us / 1e6;
+    return sum;
+}
+
+static uint64_t all_messages(const struct swarm *swarm)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < 256; i++)
+        sum += swarm->tally.messages[i];
+    return sum;
+}
+
+void figures_take(struct swarm *swarm, uint64_t ideal_us, struct figures *ret_figures)
+{
+    struct figures figures = {0};
+    struct sample times = {0};
+    uint64_t wanted = 0;
+    uint64_t duplicate = 0;
+    for (size_t i = 0; i < swarm->n_demands; i++) {
+        const struct demand *demand = &swarm->demands[i];
+        if (demand->excused)
+            continue;
+        wanted += swarm->catalogue.objects[demand->object].size_bytes;
+        duplicate += demand->duplicate_bytes;
+        if (demand->end_us > 0 && demand->status == 0)
+            sample_add(&times, demand->end_us - demand->start_us);
+        else
+            figures.failed++;
+    }
+    const struct tally *tally = &swarm->tally;
+    figures.done = times.count;
+    figures.median_x = (double)sample_permille(&times, 500) / (double)ideal_us;
+    figures.p99_x = (double)sample_permille(&times, 990) / (double)ideal_us;
+    figures.last_x = (double)sample_permille(&times, 1000) / (double)ideal_us;
+    figures.seed_copies = (double)tally->seed_bytes / (double)swarm->catalogue.objects[0].size_bytes;
+    figures.duplicate_percent = percent((double)duplicate, (double)wanted);
+    figures.control_percent = percent((double)(tally->wire_bytes - tally->chunk_bytes), (double)tally->wire_bytes);
+    figures.other_per_chunk = (double)(all_messages(swarm) - tally->messages[MESSAGE_CHUNK]) /
+                              (double)(tally->messages[MESSAGE_CHUNK] ? tally->messages[MESSAGE_CHUNK] : 1);
+    figures.up_percent = percent((double)tally->wire_bytes, could_send(swarm, swarm->now_us - SWARM_START_US));
+    sample_release(&times);
+    *ret_figures = figures;
+}
+
+void figures_report(const struct figures *figures, const struct swarm *swarm, struct report *report)
+{
+    report_count(report, figures->done);
+    report_count(report, figures->failed);
+    report_number(report, figures->median_x, 3);
+    report_number(report, figures->p99_x, 3);
+    report_number(report, figures->last_x, 3);
+    report_number(report, figures->seed_copies, 2);
+    report_number(report, figures->duplicate_percent, 2);
+    report_number(report, figures->control_percent, 2);
+    report_count(report, swarm->tally.messages[MESSAGE_CHUNK]);
+    report_number(report, figures->other_per_chunk, 2);
+    report_number(report, figures->up_percent, 1);
+}
+
+static void note_messages(struct report *report, const struct swarm *swarm)
+{
+    char text[512] = "";
+    size_t at = 0;
+    for (unsigned type = 0; type < 256; type++) {
+        if (swarm->tally.messages[type] > 0 && at < sizeof text)
+            at += (size_t)snprintf(text + at, sizeof text - at, " %s %llu", transfer_message_name((uint8_t)type),
+                                   (unsigned long long)swarm->tally.messages[type]);
+    }
+    report_note(report, "%u nodes: messages:%s", swarm->n_nodes, text);
+}
+
+void figures_note_run(struct report *report, const struct swarm *swarm)
+{
+    double ran_s = (double)swarm->ran_ms / 1000;
+    note_messages(report, swarm);
+    if (swarm->tally.refused > 0 || swarm->tally.liars_named > 0 || swarm->tally.protocol_errors > 0)
+        report_note(report, "%u nodes: %llu sessions refused, %llu times a liar was named, %llu protocol errors",
+                    swarm->n_nodes, (unsigned long long)swarm->tally.refused,
+                    (unsigned long long)swarm->tally.liars_named, (unsigned long long)swarm->tally.protocol_errors);
+    report_note(report, "%u nodes: %.2f virtual s in %.1f s, %.0f MiB in memory", swarm->n_nodes,
+                (double)(swarm->now_us - SWARM_START_US) / 1e6, ran_s, (double)memory_resident() / (1 << 20));
+    report_note(report, "%u nodes: seed %llu, events %llu, hash %016llx", swarm->n_nodes,
+                (unsigned long long)swarm->options->seed, (unsigned long long)swarm->events,
+                (unsigned long long)swarm->hash);
+    if (swarm->stopped)
+        report_note(report, "stopped by the user: what there was until then");
+}

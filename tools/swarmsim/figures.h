@@ -1,0 +1,28 @@
+/*
+ * What a run is measured by: how long the receivers took against size / rate, what the seed sent, what was wasted.
+ */
+#pragma once
+
+#include "tools/sim/report.h"
+#include "tools/swarmsim/swarm.h"
+
+#define FIGURES_COLUMNS                                                                                                \
+    "done failed p50_x p99_x last_x seed_copies duplicate_% control_% chunk_messages other_messages up_%"
+
+struct figures {
+    size_t done;
+    size_t failed;                  /* or not done at the end */
+    double median_x, p99_x, last_x; /* times size / rate */
+    double seed_copies;
+    double duplicate_percent; /* bytes that came twice, of those that were wanted */
+    double control_percent;   /* bytes on the wire that are not chunks, of all */
+    double other_per_chunk;   /* messages that are not chunks, per chunk */
+    double up_percent;        /* of what the uplinks could carry until the last was done */
+};
+
+/* ideal_us: what a receiver would need alone, at the full rate. */
+void figures_take(struct swarm *swarm, uint64_t ideal_us, struct figures *ret_figures);
+/* The cells of FIGURES_COLUMNS. */
+void figures_report(const struct figures *figures, const struct swarm *swarm, struct report *report);
+/* What the run was, below the table. */
+void figures_note_run(struct report *report, const struct swarm *swarm);

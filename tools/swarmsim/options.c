@@ -1,0 +1,30 @@
+#include "tools/swarmsim/options.h"
+
+#define FIELD(name) offsetof(struct options, name)
+
+const struct flag options_flags[] = {
+    {"receivers", FLAG_LIST, FIELD(receivers), false, 1, 1000000, "8",
+     "nodes that want the object; several sizes one after the other"},
+    {"size", FLAG_NUMBER, FIELD(size_mib), false, 1, 1u << 20, "64", "of the object, MiB"},
+
+    {"seed", FLAG_NUMBER, FIELD(seed), true, 0, UINT64_MAX, "7421", "of all randomness: the same seed, the same run"},
+    {"up", FLAG_NUMBER, FIELD(up_mbit), true, 1, 100000, "100", "Mbit/s that a node sends"},
+    {"down", FLAG_NUMBER, FIELD(down_mbit), true, 1, 100000, "100", "Mbit/s that it receives"},
+    {"seed-up", FLAG_NUMBER, FIELD(seed_up_mbit), true, 0, 100000, "0",
+     "Mbit/s that those send who have all at the start; 0: as the others"},
+    {"delay", FLAG_NUMBER, FIELD(delay_ms), true, 1, 10000, "5", "ms from one node to another"},
+    {"spread", FLAG_NUMBER, FIELD(spread_percent), true, 0, 100, "20",
+     "percent by which the delay of a pair may differ from that, either way"},
+    {"sessions", FLAG_NUMBER, FIELD(sessions), true, 1, 65535, "256", "that a node has at most"},
+    {"dht", FLAG_NUMBER, FIELD(dht_ms), true, 0, 60000, "30", "ms that a read or a write of the DHT takes"},
+    {"job", FLAG_NUMBER, FIELD(job_us), true, 0, 1000000, "100", "us that blocking work on the store takes"},
+    {"patience", FLAG_NUMBER, FIELD(patience_s), true, 1, 1000000, "60", "s without progress, then a fetch gives up"},
+    {"limit", FLAG_NUMBER, FIELD(limit), true, 1, 1000000, "20", "times size / rate, then the run is ended"},
+    {"lively", FLAG_SWITCH, FIELD(lively), true, 0, 0, "no",
+     "deadlines are looked at after every message, as in the daemon; slower"},
+    {"plots", FLAG_TEXT, FIELD(plots), true, 0, 0, NULL, "write SVG plots into this directory"},
+    {"json", FLAG_SWITCH, FIELD(json), true, 0, 0, "no", "results as JSON on standard output"},
+    {"quiet", FLAG_SWITCH, FIELD(quiet), true, 0, 0, "no", "no progress on standard error"},
+};
+
+const size_t options_flag_count = sizeof options_flags / sizeof options_flags[0];

@@ -1,0 +1,36 @@
+/*
+ * What the command line chooses: the swarm, its network, and what goes wrong. Each has a default that --help shows;
+ * docs/simulator.md says what each model is.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tools/sim/command.h"
+
+struct options {
+    uint64_t seed;
+    struct command_list receivers;
+    uint64_t size_mib;
+
+    uint64_t up_mbit;
+    uint64_t down_mbit;
+    uint64_t seed_up_mbit; /* 0: as the others */
+    uint64_t delay_ms;
+    uint64_t spread_percent;
+    uint64_t sessions;
+    uint64_t dht_ms;
+    uint64_t job_us;
+    uint64_t patience_s;
+    uint64_t limit; /* times size / rate, then the run ends */
+    bool lively;
+
+    const char *plots; /* directory, or NULL */
+    bool json;
+    bool quiet;
+};
+
+extern const struct flag options_flags[];
+extern const size_t options_flag_count;

@@ -1,0 +1,8 @@
+/*
+ * The scenarios: each builds its swarms, lets them run and reports. They return the program's exit code.
+ */
+#pragma once
+
+#include "tools/swarmsim/options.h"
+
+int scenario_crowd(const struct options *options);
