@@ -1,5 +1,6 @@
 #include "node/process.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,9 @@
 #define TOKEN_MAX_BYTES 4096
 #define JOBS_PATIENCE_MS 4000 /* for jobs that are under way when the node has closed */
 #define LOOK_MS 250
+#define HEAP_MMAP_BYTES (1 << 20)  /* what is larger than a batch of chunks is mapped for itself */
+#define HEAP_SPARE_BYTES (4 << 20) /* kept of what is free at the end of the heap */
+#define HEAP_ARENAS 2
 
 /* ---- before ---- */
 
@@ -37,6 +41,15 @@ bool process_logs_to_journal(const char *stream)
            fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
 }
 
+/* Chunks and batches of them come and go thousands of times a second. Left alone, malloc would get the pages of each
+ * from the kernel, zeroed, and give them back. */
+static void keep_heap(void)
+{
+    mallopt(M_MMAP_THRESHOLD, HEAP_MMAP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, HEAP_SPARE_BYTES);
+    mallopt(M_ARENA_MAX, HEAP_ARENAS);
+}
+
 void process_prepare(const struct config *config)
 {
     char workers[16];
@@ -44,6 +57,7 @@ void process_prepare(const struct config *config)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* the terminal that it was started from may go */
     raise_descriptors();
+    keep_heap();
     snprintf(workers, sizeof workers, "%u", config->workers);
     setenv("UV_THREADPOOL_SIZE", workers, 1);
     log_set_level(config->log);
