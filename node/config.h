@@ -18,6 +18,7 @@
 #include "node/base/log.h"
 #include "node/base/scope.h"
 #include "node/mesh/policy.h"
+#include "transfer/transfer.h"
 
 #define CONFIG_FILE "/etc/cmig/node.conf"
 #define CONFIG_MAX_BYTES 65536
@@ -43,13 +44,15 @@ struct config {
     struct addr advertise;         /* family 0: discovered */
     char *peers[CONFIG_MAX_PEERS]; /* HOST[:PORT], checked for form (invitation_parse_peer) */
     size_t peer_count;
-    uint64_t upload_bytes_per_s; /* 0: not limited */
+    struct exchange_limits bandwidth;
     struct policy policy;
+    uint32_t price; /* of a GiB from this node, in thousandths of whatever unit the operators agree on */
     unsigned dht_records;
     unsigned block_contacts; /* of one address block in the DHT's table; 0: not limited */
 
     uint64_t quota_bytes; /* 0: no quota, the floor alone decides */
     struct config_floor floor;
+    unsigned scrub_days; /* in which all of the store is read and checked once; 0: never by itself */
 
     char *runc; /* a path, or a name to look for in $PATH */
     char *criu;

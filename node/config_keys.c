@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "node/bandwidth.h"
 #include "node/base/file.h"
 #include "node/base/id.h"
 #include "node/base/limits.h"
@@ -15,11 +16,13 @@
 #define DEFAULT_FLOOR_PERCENT 5
 #define DEFAULT_FLOOR_CAP (10ull << 30)
 #define DEFAULT_WORKERS 4
+#define DEFAULT_SCRUB_DAYS 7
+#define PRICE_MAX 1000000u
 #define DEFAULT_LOG_MAX (10ull << 20)
 
 typedef int set_fn(struct config *config, const struct config_entry *entry, const char *value, struct err *err);
 static set_fn set_path, set_program, set_name, set_level, set_count, set_listen, set_advertise, set_peers, set_bytes,
-    set_quota, set_floor, set_policy, set_resp;
+    set_quota, set_floor, set_policy, set_price, set_bandwidth, set_resp;
 
 #define FIELD(name) .offset = offsetof(struct config, name)
 #define KEY(...) .key = {__VA_ARGS__}
@@ -47,13 +50,21 @@ static const struct config_entry entries[CONFIG_KEYS] = {
     {KEY("peers", "network", "HOST[:PORT]", "those met before", "edge-2.example.org [2001:db8::7]:7421",
          "Members to look for at the start. May be repeated, or hold several separated by spaces."),
      set_peers, FIELD(peers), .is_list = true},
-    {KEY("upload", "network", "BYTES", "0", "0",
-         "The most that is sent to other nodes, in bytes a second; K, M, G and T are powers of 1024. 0 is no limit."),
-     set_bytes, FIELD(upload_bytes_per_s), .max = 1ull << 50},
+    {KEY("bandwidth", "network", "NAME=BYTES", "no limits", "up=10M down=50M peer-up=4M prefetch-up=512K",
+         "The most that is sent and received, in bytes a second: up and down for all of it, peer-up and peer-down for "
+         "each peer, and the same after freeze-, volume-, layer- and prefetch- for transfers of that kind. K, M, G and "
+         "T are powers of 1024. May be repeated, or hold several separated by spaces. cmig bandwidth changes it while "
+         "the node runs."),
+     set_bandwidth, FIELD(bandwidth), .is_list = true},
     {KEY("policy", "network", "POLICY", "cost", "0.6*cost+0.3*score+0.1*version",
-         "Which nodes content is got from first: cost, nearest, score or version, or a weighted mixture of them. cmig "
-         "why shows what a policy makes of the nodes."),
+         "Which nodes content is got from first: cost, nearest, money, score or version, or a weighted mixture of "
+         "them. "
+         "cmig why shows what a policy makes of the nodes."),
      set_policy, FIELD(policy)},
+    {KEY("price", "network", "NUMBER", "0", "0.02",
+         "What a GiB from this node costs whoever gets it, in a unit that the operators of the mesh agree on. Others "
+         "weigh it where their policy has money in it."),
+     set_price, FIELD(price)},
     {KEY("dht_records", "network", "N", "262144", "262144",
          "How many records of others this node keeps for the mesh; each takes about 320 bytes of memory, and its "
          "data."),
@@ -70,6 +81,10 @@ static const struct config_entry entries[CONFIG_KEYS] = {
     {KEY("floor", "store", "BYTES|N%", "5%, but not more than 10G", "5%",
          "Free disk that is left to others: an amount, or a share of the file system."),
      set_floor, FIELD(floor), .max = 1ull << 60},
+    {KEY("scrub_days", "store", "N", "7", "7",
+         "In so many days all that is stored is read and compared with its checksums, a little at a time; what has "
+         "rotted is fetched again from other nodes. 0: only when cmig scrub says so."),
+     set_count, FIELD(scrub_days), .max = 3650},
     {KEY("runc", "runtime", "PROGRAM", "runc", "runc", "The program that runs containers: a path, or a name in $PATH."),
      set_program, FIELD(runc)},
     {KEY("criu", "runtime", "PROGRAM", "the one of tools/setup in /opt/cmig, else criu", "criu",
@@ -149,6 +164,17 @@ static int set_level(struct config *config, const struct config_entry *entry, co
 static int set_policy(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
 {
     return policy_parse(value, field_of(config, entry), err);
+}
+
+static int set_price(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
+{
+    char *end;
+    double price = strtod(value, &end);
+    (void)entry;
+    if (value[strspn(value, "0123456789.")] || *end || !(price >= 0 && price <= PRICE_MAX))
+        return err_set(err, ERR_INVALID, "must be a number from 0 to %u, in steps of 0.001", PRICE_MAX);
+    config->price = (uint32_t)(price * 1000 + 0.5);
+    return 0;
 }
 
 static int set_count(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
@@ -313,6 +339,17 @@ static int add_peer(struct config *config, const char *word, struct err *err)
     return 0;
 }
 
+static int add_bandwidth(struct config *config, const char *word, struct err *err)
+{
+    return bandwidth_set_word(&config->bandwidth, word, err);
+}
+
+static int set_bandwidth(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
+{
+    (void)entry;
+    return for_words(config, value, add_bandwidth, err);
+}
+
 static int set_peers(struct config *config, const struct config_entry *entry, const char *value, struct err *err)
 {
     (void)entry;
@@ -323,6 +360,8 @@ void config_entry_reset(struct config *config, const struct config_entry *entry)
 {
     if (entry->set == set_listen)
         config->listen_count = 0;
+    if (entry->set == set_bandwidth)
+        config->bandwidth = (struct exchange_limits){0};
     if (entry->set == set_peers)
         while (config->peer_count > 0)
             free(config->peers[--config->peer_count]);
@@ -334,6 +373,7 @@ void config_init_numbers(struct config *config)
 {
     config->log = LOG_INFO;
     config->workers = DEFAULT_WORKERS;
+    config->scrub_days = DEFAULT_SCRUB_DAYS;
     config->floor = (struct config_floor){.percent = DEFAULT_FLOOR_PERCENT, .bytes = DEFAULT_FLOOR_CAP};
     config->log_max_bytes = DEFAULT_LOG_MAX;
     config->policy = policy_default();

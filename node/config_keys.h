@@ -13,7 +13,7 @@ struct config_entry {
     bool is_list;      /* may be repeated; `set` appends */
 };
 
-#define CONFIG_KEYS 19
+#define CONFIG_KEYS 21
 const struct config_entry *config_entry_at(size_t index);
 /* Place of the key of this name ('-' counts as '_'), or CONFIG_KEYS. */
 size_t config_entry_find(const char *name, size_t name_len);

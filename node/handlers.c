@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "node/bandwidth.h"
 #include "node/base/log.h"
 #include "node/net/sock.h"
 
@@ -203,6 +204,41 @@ void handlers_log_level(void *node, struct api_request *req)
         log_set_level(level);
         api_reply_json(req, 200, json_pack("{s:s}", "level", text));
     }
+}
+
+/* ---- bandwidth ---- */
+
+void handlers_bandwidth_get(void *ctx, struct api_request *req)
+{
+    struct node *node = ctx;
+    struct exchange_limits limits = *content_limits(node->content);
+    char name[BANDWIDTH_NAME_SIZE];
+    json_t *reply = json_object();
+    for (size_t i = 0; i < BANDWIDTH_NAMES; i++)
+        json_object_set_new(reply, bandwidth_name(i, name), json_integer((json_int_t)*bandwidth_of(&limits, i)));
+    api_reply_json(req, 200, reply);
+}
+
+void handlers_bandwidth_set(void *ctx, struct api_request *req)
+{
+    struct node *node = ctx;
+    struct exchange_limits limits = *content_limits(node->content);
+    struct err err = {0};
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)api_request_body(req), name, value)
+    {
+        if (!json_is_string(value))
+            err_set(&err, ERR_INVALID, "'%.40s' must be a text, as \"10M\" or \"none\"", name);
+        else
+            bandwidth_set(&limits, name, json_string_value(value), &err);
+        if (err.code) {
+            api_reply_error(req, &err);
+            return;
+        }
+    }
+    content_set_limits(node->content, &limits);
+    handlers_bandwidth_get(ctx, req);
 }
 
 /* ---- peers ---- */

@@ -154,10 +154,11 @@ static int open_mesh(struct node *node, struct err *err)
                                .block_contacts = config->block_contacts,
                                .users = {on_up, on_down, on_message, on_writable, on_request},
                                .ctx = node};
-    int status =
-        content_new(node->store, node->jobs, node->clock, node->loop, config->upload_bytes_per_s, &node->content, err);
-    if (status == 0)
+    int status = content_new(node->store, node->jobs, node->clock, node->loop, &node->content, err);
+    if (status == 0) {
         content_set_policy(node->content, &config->policy);
+        content_set_limits(node->content, &config->bandwidth);
+    }
     if (status == 0)
         status = mesh_new(&mesh, &node->mesh, err);
     if (status == 0)

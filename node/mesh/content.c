@@ -46,6 +46,7 @@ struct content {
     struct whys whys;
     struct costs costs; /* of nodes whose links have gone */
     struct policy policy;
+    struct exchange_limits limits;
     struct rng rng;
     uv_timer_t timer;
     bool closing;
@@ -494,7 +495,7 @@ int content_why(struct content *content, const char *text, const struct policy *
 
 /* ---- beginning and end ---- */
 
-int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop, uint64_t upload_bytes_per_s,
+int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop,
                 struct content **ret_content, struct err *err)
 {
     struct content *content = calloc(1, sizeof *content);
@@ -520,7 +521,6 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
     }
     uv_timer_init(loop, &content->timer);
     content->timer.data = content;
-    exchange_set_limits(content->exchange, &(struct exchange_limits){.up.total = upload_bytes_per_s}, now_of(content));
     *ret_content = content;
     return 0;
 }
@@ -528,6 +528,18 @@ int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_lo
 void content_set_mesh(struct content *content, struct mesh *mesh)
 {
     content->mesh = content->whys.mesh = mesh;
+}
+
+void content_set_limits(struct content *content, const struct exchange_limits *limits)
+{
+    content->limits = *limits;
+    exchange_set_limits(content->exchange, limits, now_of(content));
+    soon(content);
+}
+
+const struct exchange_limits *content_limits(const struct content *content)
+{
+    return &content->limits;
 }
 
 void content_set_policy(struct content *content, const struct policy *policy)

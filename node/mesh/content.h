@@ -19,13 +19,15 @@
 struct content;
 struct content_fetch;
 
-/* All of its sending of objects together stays below upload_bytes_per_s; 0: no limit. */
-int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop, uint64_t upload_bytes_per_s,
+int content_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop_t *loop,
                 struct content **ret_content, struct err *err);
 /* The mesh is made after the content, because its callbacks lead here. */
 void content_set_mesh(struct content *content, struct mesh *mesh);
 /* Who is asked, where a wish does not say it; else by cost. */
 void content_set_policy(struct content *content, const struct policy *policy);
+/* How fast objects may be sent and received, from now on; there are no limits at first. */
+void content_set_limits(struct content *content, const struct exchange_limits *limits);
+const struct exchange_limits *content_limits(const struct content *content);
 /* Stop timers and answer what content_why owes; the loop then runs the close callbacks. */
 void content_close(struct content *content);
 void content_free(struct content *content);

@@ -13,6 +13,8 @@ static const struct command commands[] = {
      .examples = "cmig peers"},
     {"loglevel", "LEVEL", "what the daemon logs from now on: error, warn, info or debug", node_log_level, 1, 1,
      .examples = "cmig loglevel debug"},
+    {"bandwidth", "[NAME=BYTES...]", "show or change what may be sent and received a second", node_bandwidth, 0, -1,
+     .examples = "cmig bandwidth\ncmig bandwidth up=10M prefetch-up=512K\ncmig bandwidth up=none"},
     {"put", "FILE|-", "store a file as an object and print its digest", object_put, 1, 1,
      .examples = "cmig put model.bin\ntar c data | cmig put -"},
     {"get", "DIGEST", "fetch an object from whoever has it, verified", object_get, 1, 1,

@@ -183,6 +183,52 @@ int node_volumes(struct cmig *cmig, struct err *err)
     return table_print(table, err);
 }
 
+/* The words as the daemon takes them: {"up": "10M"}. */
+static int read_bandwidth(struct cmig *cmig, json_t *body, struct err *err)
+{
+    for (int i = 0; i < cmig->operand_count; i++) {
+        const char *word = cmig->operands[i], *equals = strchr(word, '=');
+        if (!equals || equals == word)
+            return args_misuse(cmig, err, "'%.60s' is no NAME=BYTES, as up=10M", word);
+        OWNED(owned_free) char *name = strndup(word, (size_t)(equals - word));
+        if (!name || json_object_set_new(body, name, json_string(equals + 1)) < 0)
+            return args_misuse(cmig, err, "the operand is not UTF-8");
+    }
+    return 0;
+}
+
+static int print_bandwidth(const json_t *reply, struct err *err)
+{
+    OWNED(owned_table) struct table *table = table_new("LIMIT >BYTES/S");
+    const char *name;
+    json_t *value;
+    char text[SHOW_SIZE];
+    json_object_foreach((json_t *)reply, name, value)
+    {
+        uint64_t bytes = (uint64_t)json_integer_value(value);
+        table_add(table, name);
+        table_add(table, bytes ? show_bytes(bytes, text) : "none");
+    }
+    return table_print(table, err);
+}
+
+int node_bandwidth(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    OWNED(owned_json) json_t *body = cmig->operand_count > 0 ? json_object() : NULL;
+    int code = body ? read_bandwidth(cmig, body, err) : 0;
+    if (code < 0)
+        return code;
+    struct api_call call = {.route = body ? API_ROUTE_bandwidth_set : API_ROUTE_bandwidth_get, .body = body};
+    code = api_client_call(cmig->client, &call, &reply, err);
+    if (code < 0)
+        return code;
+    if (!cmig->json)
+        return print_bandwidth(reply, err);
+    show_json(reply);
+    return 0;
+}
+
 int node_log_level(struct cmig *cmig, struct err *err)
 {
     OWNED(owned_json) json_t *reply = NULL;

@@ -101,7 +101,7 @@ static void setup(struct rig *rig)
                                  .name = "anna",
                                  .users = {on_up, on_down, on_message, on_writable, on_request},
                                  .ctx = rig};
-    assert_int_equal(content_new(rig->store, jobs, clock, &rig->loop, 0, &rig->content, &err), 0);
+    assert_int_equal(content_new(rig->store, jobs, clock, &rig->loop, &rig->content, &err), 0);
     assert_int_equal(mesh_new(&config, &rig->mesh, &err), 0);
     content_set_mesh(rig->content, rig->mesh);
 }

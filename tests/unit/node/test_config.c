@@ -65,7 +65,7 @@ static void test_config__defaults(void **state)
     assert_int_equal(config->quota_bytes, 0);
     assert_int_equal(config->floor.percent, 5);
     assert_int_equal(config->floor.bytes, 10ull << 30);
-    assert_int_equal(config->upload_bytes_per_s, 0);
+    assert_int_equal(config->bandwidth.up.total, 0);
     assert_int_equal(config->log_max_bytes, 10u << 20);
     assert_string_equal(config->runc, "runc");
     assert_true(strcmp(config->criu, "criu") == 0 || strcmp(config->criu, "/opt/cmig/bin/criu") == 0);
@@ -80,7 +80,8 @@ static void test_config__file_is_read(void **state)
     OWNED(owned_config) struct config *config = NULL;
     const char *text =
         "; comment\n# comment\n[node]\ndir = /srv/node a\nname=edge-7 ; comment\nlog = debug\r\nworkers=8\n"
-        "[network]\nlisten = 127.0.0.1:7000, [::1]\nadvertise = 192.0.2.1:9\nupload = 1.5M\n"
+        "[network]\nlisten = 127.0.0.1:7000, [::1]\nadvertise = 192.0.2.1:9\nbandwidth = up=1.5M peer-down=2K\n  "
+        "prefetch-up=3\n"
         "peers = a.example b:1\n  [::1]:7\npeers = 10.0.0.1\n"
         "[store]\nquota = 2T\nfloor = 7%\n"
         "[runtime]\nrunc = /opt/runc\ncriu = criu4\nlog_max = 64K\n"
@@ -96,7 +97,10 @@ static void test_config__file_is_read(void **state)
     assert_string_equal(addr_text(&config->listen[0], addr), "127.0.0.1:7000");
     assert_string_equal(addr_text(&config->listen[1], addr), "[::1]:7421");
     assert_string_equal(addr_text(&config->advertise, addr), "192.0.2.1:9");
-    assert_int_equal(config->upload_bytes_per_s, 3u << 19);
+    assert_int_equal(config->bandwidth.up.total, 3u << 19);
+    assert_int_equal(config->bandwidth.down.peer, 2048);
+    assert_int_equal(config->bandwidth.up.classes[EXCHANGE_PREFETCH], 3);
+    assert_int_equal(config->bandwidth.down.total, 0);
     assert_int_equal(config->peer_count, 4);
     assert_string_equal(config->peers[2], "[::1]:7");
     assert_int_equal(config->quota_bytes, 2ull << 40);
@@ -225,9 +229,15 @@ static void test_config__hostile_values_are_refused(void **state) /* faults 47 *
         {"workers", "-1"},
         {"workers", "4K"},
         {"workers", "1e3"},
-        {"upload", "-1"},
-        {"upload", "1P"},
-        {"upload", "99999999999999999999"},
+        {"bandwidth", "up"},
+        {"bandwidth", "up="},
+        {"bandwidth", "=1"},
+        {"bandwidth", "up=-1"},
+        {"bandwidth", "up=1P"},
+        {"bandwidth", "up=99999999999999999999"},
+        {"bandwidth", "sideways=1"},
+        {"bandwidth", "prefetch-up-down=1"},
+        {"bandwidth", "a-name-that-nobody-would-ever-think-of=1"},
         {"quota", "0"},
         {"quota", "1023K"},
         {"quota", "unlimited"},
