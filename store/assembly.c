@@ -147,7 +147,7 @@ static int write_partial(struct store_db_txn *txn, void *ctx, struct err *err)
     return status < 0 ? status : store_rows_partial_put(txn, &now, err);
 }
 
-/* Is the recipe here as a root, held from now on? Its leaves then are as well. */
+/* Is the recipe here, held from now on? What of it has rotted is written again. */
 static int hold_root(struct store_assembly *assembly, struct err *err)
 {
     struct store *store = assembly->store;
@@ -155,8 +155,7 @@ static int hold_root(struct store_assembly *assembly, struct err *err)
     store_gc_gate_enter(store);
     int status = store_gc_hold(store, root_id, err);
     assembly->is_held = status == 0;
-    struct store_place place;
-    int here = status < 0 ? status : store_read_find(store, STORE_PIECE_ROOT, root_id, &place, err);
+    int here = status < 0 ? status : store_read_has_recipe(store, assembly->recipe, err);
     store_gc_gate_leave(store);
     return here;
 }
@@ -272,11 +271,9 @@ void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunk
 /* ---- the digest of the whole ---- */
 
 /* What was here has rotted on disk: it is missing again, to be fetched once more. */
-static int lose_chunk(struct store_assembly *assembly, const struct store_chunk *chunk, const struct store_place *place,
-                      struct err *err)
+static int lose_chunk(struct store_assembly *assembly, const struct store_chunk *chunk, struct err *err)
 {
     char text[ID_HEX_SIZE];
-    store_objects_demote(assembly->store, &assembly->digest, &chunk->id, place);
     pthread_mutex_lock(&assembly->lock);
     set_states(assembly, &chunk->id, MISSING);
     pthread_mutex_unlock(&assembly->lock);
@@ -301,7 +298,7 @@ static int read_back(struct store_assembly *assembly, uint32_t i, uint8_t *raw, 
         return status < 0 ? status : 1;
     }
     int got = store_read_piece(assembly->store, STORE_PIECE_CHUNK, &chunk->id, raw, LIMIT_CHUNK_BYTES, &place, err);
-    return got == ERR_CORRUPT ? lose_chunk(assembly, chunk, &place, err) : got;
+    return got == ERR_CORRUPT ? lose_chunk(assembly, chunk, err) : got;
 }
 
 /* Under hash_lock: hash on from what is hashed, at most `most` chunks, as long as they are here. */

@@ -2,8 +2,8 @@
  * What a store is made of, for the files of this folder.
  *
  * Locks, in the order in which they may be taken (each may be skipped, none may be taken against the order):
- *   assembly locks < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock, gc.hold_lock,
- *   pending.lock
+ *   assembly locks, rot.take_lock < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock,
+ * gc.hold_lock, pending.lock
  */
 #pragma once
 
@@ -38,6 +38,11 @@ struct store_pending {
     struct map by_id; /* chunk id -> owned struct store_pending_chunk, the first of a list; under lock */
 };
 
+struct store_rot_state {
+    pthread_mutex_t take_lock;
+    atomic_uint_fast64_t waiting; /* rows of the rot table */
+};
+
 struct store {
     char *dir;       /* owned */
     char *packs_dir; /* owned */
@@ -47,9 +52,11 @@ struct store {
     uint64_t floor_bytes;
     uint64_t pack_bytes;
     struct store_db *db; /* owned */
+    bool is_scratch;     /* an index in the making (fsck.c): no pack is touched */
     struct store_packs packs;
     struct store_gc gc;
     struct store_pending pending;
+    struct store_rot_state rot;
     atomic_uint_fast64_t live_bytes;      /* in packs, committed */
     atomic_uint_fast64_t pending_bytes;   /* in packs, not yet committed */
     atomic_uint_fast64_t unchecked_bytes; /* written since the free disk was last looked at */

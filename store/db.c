@@ -17,13 +17,14 @@
 #define MAX_READERS 512
 #define WALK_PAGE_BYTES 65536u
 #define WALK_MAX_BYTES (WALK_PAGE_BYTES + (2u << 20)) /* a page and one largest row */
+#define ABSENT 0                                      /* of LMDB's own tables */
 #define FSCK_HINT "run `cmig-node fsck` to rebuild it from the packs"
 
 struct store_db {
-    MDB_env *env; /* owned */
-    MDB_dbi dbi[STORE_DB_TABLES];
-    pthread_rwlock_t map_lock; /* shared by transactions, exclusive for growing the map */
-    char *path;                /* owned; for messages */
+    MDB_env *env;                 /* owned */
+    MDB_dbi dbi[STORE_DB_TABLES]; /* ABSENT: not in this file, which is read only */
+    pthread_rwlock_t map_lock;    /* shared by transactions, exclusive for growing the map */
+    char *path;                   /* owned; for messages */
 };
 
 struct store_db_txn {
@@ -38,7 +39,8 @@ static const char *const table_names[STORE_DB_TABLES] = {
     [STORE_DB_META] = "meta",       [STORE_DB_PIECE] = "piece", [STORE_DB_OBJECT] = "object",
     [STORE_DB_PARTIAL] = "partial", [STORE_DB_PIN] = "pin",     [STORE_DB_REF] = "ref",
     [STORE_DB_KEEP] = "keep",       [STORE_DB_PACK] = "pack",   [STORE_DB_FREE] = "free",
-    [STORE_DB_ORPHAN] = "orphan",   [STORE_DB_USER] = "user",
+    [STORE_DB_ORPHAN] = "orphan",   [STORE_DB_USER] = "user",   [STORE_DB_ROT] = "rot",
+    [STORE_DB_BROKEN] = "broken",
 };
 
 static int db_error(struct store_db *db, int code, const char *doing, struct err *err)
@@ -102,8 +104,13 @@ static int open_tables(struct store_db *db, enum store_db_mode mode, struct err 
     int code = mdb_txn_begin(db->env, NULL, read_only ? MDB_RDONLY : 0, &txn);
     if (code)
         return db_error(db, code, "begin in", err);
-    for (int i = 0; i < STORE_DB_TABLES && code == 0; i++)
+    for (int i = 0; i < STORE_DB_TABLES && code == 0; i++) {
         code = mdb_dbi_open(txn, table_names[i], read_only ? 0 : MDB_CREATE, &db->dbi[i]);
+        if (code == MDB_NOTFOUND && i >= STORE_DB_ROT) { /* an index of format 1 */
+            db->dbi[i] = ABSENT;
+            code = 0;
+        }
+    }
     if (code == 0)
         code = mdb_txn_commit(txn);
     else
@@ -280,6 +287,8 @@ int store_db_get(struct store_db_txn *txn, enum store_db_table table, struct sto
 {
     MDB_val k = val(key);
     MDB_val v;
+    if (txn->db->dbi[table] == ABSENT)
+        return 0;
     int code = mdb_get(txn->txn, txn->db->dbi[table], &k, &v);
     if (code == MDB_NOTFOUND)
         return 0;
@@ -335,6 +344,8 @@ int store_db_next(struct store_db_txn *txn, enum store_db_table table, struct st
                   bool after, struct store_span *ret_key, struct store_span *ret_value, struct err *err)
 {
     MDB_cursor *cursor;
+    if (txn->db->dbi[table] == ABSENT)
+        return 0;
     int code = mdb_cursor_open(txn->txn, txn->db->dbi[table], &cursor);
     if (code)
         return db_error(txn->db, code, "walk", err);

@@ -30,6 +30,8 @@ enum store_db_table {
     STORE_DB_FREE,
     STORE_DB_ORPHAN,
     STORE_DB_USER,
+    STORE_DB_ROT,
+    STORE_DB_BROKEN,
     STORE_DB_TABLES
 };
 
@@ -44,7 +46,7 @@ struct store_span {
 enum store_db_mode {
     STORE_DB_LIVE,      /* every commit is durable */
     STORE_DB_SCRATCH,   /* one that is being made and thrown away if that fails: durable after store_db_sync */
-    STORE_DB_READ_ONLY, /* takes no lock and writes nothing */
+    STORE_DB_READ_ONLY, /* takes no lock and writes nothing; tables that an older format lacks are empty */
 };
 
 /* Open or make the environment in directory `path`. map_bytes: first size of the map, 0 for a default. ERR_CORRUPT if

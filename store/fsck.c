@@ -19,6 +19,7 @@
 #include "store/pending.h"
 #include "store/read.h"
 #include "store/rebuild.h"
+#include "store/rot.h"
 
 OWNED_DEFINE(owned_db, struct store_db, store_db_close)
 
@@ -65,7 +66,7 @@ static int walk_index(const char *path)
     OWNED(owned_db) struct store_db *db = NULL;
     int status = store_db_open(path, 0, STORE_DB_READ_ONLY, &db, NULL);
     if (status == 0)
-        status = store_db_view(db, store_open_check_format, NULL, NULL) == 1 ? 0 : ERR_CORRUPT;
+        status = store_db_view(db, store_open_check_format, NULL, NULL) > 0 ? 0 : ERR_CORRUPT;
     struct store_span all = {0};
     uint8_t sink = 0;
     for (int table = 0; table < STORE_DB_TABLES && status == 0; table++)
@@ -144,6 +145,20 @@ static int put_partial(struct store_db_txn *txn, void *ctx, struct err *err)
     return store_rows_partial_put(txn, &partial, err);
 }
 
+static int put_broken(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    struct store_object_info *info = ctx;
+    struct store_broken broken = {info->digest, info->kind, info->used_ms};
+    return store_rows_broken_put(txn, &broken, err);
+}
+
+static int is_complete(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    struct store_object_info *info = ctx;
+    struct store_object_info there;
+    return store_rows_object_get(txn, &info->digest, &there, err);
+}
+
 static int has_object(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct store_object_info *info = ctx;
@@ -158,7 +173,8 @@ struct objects {
     struct err *err;
 };
 
-/* Make the row of an object, or partial object, whose recipe is `info->root`. */
+/* Make the row of an object, or partial object, whose recipe is `info->root`. What the index took for
+ * complete, and is not, is listed as broken. */
 static int restore(struct store_rebuild *rebuild, struct store_object_info *info, bool was_complete, struct err *err)
 {
     char text[DIGEST_TEXT_SIZE];
@@ -168,12 +184,15 @@ static int restore(struct store_rebuild *rebuild, struct store_object_info *info
         store_rebuild_say(rebuild, "object '%s' is lost: %s", digest_text(&info->digest, text), err->text);
         rebuild->report->objects_lost++;
         err_clear(err);
-        return 0;
+        return was_complete ? store_db_update(rebuild->store.db, put_broken, info, err) : 0;
     }
     if (complete < 0)
         return complete;
     rebuild->report->objects += complete == 1;
     if (complete == 0 && was_complete) {
+        int status = store_db_update(rebuild->store.db, put_broken, info, err);
+        if (status < 0)
+            return status;
         rebuild->report->objects_broken++;
         store_rebuild_say(rebuild, "object '%s' has lost chunks, and is a partial one now",
                           digest_text(&info->digest, text));
@@ -202,13 +221,29 @@ static int restore_partial(const struct store_span key, struct store_span value,
     return restore(objects->rebuild, &info, false, objects->err);
 }
 
+/* What was broken before, and still is. */
+static int restore_broken(const struct store_span key, struct store_span value, void *ctx)
+{
+    struct objects *objects = ctx;
+    struct store_db *db = objects->rebuild->store.db;
+    struct store_broken broken;
+    if (!store_rows_broken_decode(key, value, &broken))
+        return 0;
+    struct store_object_info info = {.digest = broken.digest, .kind = broken.kind, .used_ms = broken.since_ms};
+    int complete = store_db_view(db, is_complete, &info, objects->err);
+    return complete == 0 ? store_db_update(db, put_broken, &info, objects->err) : complete < 0 ? complete : 0;
+}
+
 static int restore_known(struct store_rebuild *rebuild, struct err *err)
 {
     struct objects objects = {rebuild, err};
     struct store_span all = {0};
     int status = store_db_each(rebuild->former, STORE_DB_OBJECT, all, all, restore_object, &objects, err);
-    return status < 0 ? status
-                      : store_db_each(rebuild->former, STORE_DB_PARTIAL, all, all, restore_partial, &objects, err);
+    if (status == 0)
+        status = store_db_each(rebuild->former, STORE_DB_PARTIAL, all, all, restore_partial, &objects, err);
+    if (status == 0)
+        status = store_db_each(rebuild->former, STORE_DB_BROKEN, all, all, restore_broken, &objects, err);
+    return status;
 }
 
 /* Without an index every recipe counts, the first of an object that is usable. */
@@ -326,11 +361,13 @@ static int run(struct store_rebuild *rebuild, const struct paths *paths, struct 
     store_gc_init(&rebuild->store);
     store_packs_init(&rebuild->store);
     store_pending_init(&rebuild->store);
+    store_rot_init(&rebuild->store);
     status = rebuild_index(rebuild, err);
     if (status == 0)
         status = store_db_sync(rebuild->store.db, err);
     store_packs_release(&rebuild->store);
     store_pending_release(&rebuild->store);
+    store_rot_release(&rebuild->store);
     store_gc_release(&rebuild->store);
     store_db_close(rebuild->store.db);
     free(rebuild->roots);
@@ -356,8 +393,11 @@ int store_fsck(const char *dir, bool repair, struct clock clock, struct store_fs
     if (status < 0)
         return status;
     struct store_fsck_report report = {0};
-    struct store_rebuild rebuild = {
-        .store = {.packs_dir = paths.packs, .clock = clock}, .repair = repair, .report = &report, .cb = cb, .ctx = ctx};
+    struct store_rebuild rebuild = {.store = {.packs_dir = paths.packs, .clock = clock, .is_scratch = true},
+                                    .repair = repair,
+                                    .report = &report,
+                                    .cb = cb,
+                                    .ctx = ctx};
     status = run(&rebuild, &paths, err);
     if (status == 0 && repair) {
         status = swap_index(dir, &paths, err);

@@ -21,13 +21,15 @@ const char *store_kind_name(enum store_kind kind)
 
 /* ---- making and unmaking ---- */
 
+/* It is complete from now on, or nobody wants it any more. 1 if there was a partial object. */
 static int drop_partial(struct store_db_txn *txn, const struct id *digest, struct err *err)
 {
     struct store_partial_info partial;
-    int got = store_rows_partial_get(txn, digest, &partial, err);
+    int status = store_rows_broken_del(txn, digest, err);
+    int got = status < 0 ? status : store_rows_partial_get(txn, digest, &partial, err);
     if (got != 1)
         return got;
-    int status = store_rows_partial_del(txn, digest, err);
+    status = store_rows_partial_del(txn, digest, err);
     if (status >= 0)
         status = store_tree_unref(txn, STORE_PIECE_ROOT, &partial.root, err);
     return status < 0 ? status : 1;
@@ -52,52 +54,36 @@ int store_objects_commit(struct store_db_txn *txn, struct store_object_info *inf
     return status < 0 ? status : store_rows_object_put(txn, info, err);
 }
 
-struct demotion {
-    const struct id *digest;
-    const struct id *chunk_id;
-    const struct store_place *place;
-    uint64_t now_ms;
-    bool forgot;
-};
-
-static int forget_chunk(struct store_db_txn *txn, struct demotion *demotion, struct err *err)
+int store_objects_break(struct store_db_txn *txn, const struct id *digest, uint64_t now_ms, struct err *err)
 {
-    struct store_piece_row row;
-    demotion->forgot = false;
-    int got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, demotion->chunk_id, &row, err);
-    if (got != 1 || row.place.pack != demotion->place->pack || row.place.offset != demotion->place->offset)
-        return got < 0 ? got : 0;
-    int status = store_rows_place_out(txn, &row.place, err);
-    row.place = (struct store_place){0};
-    if (status == 0)
-        status = store_rows_piece_put(txn, STORE_PIECE_CHUNK, demotion->chunk_id, &row, err);
-    demotion->forgot = status == 0;
-    return status;
-}
-
-static int demote(struct store_db_txn *txn, void *ctx, struct err *err)
-{
-    struct demotion *demotion = ctx;
-    int status = demotion->place->pack ? forget_chunk(txn, demotion, err) : 0;
     struct store_object_info info;
-    int got = status < 0 ? status : store_rows_object_get(txn, demotion->digest, &info, err);
+    int got = store_rows_object_get(txn, digest, &info, err);
     if (got != 1)
         return got;
     /* The partial object takes over the reference to the root. */
-    struct store_partial_info partial = {info.digest, info.root, info.kind, demotion->now_ms};
-    status = store_rows_object_del(txn, demotion->digest, err);
-    return status < 0 ? status : store_rows_partial_put(txn, &partial, err);
+    struct store_partial_info partial = {info.digest, info.root, info.kind, now_ms};
+    struct store_broken broken = {info.digest, info.kind, now_ms};
+    int status = store_rows_object_del(txn, digest, err);
+    if (status >= 0)
+        status = store_rows_partial_put(txn, &partial, err);
+    return status < 0 ? status : store_rows_broken_put(txn, &broken, err);
 }
 
-void store_objects_demote(struct store *store, const struct id *digest, const struct id *chunk_id,
-                          const struct store_place *place)
+struct demotion {
+    const struct id *digest;
+    uint64_t now_ms;
+};
+
+static int demote(struct store_db_txn *txn, void *ctx, struct err *err)
 {
-    struct demotion demotion = {digest, chunk_id, place, clock_wall_ms(&store->clock), false};
-    int status = store_db_update(store->db, demote, &demotion, NULL);
-    if (status < 0 || !demotion.forgot)
-        return;
-    store->live_bytes -= store_rows_place_bytes(place);
-    store_gc_run(store, NULL);
+    const struct demotion *demotion = ctx;
+    return store_objects_break(txn, demotion->digest, demotion->now_ms, err);
+}
+
+void store_objects_demote(struct store *store, const struct id *digest)
+{
+    struct demotion demotion = {digest, clock_wall_ms(&store->clock)};
+    store_db_update(store->db, demote, &demotion, NULL);
 }
 
 /* ---- queries and small changes ---- */

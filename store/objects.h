@@ -11,7 +11,8 @@
  * becomes what is there. */
 int store_objects_commit(struct store_db_txn *txn, struct store_object_info *info, struct err *err);
 
-/* A chunk of the object was found rotten at `place`: forget the chunk's bytes and make the object a partial one, so
- * that it can be fetched again. Best effort: the read has failed anyway. */
-void store_objects_demote(struct store *store, const struct id *digest, const struct id *chunk_id,
-                          const struct store_place *place);
+/* In a transaction: the object, if it is one, has lost bytes: it becomes a partial object, and broken. */
+int store_objects_break(struct store_db_txn *txn, const struct id *digest, uint64_t now_ms, struct err *err);
+/* The same by itself, where a read found that something is absent or has rotted. Best effort: the read has failed
+ * anyway. */
+void store_objects_demote(struct store *store, const struct id *digest);

@@ -11,6 +11,7 @@
 #include "store/lock.h"
 #include "store/packs.h"
 #include "store/pending.h"
+#include "store/rot.h"
 
 OWNED_DEFINE(owned_store, struct store, store_close)
 
@@ -33,10 +34,10 @@ int store_open_check_format(struct store_db_txn *txn, void *ctx, struct err *err
     if (got != 1)
         return got;
     uint32_t version = value.len == 4 ? wire_load_u32(value.data) : 0;
-    if (version != STORE_FORMAT_VERSION)
-        return err_set(err, ERR_UNSUPPORTED, "the store is of format %u, this program knows %u", version,
-                       STORE_FORMAT_VERSION);
-    return 1;
+    if (version < STORE_FORMAT_OLDEST || version > STORE_FORMAT_VERSION)
+        return err_set(err, ERR_UNSUPPORTED, "the store is of format %u, this program knows %u to %u", version,
+                       STORE_FORMAT_OLDEST, STORE_FORMAT_VERSION);
+    return (int)version;
 }
 
 static int has_packs(struct store *store, struct err *err)
@@ -47,13 +48,14 @@ static int has_packs(struct store *store, struct err *err)
     return status < 0 ? status : count > 0;
 }
 
-/* An index that says nothing is new, or it was lost: packs tell. */
+/* An index that says nothing is new, or it was lost: packs tell. One of an older format is one of this from now on: its
+ * rows are read as they are. */
 static int check_format(struct store *store, struct err *err)
 {
     int got = store_db_view(store->db, store_open_check_format, NULL, err);
-    if (got != 0)
-        return got < 0 ? got : 0;
-    int packs = has_packs(store, err);
+    if (got == (int)STORE_FORMAT_VERSION)
+        return 0;
+    int packs = got == 0 ? has_packs(store, err) : got < 0 ? got : 0;
     if (packs < 0)
         return packs;
     if (packs)
@@ -99,6 +101,7 @@ int store_open(const struct store_options *options, struct store **ret_store, st
     store_gc_init(made);
     store_packs_init(made);
     store_pending_init(made);
+    store_rot_init(made);
     OWNED(owned_store) struct store *store = made;
     store->dir = strdup(options->dir);
     if (!store->dir)
@@ -108,6 +111,8 @@ int store_open(const struct store_options *options, struct store **ret_store, st
         status = make_dirs(store, err);
     if (status == 0)
         status = open_index(store, options->index_map_bytes, err);
+    if (status == 0)
+        status = store_rot_recover(store, err);
     if (status == 0)
         status = store_packs_recover(store, err);
     if (status == 0)
@@ -127,6 +132,7 @@ void store_close(struct store *store)
     store_packs_release(store);
     store_db_close(store->db);
     store_pending_release(store);
+    store_rot_release(store);
     store_gc_release(store);
     if (store->lock_fd >= 0)
         close(store->lock_fd);

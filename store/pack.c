@@ -79,6 +79,11 @@ bool store_pack_decode_head(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct 
 
 #define WRITE_OUT_BYTES (4u << 20)
 
+static char *pack_path(const char *dir, uint64_t number)
+{
+    return file_path("%s/%016llx.pack", dir, (unsigned long long)number);
+}
+
 static int check_regular(struct store_pack *pack, struct err *err)
 {
     struct stat st;
@@ -88,6 +93,20 @@ static int check_regular(struct store_pack *pack, struct err *err)
         return err_set(err, ERR_CORRUPT, "pack '%s' is no regular file", pack->path);
     pack->size = (uint64_t)st.st_size;
     return 0;
+}
+
+enum store_pack_look store_pack_look(const char *dir, uint64_t number, uint64_t *ret_size_bytes)
+{
+    OWNED(owned_free) char *path = pack_path(dir, number);
+    struct stat st;
+    *ret_size_bytes = 0;
+    int code = !path ? ENOMEM : lstat(path, &st) < 0 ? errno : 0;
+    if (code == 0 && !S_ISREG(st.st_mode))
+        return STORE_PACK_ODD;
+    if (code == ENOENT || code == ENOTDIR)
+        return STORE_PACK_ABSENT;
+    *ret_size_bytes = code == 0 ? (uint64_t)st.st_size : UINT64_MAX; /* who knows; reading will tell */
+    return STORE_PACK_FILE;
 }
 
 int store_pack_open(const char *dir, uint64_t number, bool create, struct store_pack **ret_pack, struct err *err)
@@ -100,7 +119,7 @@ int store_pack_open(const char *dir, uint64_t number, bool create, struct store_
     made->number = number;
     made->fd = -1;
     OWNED(owned_pack) struct store_pack *pack = made;
-    pack->path = file_path("%s/%016llx.pack", dir, (unsigned long long)number);
+    pack->path = pack_path(dir, number);
     if (!pack->path)
         return err_set(err, ERR_NOMEM, "no memory for a path");
     int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT | O_EXCL : 0);
@@ -178,6 +197,15 @@ int store_pack_write(struct store_pack *pack, const struct store_record *record,
     return status;
 }
 
+static int sync_file(struct store_pack *pack, struct err *err)
+{
+    struct stat st;
+    int status = file_sync(pack->fd, pack->path, err);
+    if (status == 0 && (fstat(pack->fd, &st) < 0 || st.st_nlink == 0))
+        return err_set(err, ERR_IO, "pack '%s' has been deleted", pack->path);
+    return status;
+}
+
 int store_pack_sync(struct store_pack *pack, struct err *err)
 {
     pthread_mutex_lock(&pack->sync_lock);
@@ -185,7 +213,7 @@ int store_pack_sync(struct store_pack *pack, struct err *err)
     if (pack->failed)
         status = err_set(err, ERR_IO, "pack '%s' is retired: making it durable failed before", pack->path);
     else
-        status = file_sync(pack->fd, pack->path, err);
+        status = sync_file(pack, err);
     if (status < 0)
         pack->failed = true;
     pthread_mutex_unlock(&pack->sync_lock);
@@ -194,7 +222,12 @@ int store_pack_sync(struct store_pack *pack, struct err *err)
 
 int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, size_t stored_bytes, struct err *err)
 {
-    return file_pread_all(pack->fd, ret_body, stored_bytes, offset + STORE_RECORD_HEAD_BYTES, pack->path, err);
+    int status = file_pread_all(pack->fd, ret_body, stored_bytes, offset + STORE_RECORD_HEAD_BYTES, pack->path, err);
+    if (status == ERR_IO) { /* of a regular file that is open: its disk cannot give these bytes back */
+        err_wrap(err, "bytes are lost");
+        return ERR_CORRUPT;
+    }
+    return status;
 }
 
 int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err)

@@ -47,6 +47,10 @@ struct store_pack {
     atomic_bool failed;
 };
 
+enum store_pack_look { STORE_PACK_FILE, STORE_PACK_ABSENT, STORE_PACK_ODD };
+/* What has the name of a pack; *ret_size_bytes of a file, 0 otherwise. */
+enum store_pack_look store_pack_look(const char *dir, uint64_t number, uint64_t *ret_size_bytes);
+
 /* A pack of one reference. create: it must not exist yet, and its directory entry is durable on return.
  * ERR_NOTFOUND, ERR_CORRUPT if the name is taken by something else than a regular file. */
 int store_pack_open(const char *dir, uint64_t number, bool create, struct store_pack **ret_pack, struct err *err);
@@ -56,9 +60,9 @@ void store_pack_unref(struct store_pack *pack);
 /* Write a record at an offset that was reserved for it. On an error the place is punched. */
 int store_pack_write(struct store_pack *pack, const struct store_record *record, const void *body, uint64_t offset,
                      struct err *err);
-/* Make all that was written before the call durable. */
+/* Make all that was written before the call durable. ERR_IO also if the file has been deleted: nobody would find it. */
 int store_pack_sync(struct store_pack *pack, struct err *err);
-/* Read a record's body. `offset` is of the record. */
+/* Read a record's body. `offset` is of the record. ERR_CORRUPT if the file ends before or the disk refuses. */
 int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, size_t stored_bytes, struct err *err);
 /* Give a range back to the file system, zeroing it; where it cannot punch, at least the head is zeroed. */
 int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err);

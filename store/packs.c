@@ -7,7 +7,9 @@
 
 #include "node/base/file.h"
 #include "node/base/scope.h"
+#include "store/checksum.h"
 #include "store/evict.h"
+#include "store/rot.h"
 
 #define EVICT_FOR_FULL_DISK_BYTES (16u << 20)
 #define CACHED (sizeof((struct store_packs *)0)->cached / sizeof((struct store_packs *)0)->cached[0])
@@ -94,6 +96,17 @@ int store_packs_get(struct store *store, uint64_t number, struct store_pack **re
     if (status == 0)
         *ret_pack = pack;
     return status;
+}
+
+void store_packs_retire(struct store *store, uint64_t number)
+{
+    struct store_packs *packs = &store->packs;
+    pthread_mutex_lock(&packs->lock);
+    for (size_t i = 0; i < packs->written_count; i++)
+        if (packs->written[i]->number == number)
+            packs->written[i]->failed = true;
+    uncache(packs, number);
+    pthread_mutex_unlock(&packs->lock);
 }
 
 /* ---- rotation ---- */
@@ -248,6 +261,7 @@ static int append(struct store *store, const struct store_record *record, const 
 {
     struct store_place place = {
         .stored_bytes = record->stored_bytes, .raw_bytes = record->raw_bytes, .encoding = record->encoding};
+    place.checksum = store_checksum_of(body, record->stored_bytes);
     uint64_t bytes = store_rows_place_bytes(&place);
     int status = store_evict_make_room(store, bytes, err);
     if (status < 0)
@@ -317,6 +331,17 @@ static int delete_row(struct store_db_txn *txn, void *ctx, struct err *err)
     return store_rows_pack_del(txn, *(uint64_t *)ctx, err);
 }
 
+/* A directory that has taken the name of a pack is somebody's: it is moved out of the way. */
+static int remove_file(const char *path, struct err *err)
+{
+    if (unlink(path) == 0 || errno == ENOENT)
+        return 0;
+    OWNED(owned_free) char *aside = errno == EISDIR || errno == EPERM ? file_path("%s.odd", path) : NULL;
+    if (aside && rename(path, aside) == 0)
+        return 0;
+    return err_errno(err, errno, "cannot remove pack '%s'", path);
+}
+
 /* First the file, then the row: a row without a file and without live bytes is tidied up at the next start. A pack that
  * is closed is never written again, so what is empty stays empty. */
 int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err *err)
@@ -330,9 +355,9 @@ int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err
     OWNED(owned_free) char *path = file_path("%s/%016llx.pack", store->packs_dir, (unsigned long long)number);
     if (!path)
         return err_set(err, ERR_NOMEM, "no memory for a path");
-    if (unlink(path) < 0 && errno != ENOENT)
-        return err_errno(err, errno, "cannot remove pack '%s'", path);
-    int status = store_db_update(store->db, delete_row, &number, err);
+    int status = remove_file(path, err);
+    if (status == 0)
+        status = store_db_update(store->db, delete_row, &number, err);
     return status < 0 ? status : 0;
 }
 
@@ -378,10 +403,6 @@ static int recover_pack(struct store *store, const struct store_pack_row *row, s
 {
     OWNED(owned_pack) struct store_pack *pack = NULL;
     int status = store_pack_open(store->packs_dir, row->number, false, &pack, err);
-    if (status == ERR_NOTFOUND) { /* reading from it says so; nothing to recover */
-        err_clear(err);
-        return 0;
-    }
     if (status < 0)
         return status;
     if (pack->size > row->size_bytes && ftruncate(pack->fd, (off_t)row->size_bytes) < 0)
@@ -389,6 +410,20 @@ static int recover_pack(struct store *store, const struct store_pack_row *row, s
     struct recovery recovery = {.store = store, .pack = pack, .err = err};
     bool cut;
     return store_pack_scan(pack, punch_unowned, &recovery, &cut, err);
+}
+
+/* 1 if its file is there. What a file that is gone or too short took along is forgotten here and now. */
+static int look_at_pack(struct store *store, const struct store_pack_row *row, struct err *err)
+{
+    uint64_t size;
+    enum store_pack_look look = store_pack_look(store->packs_dir, row->number, &size);
+    if (look == STORE_PACK_FILE && size >= row->size_bytes)
+        return 1;
+    enum store_rot_cause cause = look == STORE_PACK_FILE     ? STORE_ROT_CUT
+                                 : look == STORE_PACK_ABSENT ? STORE_ROT_MISSING
+                                                             : STORE_ROT_ODD;
+    int status = store_rot_found_pack(store, row->number, size, cause, err);
+    return status < 0 ? status : look == STORE_PACK_FILE;
 }
 
 static int recover_row(struct store_span key, struct store_span value, void *ctx)
@@ -403,9 +438,9 @@ static int recover_row(struct store_span key, struct store_span value, void *ctx
     store->live_bytes += row.live_bytes;
     if (row.number > store->packs.last_number)
         store->packs.last_number = row.number;
-    int status = 0;
-    if (row.open) {
-        status = recover_pack(store, &row, recovery->err);
+    int status = look_at_pack(store, &row, recovery->err);
+    if (row.open && status >= 0) {
+        status = status == 1 ? recover_pack(store, &row, recovery->err) : 0;
         struct rotation rotation = {.closed = &row.number, .closed_count = 1};
         if (status == 0)
             status = store_db_update(store->db, write_rotation, &rotation, recovery->err);

@@ -28,5 +28,7 @@ int store_packs_append(struct store *store, const struct store_record *record, c
 void store_packs_settle_record(struct store *store, struct store_pack *pack, const struct store_place *place,
                                bool committed);
 
+/* Its file is not what it was: write no more to it, and open it anew to read it. */
+void store_packs_retire(struct store *store, uint64_t number);
 /* Delete a pack that holds nothing any more, unless it is being written. Not inside a transaction. */
 int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err *err);

@@ -5,9 +5,11 @@
 
 #include "node/base/crypto.h"
 #include "node/base/scope.h"
+#include "store/checksum.h"
 #include "store/compress.h"
 #include "store/packs.h"
 #include "store/pending.h"
+#include "store/rot.h"
 
 /* A piece that was freed and stored again while it was being read is looked up anew; more often than this it does not
  * happen to the same reader. */
@@ -48,6 +50,13 @@ static int read_raw(struct store *store, const struct store_place *place, void *
                       : store_decode(place->encoding, stored, place->stored_bytes, ret_data, place->raw_bytes, err);
 }
 
+static int rotten(const struct store_place *place, const struct id *id, struct err *err)
+{
+    char text[ID_HEX_SIZE];
+    return err_set(err, ERR_CORRUPT, "piece %s has rotted in pack %016llx at byte %llu", id_hex(id, text),
+                   (unsigned long long)place->pack, (unsigned long long)place->offset);
+}
+
 int store_read_at(struct store *store, const struct store_place *place, const struct id *id, void *ret_data,
                   struct err *err)
 {
@@ -59,10 +68,7 @@ int store_read_at(struct store *store, const struct store_place *place, const st
     }
     struct id found;
     crypto_sha256(ret_data, place->raw_bytes, &found);
-    if (!id_equal(&found, id))
-        return err_set(err, ERR_CORRUPT, "piece %s has rotted in pack %016llx at byte %llu", id_hex(id, text),
-                       (unsigned long long)place->pack, (unsigned long long)place->offset);
-    return 0;
+    return id_equal(&found, id) ? 0 : rotten(place, id, err);
 }
 
 int store_read_root_at(struct store *store, const struct store_place *place, const struct id *id,
@@ -84,6 +90,21 @@ int store_read_leaf_at(struct store *store, const struct store_place *place, con
     int status = store_read_at(store, place, id, bytes, err);
     /* Whether it may be short was judged when it was stored. */
     return status < 0 ? status : store_leaf_decode(bytes, place->raw_bytes, true, ret_chunks, ret_count, err);
+}
+
+int store_read_checksum_at(struct store *store, const struct store_place *place, uint64_t *ret_checksum,
+                           struct err *err)
+{
+    OWNED(owned_pack) struct store_pack *pack = NULL;
+    OWNED(owned_free) uint8_t *stored = malloc(place->stored_bytes + 1);
+    if (!stored)
+        return err_set(err, ERR_NOMEM, "no memory to read a piece");
+    int status = store_packs_get(store, place->pack, &pack, err);
+    if (status == 0)
+        status = store_pack_read(pack, place->offset, stored, place->stored_bytes, err);
+    if (status == 0)
+        *ret_checksum = store_checksum_of(stored, place->stored_bytes);
+    return status;
 }
 
 /* ---- by name ---- */
@@ -111,11 +132,6 @@ int store_read_find(struct store *store, enum store_piece_type type, const struc
     return got;
 }
 
-static bool same_place(const struct store_place *a, const struct store_place *b)
-{
-    return a->pack == b->pack && a->offset == b->offset;
-}
-
 typedef int (*read_cb)(struct store *store, const struct store_place *place, const struct id *id, void *ret_data,
                        struct err *err);
 
@@ -129,7 +145,8 @@ static int find_readable(struct store *store, enum store_piece_type type, const 
     return store_read_find(store, type, id, ret_place, err);
 }
 
-/* Bytes that were freed between the lookup and the read look like rot; so does anything only if it still lies there. */
+/* Bytes that were freed between the lookup and the read look like rot. It is rot if they are bad twice, and the index
+ * pointed to them in between: they were not freed before the first time then. */
 static int find_and_read(struct store *store, enum store_piece_type type, const struct id *id, read_cb read,
                          void *ret_data, size_t cap_bytes, struct store_place *ret_place, struct err *err)
 {
@@ -140,18 +157,16 @@ static int find_and_read(struct store *store, enum store_piece_type type, const 
         int got = find_readable(store, type, id, &place, status < 0 ? NULL : err);
         if (got != 1)
             return got;
-        *ret_place = place;
-        if (status < 0 && same_place(&before, &place))
-            return status;
         if (place.raw_bytes > cap_bytes || place.stored_bytes > cap_bytes)
             return err_set(err, ERR_LIMIT, "a piece of %u bytes does not fit into %zu", place.raw_bytes, cap_bytes);
         status = read(store, &place, id, ret_data, err);
-        struct store_place now;
-        if (status >= 0 && read != store_read_at &&
-            (find_readable(store, type, id, &now, NULL) != 1 || !same_place(&place, &now)))
-            status = err_set(err, ERR_CORRUPT, "a piece was freed while it was read");
+        *ret_place = place;
         if (status != ERR_CORRUPT)
             return status < 0 ? status : 1;
+        if (store_rows_same_place(&before, &place)) {
+            store_rot_found(store, type, id, &place);
+            return status;
+        }
         before = place;
     }
     return status;
@@ -173,13 +188,29 @@ int store_piece_read_raw(struct store *store, enum store_piece_type type, const 
     return got;
 }
 
+/* What was stored before there were checksums is checked the long way. */
+static int check_stored(const struct store_place *place, const struct id *id, const uint8_t *stored, struct err *err)
+{
+    if (place->checksum != STORE_CHECKSUM_NONE)
+        return store_checksum_of(stored, place->stored_bytes) == place->checksum ? 0 : rotten(place, id, err);
+    OWNED(owned_free) uint8_t *raw = malloc(place->raw_bytes + 1);
+    if (!raw)
+        return err_set(err, ERR_NOMEM, "no memory to check a chunk");
+    int status = store_decode(place->encoding, stored, place->stored_bytes, raw, place->raw_bytes, err);
+    struct id found;
+    if (status == 0)
+        crypto_sha256(raw, place->raw_bytes, &found);
+    return status < 0 || id_equal(&found, id) ? status : rotten(place, id, err);
+}
+
 static int read_stored(struct store *store, const struct store_place *place, const struct id *id, void *ret_data,
                        struct err *err)
 {
-    (void)id;
     OWNED(owned_pack) struct store_pack *pack = NULL;
     int status = store_packs_get(store, place->pack, &pack, err);
-    return status < 0 ? status : store_pack_read(pack, place->offset, ret_data, place->stored_bytes, err);
+    if (status == 0)
+        status = store_pack_read(pack, place->offset, ret_data, place->stored_bytes, err);
+    return status < 0 ? status : check_stored(place, id, ret_data, err);
 }
 
 int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
@@ -224,6 +255,21 @@ int store_pieces_have(struct store *store, const struct id *ids, size_t count, u
 }
 
 /* ---- recipes ---- */
+
+static int has_recipe(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct store_recipe *recipe = ctx;
+    struct store_piece_row row;
+    int got = store_rows_piece_get(txn, STORE_PIECE_ROOT, &recipe->root_id, &row, err);
+    for (uint32_t i = 0; i < recipe->root.leaf_count && got == 1 && row.place.pack != 0; i++)
+        got = store_rows_piece_get(txn, STORE_PIECE_LEAF, &recipe->root.leaves[i].id, &row, err);
+    return got == 1 ? row.place.pack != 0 : got;
+}
+
+int store_read_has_recipe(struct store *store, const struct store_recipe *recipe, struct err *err)
+{
+    return store_db_view(store->db, has_recipe, (void *)recipe, err);
+}
 
 static int read_whole(struct store *store, enum store_piece_type type, const struct id *id, uint8_t **ret_bytes,
                       size_t *ret_len, struct err *err)

@@ -44,6 +44,14 @@ static int find_and_hold(struct store_reader *reader, struct store_object_info *
     return got;
 }
 
+/* What it is made of is absent or has rotted: then it is an object no more. Returns the status. */
+static int lost(struct store_reader *reader, int status)
+{
+    if (status == ERR_CORRUPT)
+        store_objects_demote(reader->store, &reader->digest);
+    return status;
+}
+
 static int open_reader(struct store *store, const struct id *digest, struct store_reader **ret_reader, struct err *err)
 {
     char text[DIGEST_TEXT_SIZE];
@@ -60,10 +68,9 @@ static int open_reader(struct store *store, const struct id *digest, struct stor
     if (got == 1)
         got = store_read_root(store, &info.root, &reader->root, err);
     if (got == 0)
-        return err_set(err, ERR_CORRUPT, "the recipe of object '%s' is missing; run `cmig-node fsck`",
-                       digest_text(digest, text));
+        got = err_set(err, ERR_CORRUPT, "the recipe of object '%s' is missing", digest_text(digest, text));
     if (got < 0)
-        return got;
+        return lost(reader, got);
     *ret_reader = STEAL(reader);
     return 0;
 }
@@ -75,7 +82,7 @@ static int load_chunk(struct store_reader *reader, struct err *err)
         const struct store_leaf *leaf = &reader->root.leaves[reader->next_leaf];
         int status = store_read_leaf(reader->store, &leaf->id, reader->chunks, &reader->leaf_chunks, err);
         if (status < 0)
-            return status;
+            return lost(reader, status);
         reader->next_leaf++;
         reader->next_chunk = 0;
     }
@@ -86,10 +93,8 @@ static int load_chunk(struct store_reader *reader, struct err *err)
         store_read_piece(reader->store, STORE_PIECE_CHUNK, &chunk->id, reader->raw, sizeof reader->raw, &place, err);
     if (got == 0)
         got = err_set(err, ERR_CORRUPT, "chunk %s is missing", id_hex(&chunk->id, text));
-    if (got == ERR_CORRUPT)
-        store_objects_demote(reader->store, &reader->digest, &chunk->id, &place);
     if (got < 0)
-        return got;
+        return lost(reader, got);
     reader->next_chunk++;
     reader->raw_bytes = place.raw_bytes;
     reader->raw_at = 0;
@@ -184,7 +189,7 @@ static int seek(struct store_reader *reader, uint64_t offset, struct err *err)
     const struct store_leaf *leaf = store_root_leaf_at(&reader->root, offset);
     int status = store_read_leaf(reader->store, &leaf->id, reader->chunks, &reader->leaf_chunks, err);
     if (status < 0)
-        return status;
+        return lost(reader, status);
     reader->next_leaf = (uint32_t)(leaf - reader->root.leaves) + 1;
     reader->next_chunk = 0;
     uint64_t at = leaf->offset;

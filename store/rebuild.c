@@ -110,13 +110,20 @@ static int check_record(const struct store_record *record, uint64_t offset, uint
                  (unsigned long long)scan->pack->number, (unsigned long long)len_bytes, (unsigned long long)offset);
         return report_bad(scan, offset, len_bytes, text);
     }
-    struct store_place place = {scan->pack->number, offset, record->stored_bytes, record->raw_bytes, record->encoding};
+    struct store_place place = {.pack = scan->pack->number,
+                                .offset = offset,
+                                .stored_bytes = record->stored_bytes,
+                                .raw_bytes = record->raw_bytes,
+                                .encoding = record->encoding};
     struct err why = {0};
     int status = store_read_at(&rebuild->store, &place, &record->id, scan->raw, &why);
     if (status == ERR_CORRUPT)
         return report_bad(scan, offset, len_bytes, why.text);
     if (status < 0)
         return err_set(scan->err, status, "%s", why.text);
+    status = store_read_checksum_at(&rebuild->store, &place, &place.checksum, scan->err);
+    if (status < 0)
+        return status;
     rebuild->report->records++;
     scan->found[scan->count++] = (struct found){record->type, record->id, place};
     if (record->type == STORE_PIECE_ROOT)

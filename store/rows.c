@@ -3,13 +3,17 @@
 #include <string.h>
 
 #include "node/base/wire.h"
+#include "store/checksum.h"
 #include "store/pack.h"
 
-#define PIECE_ROW_BYTES 36
+#define PIECE_ROW_BYTES 44
+#define PIECE_ROW_BYTES_FORMAT_1 36 /* without the checksum */
 #define OBJECT_ROW_BYTES 66
 #define PARTIAL_ROW_BYTES 41
 #define PACK_ROW_BYTES 17
 #define FREE_KEY_BYTES 16
+#define ROT_ROW_BYTES 29
+#define BROKEN_ROW_BYTES 9
 
 static int bad_row(const char *table, struct err *err)
 {
@@ -25,6 +29,11 @@ static struct store_span span(const void *data, size_t len)
 uint64_t store_rows_place_bytes(const struct store_place *place)
 {
     return STORE_RECORD_HEAD_BYTES + place->stored_bytes;
+}
+
+bool store_rows_same_place(const struct store_place *a, const struct store_place *b)
+{
+    return a->pack == b->pack && a->offset == b->offset;
 }
 
 /* ---- pieces and orphans ---- */
@@ -45,16 +54,10 @@ bool store_rows_piece_key(struct store_span key, enum store_piece_type *ret_type
     return true;
 }
 
-int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
-                         struct store_piece_row *ret_row, struct err *err)
+bool store_rows_piece_decode(enum store_piece_type type, struct store_span value, struct store_piece_row *ret_row)
 {
-    uint8_t key[STORE_PIECE_KEY_BYTES];
-    struct store_span value;
-    int got = store_db_get(txn, STORE_DB_PIECE, piece_key(type, id, key), &value, err);
-    if (got != 1)
-        return got;
-    if (value.len != PIECE_ROW_BYTES)
-        return bad_row("piece", err);
+    if (value.len != PIECE_ROW_BYTES && value.len != PIECE_ROW_BYTES_FORMAT_1)
+        return false;
     *ret_row = (struct store_piece_row){
         .place.pack = wire_load_u64(value.data),
         .place.offset = wire_load_u64(value.data + 8),
@@ -62,12 +65,21 @@ int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, c
         .place.raw_bytes = wire_load_u32(value.data + 20),
         .place.encoding = (enum store_encoding)wire_load_u32(value.data + 24),
         .refs = wire_load_u64(value.data + 28),
+        .place.checksum = value.len == PIECE_ROW_BYTES ? wire_load_u64(value.data + 36) : STORE_CHECKSUM_NONE,
     };
     /* Buffers are sized by type and limit, so that a damaged row may not ask for more. */
     size_t max = store_pack_max_bytes(type);
-    if (ret_row->place.raw_bytes > max || ret_row->place.stored_bytes > max || ret_row->place.encoding > STORE_ZSTD)
-        return bad_row("piece", err);
-    return 1;
+    return ret_row->place.raw_bytes <= max && ret_row->place.stored_bytes <= max &&
+           ret_row->place.encoding <= STORE_ZSTD;
+}
+
+int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         struct store_piece_row *ret_row, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_PIECE, piece_key(type, id, key), &value, err);
+    return got == 1 && !store_rows_piece_decode(type, value, ret_row) ? bad_row("piece", err) : got;
 }
 
 int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
@@ -81,6 +93,7 @@ int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, c
     wire_store_u32(value + 20, row->place.raw_bytes);
     wire_store_u32(value + 24, row->place.encoding);
     wire_store_u64(value + 28, row->refs);
+    wire_store_u64(value + 36, row->place.checksum);
     return store_db_put(txn, STORE_DB_PIECE, piece_key(type, id, key), span(value, sizeof value), err);
 }
 
@@ -190,6 +203,62 @@ int store_rows_partial_put(struct store_db_txn *txn, const struct store_partial_
 int store_rows_partial_del(struct store_db_txn *txn, const struct id *digest, struct err *err)
 {
     return store_db_del(txn, STORE_DB_PARTIAL, span(digest->b, ID_BYTES), err);
+}
+
+/* ---- rot ---- */
+
+bool store_rows_rot_decode(struct store_span key, struct store_span value, struct store_rot *ret_rot)
+{
+    struct store_rot rot = {0};
+    if (!store_rows_piece_key(key, &rot.type, &rot.id) || value.len != ROT_ROW_BYTES)
+        return false;
+    rot.pack = wire_load_u64(value.data);
+    rot.offset = wire_load_u64(value.data + 8);
+    rot.stored_bytes = wire_load_u32(value.data + 16);
+    rot.cause = value.data[20];
+    rot.found_ms = wire_load_u64(value.data + 21);
+    *ret_rot = rot;
+    return true;
+}
+
+int store_rows_rot_put(struct store_db_txn *txn, const struct store_rot *rot, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    uint8_t value[ROT_ROW_BYTES];
+    wire_store_u64(value, rot->pack);
+    wire_store_u64(value + 8, rot->offset);
+    wire_store_u32(value + 16, rot->stored_bytes);
+    value[20] = (uint8_t)rot->cause;
+    wire_store_u64(value + 21, rot->found_ms);
+    return store_db_put(txn, STORE_DB_ROT, piece_key(rot->type, &rot->id, key), span(value, sizeof value), err);
+}
+
+int store_rows_rot_del(struct store_db_txn *txn, const struct store_rot *rot, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    return store_db_del(txn, STORE_DB_ROT, piece_key(rot->type, &rot->id, key), err);
+}
+
+bool store_rows_broken_decode(struct store_span key, struct store_span value, struct store_broken *ret_broken)
+{
+    if (key.len != ID_BYTES || value.len != BROKEN_ROW_BYTES || !store_kind_is_valid(value.data[8]))
+        return false;
+    *ret_broken = (struct store_broken){.kind = value.data[8], .since_ms = wire_load_u64(value.data)};
+    memcpy(ret_broken->digest.b, key.data, ID_BYTES);
+    return true;
+}
+
+int store_rows_broken_put(struct store_db_txn *txn, const struct store_broken *broken, struct err *err)
+{
+    uint8_t value[BROKEN_ROW_BYTES];
+    wire_store_u64(value, broken->since_ms);
+    value[8] = (uint8_t)broken->kind;
+    return store_db_put(txn, STORE_DB_BROKEN, span(broken->digest.b, ID_BYTES), span(value, sizeof value), err);
+}
+
+int store_rows_broken_del(struct store_db_txn *txn, const struct id *digest, struct err *err)
+{
+    return store_db_del(txn, STORE_DB_BROKEN, span(digest->b, ID_BYTES), err);
 }
 
 /* ---- packs ---- */

@@ -17,7 +17,9 @@ struct store_place {
     uint32_t stored_bytes;
     uint32_t raw_bytes;
     enum store_encoding encoding;
+    uint64_t checksum; /* of the stored bytes (store/checksum.h); STORE_CHECKSUM_NONE: of format 1, which has none */
 };
+bool store_rows_same_place(const struct store_place *a, const struct store_place *b);
 /* Of the whole record, head included. */
 uint64_t store_rows_place_bytes(const struct store_place *place);
 
@@ -27,6 +29,7 @@ struct store_piece_row {
 };
 int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
                          struct store_piece_row *ret_row, struct err *err);
+bool store_rows_piece_decode(enum store_piece_type type, struct store_span value, struct store_piece_row *ret_row);
 int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
                          const struct store_piece_row *row, struct err *err);
 int store_rows_piece_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err);
@@ -64,6 +67,16 @@ bool store_rows_pack_decode(struct store_span key, struct store_span value, stru
 /* Count a record in its pack, or out of it; out of it also notes the range as one to be punched. */
 int store_rows_place_in(struct store_db_txn *txn, const struct store_place *place, struct err *err);
 int store_rows_place_out(struct store_db_txn *txn, const struct store_place *place, struct err *err);
+
+/* Pieces whose bytes have rotted, until somebody takes the finding. */
+int store_rows_rot_put(struct store_db_txn *txn, const struct store_rot *rot, struct err *err);
+int store_rows_rot_del(struct store_db_txn *txn, const struct store_rot *rot, struct err *err);
+bool store_rows_rot_decode(struct store_span key, struct store_span value, struct store_rot *ret_rot);
+
+/* Objects that were complete and are to be repaired. */
+int store_rows_broken_put(struct store_db_txn *txn, const struct store_broken *broken, struct err *err);
+int store_rows_broken_del(struct store_db_txn *txn, const struct id *digest, struct err *err);
+bool store_rows_broken_decode(struct store_span key, struct store_span value, struct store_broken *ret_broken);
 
 /* A range to be punched. */
 struct store_free_row {

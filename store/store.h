@@ -108,7 +108,7 @@ void store_ingest_free(struct store_ingest *ingest);
 int store_object_stat(struct store *store, const struct id *digest, struct store_object_info *ret_info,
                       struct err *err);
 /* Up to len_bytes from offset, each chunk checked; *ret_len is less only at the end. ERR_NOTFOUND; ERR_CORRUPT names
- * the chunk that has rotted; that chunk is then forgotten and the object becomes a partial one, to be fetched again. */
+ * the chunk that has rotted; the object then becomes a partial one, to be fetched again. */
 int store_object_read(struct store *store, const struct id *digest, uint64_t offset, void *ret_data, size_t len_bytes,
                       size_t *ret_len, struct err *err);
 /* Sequential reading; the object stays readable until close even if it is removed meanwhile. */
@@ -191,9 +191,10 @@ struct store_piece {
     enum store_encoding encoding;
 };
 
-/* The stored form of a piece, as it would go to a peer; not checked against its digest (whoever receives it does).
- * 1 and filled, 0 if it is not here. cap_bytes of LIMIT_CHUNK_BYTES suffice for chunks and leaves; a root may need
- * STORE_ROOT_MAX_BYTES. ERR_LIMIT if it does not fit. */
+/* The stored form of a piece, as it would go to a peer; checked against the checksum of what was written, not against
+ * its digest (whoever receives it does that). 1 and filled, 0 if it is not here, ERR_CORRUPT if it has rotted (below).
+ * cap_bytes of LIMIT_CHUNK_BYTES suffice for chunks and leaves; a root may need STORE_ROOT_MAX_BYTES. ERR_LIMIT if it
+ * does not fit. */
 int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                      size_t cap_bytes, struct store_piece *ret_piece, struct err *err);
 /* The raw form, checked. 1, 0, or ERR_CORRUPT. *ret_len is its length. */
@@ -275,6 +276,50 @@ int store_table_get(struct store *store, const char *table, const void *key, siz
 typedef int (*store_table_cb)(const void *key, size_t key_len, const void *value, size_t value_len, void *ctx);
 int store_table_each(struct store *store, const char *table, const void *prefix, size_t prefix_len, const void *from,
                      size_t from_len, store_table_cb cb, void *ctx, struct err *err);
+
+/* ---- rot: bytes on disk that are not what was written ---- */
+
+/* Every read checks: object reads and store_piece_read_raw by SHA-256, store_piece_read by a checksum of the stored
+ * bytes (store/checksum.h), the scrub by both. Bytes that are bad twice in a row have rotted: the piece is forgotten at
+ * once (nobody is told any more that it is here), its place in the pack is given back, and a finding waits to be taken.
+ * What needs the piece becomes a partial object and is listed as broken until it is complete again. */
+enum store_rot_cause {                           /* the numbers are on disk */
+                       STORE_ROT_BYTES = 1,      /* other bytes than were written */
+                       STORE_ROT_UNREADABLE = 2, /* the disk refuses to read them */
+                       STORE_ROT_CUT = 3,        /* the pack ends before them */
+                       STORE_ROT_MISSING = 4,    /* the pack is gone */
+                       STORE_ROT_ODD = 5,        /* something else than a regular file has the pack's name */
+};
+/* "bytes changed", "unreadable", "pack cut short", "pack missing", "pack is no file" */
+const char *store_rot_cause_text(enum store_rot_cause cause);
+
+struct store_rot {
+    enum store_piece_type type;
+    struct id id; /* of the piece */
+    uint64_t pack;
+    uint64_t offset; /* of its record in the pack */
+    uint32_t stored_bytes;
+    enum store_rot_cause cause;
+    uint64_t found_ms; /* wall time */
+};
+
+/* Findings that wait to be taken; costs nothing, to be asked now and then. They survive a restart. */
+uint64_t store_rot_waiting(struct store *store);
+/* Take them: the objects that need these pieces are looked up by reading recipes (0.06 % of the store) and become
+ * partial ones and broken; then each finding is handed to the callback (may be NULL), in no order, and forgotten. The
+ * number of findings. Until then such an object still counts as complete, though reading it says ERR_CORRUPT. */
+typedef void (*store_rot_cb)(const struct store_rot *rot, void *ctx);
+int64_t store_rot_take(struct store *store, store_rot_cb cb, void *ctx, struct err *err);
+
+struct store_broken {
+    struct id digest;
+    enum store_kind kind;
+    uint64_t since_ms; /* wall time */
+};
+/* Objects that were complete here and have lost bytes: to be fetched again. They leave the list by being complete (an
+ * assembly's or ingest's finish), removed or dropped. Ends as store_object_each does. */
+typedef int (*store_broken_cb)(const struct store_broken *broken, void *ctx);
+int store_broken_each(struct store *store, store_broken_cb cb, void *ctx, struct err *err);
 
 /* ---- checking and rebuilding ---- */
 

@@ -29,6 +29,19 @@ static int add_node(struct store_db_txn *txn, enum store_piece_type type, const 
     return status;
 }
 
+/* The row of a leaf or root that is there already: 1 if it had lost its place and has this one now. */
+static int place_again(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                       struct store_piece_row *row, const struct store_place *place, struct err *err)
+{
+    if (row->place.pack != 0)
+        return 0;
+    row->place = *place;
+    int status = store_rows_piece_put(txn, type, id, row, err);
+    if (status == 0)
+        status = store_rows_place_in(txn, place, err);
+    return status < 0 ? status : 1;
+}
+
 int store_tree_want_chunk(struct store_db_txn *txn, const struct store_chunk *chunk, struct err *err)
 {
     struct store_piece_row row = {0};
@@ -56,7 +69,7 @@ int store_tree_add_leaf(struct store_db_txn *txn, const struct id *id, const str
     struct store_piece_row row;
     int got = store_rows_piece_get(txn, STORE_PIECE_LEAF, id, &row, err);
     if (got != 0)
-        return got < 0 ? got : 0;
+        return got < 0 ? got : place_again(txn, STORE_PIECE_LEAF, id, &row, place, err);
     int status = add_node(txn, STORE_PIECE_LEAF, id, place, err);
     for (size_t i = 0; i < count && status == 0; i++)
         status = store_tree_want_chunk(txn, &chunks[i], err);
@@ -69,7 +82,7 @@ int store_tree_add_root(struct store_db_txn *txn, const struct id *id, const str
     struct store_piece_row row;
     int got = store_rows_piece_get(txn, STORE_PIECE_ROOT, id, &row, err);
     if (got != 0)
-        return got < 0 ? got : 0;
+        return got < 0 ? got : place_again(txn, STORE_PIECE_ROOT, id, &row, place, err);
     int status = add_node(txn, STORE_PIECE_ROOT, id, place, err);
     for (size_t i = 0; i < root->leaf_count && status == 0; i++)
         status = store_tree_ref(txn, STORE_PIECE_LEAF, &root->leaves[i].id, err);

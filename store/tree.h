@@ -4,7 +4,7 @@
  *
  * 1. While a leaf's row exists, each chunk that it lists has a row that counts the leaf once per occurrence; so do
  *    leaves with respect to roots. A chunk's row may be there before its bytes are (place.pack is 0): it is wanted.
- * 2. Rows of roots and leaves always have a place.
+ * 2. Rows of roots and leaves have a place unless that has rotted (rot.h). They count what they refer to all the same.
  */
 #pragma once
 
@@ -17,8 +17,8 @@ int store_tree_place_chunk(struct store_db_txn *txn, const struct id *id, const 
                            struct err *err);
 /* One more reference to a chunk, by a leaf; makes the row of a chunk that is still to come. ERR_CORRUPT as below. */
 int store_tree_want_chunk(struct store_db_txn *txn, const struct store_chunk *chunk, struct err *err);
-/* Add a leaf, an orphan at first, or a root, likewise. 1 if its row now points to `place`, 0 if it was there and
- * `place` is surplus. ERR_CORRUPT if a chunk is known with another length. */
+/* Add a leaf, an orphan at first, or a root, likewise, or give a place to one that has lost its own. 1 if its row now
+ * points to `place`, 0 if it was there and `place` is surplus. ERR_CORRUPT if a chunk is known with another length. */
 int store_tree_add_leaf(struct store_db_txn *txn, const struct id *id, const struct store_place *place,
                         const struct store_chunk *chunks, size_t count, struct err *err);
 int store_tree_add_root(struct store_db_txn *txn, const struct id *id, const struct store_place *place,

@@ -1,4 +1,5 @@
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +122,93 @@ static void test_open__closing_gives_everything_back(void **state)
     assert_int_equal(count_fds(), before);
 }
 
+/* A store as the first version left it: tests/vectors/store-1, the index compressed. */
+static void make_format_1(struct fixture *f, struct id *ret_digest)
+{
+    struct err err = {0};
+    enum { INDEX_BYTES = 61440 };
+    store_close(f->store);
+    f->store = NULL;
+    must(file_remove_tree(f->dir, &err));
+    OWNED(buf_release) struct buf pack = BUF(1u << 20);
+    OWNED(buf_release) struct buf pressed = BUF(1u << 20);
+    must(file_read("vectors/store-1/0000000000000001.pack", &pack, &err));
+    must(file_read("vectors/store-1/data.mdb.zst", &pressed, &err));
+    OWNED(owned_free) uint8_t *index = malloc(INDEX_BYTES);
+    must(store_decode(STORE_ZSTD, pressed.data, pressed.len, index, INDEX_BYTES, &err));
+    OWNED(owned_free) char *packs = file_path("%s/packs", f->dir);
+    OWNED(owned_free) char *indexes = file_path("%s/index", f->dir);
+    OWNED(owned_free) char *pack_path = file_path("%s/0000000000000001.pack", packs);
+    OWNED(owned_free) char *index_path = file_path("%s/data.mdb", indexes);
+    must(file_make_dirs(packs, 0700, &err));
+    must(file_make_dirs(indexes, 0700, &err));
+    must(file_write_atomic(pack_path, pack.data, pack.len, 0600, &err));
+    must(file_write_atomic(index_path, index, INDEX_BYTES, 0600, &err));
+    assert_true(id_parse_hex("4bb7843e6eda748d60bf33955af959882cc0cb2742c3fda857d9e269cf194e5d", ret_digest));
+}
+
+static void expect_format_1(struct fixture *f, const struct id *digest)
+{
+    struct err err = {0};
+    uint8_t bytes[20000];
+    for (int i = 0; i < 20000; i++)
+        bytes[i] = (uint8_t)('a' + i * i % 23);
+    fixture_expect(f->store, digest, bytes, sizeof bytes);
+    assert_int_equal(store_pinned(f->store, digest, &err), 1);
+    OWNED(buf_release) struct buf value = BUF(100);
+    assert_int_equal(store_table_get(f->store, "journal", "k", 1, &value, &err), 1);
+    struct store_recipe *recipe = fixture_recipe(f->store, digest);
+    uint8_t stored[65536];
+    struct store_piece piece;
+    assert_int_equal(
+        store_piece_read(f->store, STORE_PIECE_CHUNK, &recipe->chunks[0].id, stored, sizeof stored, &piece, &err), 1);
+    assert_int_equal(piece.encoding, STORE_ZSTD);
+    store_recipe_free(recipe);
+}
+
+/* faults 54: an older format is read as it is, and its pieces are checked by their digests instead */
+static void test_open__a_store_of_format_1(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id digest;
+    make_format_1(f, &digest);
+    fixture_open(f);
+    expect_format_1(f, &digest);
+    fixture_put(f->store, STORE_BLOB, "new", 3, NULL);
+    fixture_reopen(f);
+    expect_format_1(f, &digest);
+
+    OWNED(owned_free) char *pack = file_path("%s/packs/0000000000000001.pack", f->dir);
+    struct store_recipe *recipe = fixture_recipe(f->store, &digest);
+    store_close(f->store);
+    f->store = NULL;
+    int fd = open(pack, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "?", 1, 64 + 40), 1);
+    close(fd);
+    fixture_open(f);
+    uint8_t stored[65536];
+    struct store_piece piece;
+    assert_int_equal(
+        store_piece_read(f->store, STORE_PIECE_CHUNK, &recipe->chunks[0].id, stored, sizeof stored, &piece, &err),
+        ERR_CORRUPT);
+    assert_int_equal(store_rot_waiting(f->store), 1);
+    store_recipe_free(recipe);
+}
+
+static void test_open__fsck_of_a_store_of_format_1(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id digest;
+    struct store_fsck_report report;
+    make_format_1(f, &digest);
+    assert_int_equal(store_fsck(f->dir, false, f->options.clock, &report, NULL, NULL, &err), 1);
+    assert_int_equal(store_fsck(f->dir, true, f->options.clock, &report, NULL, NULL, &err), 1);
+    fixture_open(f);
+    expect_format_1(f, &digest);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -132,6 +220,8 @@ int main(void)
         on_store(test_open__index_of_another_version_is_refused),
         on_store(test_open__garbage_in_the_lock_files_does_no_harm),
         on_store(test_open__closing_gives_everything_back),
+        on_store(test_open__a_store_of_format_1),
+        on_store(test_open__fsck_of_a_store_of_format_1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

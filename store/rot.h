@@ -1,0 +1,28 @@
+/*
+ * What has rotted: forgotten at once, then traced to the objects that need it (store.h says what for).
+ *
+ * Nothing in the index leads from a chunk to the leaves that list it. So a finding is first one row of the rot table,
+ * written with the change that forgets the place; tracing takes all rows there are in one walk over leaves, roots and
+ * objects. A kill in between costs nothing.
+ */
+#pragma once
+
+#include "store/core.h"
+#include "store/rows.h"
+
+void store_rot_init(struct store *store);
+void store_rot_release(struct store *store);
+/* After the index is open: count what waits. */
+int store_rot_recover(struct store *store, struct err *err);
+
+/* Why the record at this place cannot be read as it was written; opens its pack to see. */
+enum store_rot_cause store_rot_look(struct store *store, const struct store_place *place);
+
+/* A record was bad twice while the index pointed to it: forget it, if the index still does. If its pack is gone, is no
+ * file or was cut, all pieces are forgotten that it took along. Not inside a transaction. Best effort: whoever found
+ * it has failed anyway. */
+void store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
+                     const struct store_place *place);
+/* All pieces whose records end behind `size_bytes` of a pack. */
+int store_rot_found_pack(struct store *store, uint64_t number, uint64_t size_bytes, enum store_rot_cause cause,
+                         struct err *err);
