@@ -62,13 +62,8 @@ struct import {
     size_t piece_count;
 };
 
-static int note_pieces(struct import *import, const struct image *image, struct err *err)
+static int note_pieces(struct import *import, const struct id *ids, size_t count, struct err *err)
 {
-    OWNED(owned_free) struct id *ids = NULL;
-    size_t count = 0;
-    int status = image_objects(image, &ids, &count, err);
-    if (status < 0)
-        return status;
     struct piece *pieces = reallocarray(import->pieces, import->piece_count + count, sizeof *pieces);
     if (!pieces)
         return err_set(err, ERR_NOMEM, "no memory for an image's objects");
@@ -82,6 +77,23 @@ static int note_pieces(struct import *import, const struct image *image, struct 
             pieces[import->piece_count++] = (struct piece){ids[i], info.size_bytes};
     }
     return 0;
+}
+
+/* All that others may want of it: to run it, and to have its layout again. */
+static int note_image(struct import *import, const struct image *image, struct err *err)
+{
+    OWNED(owned_free) struct id *ids = NULL, *origin_ids = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    size_t count = 0;
+    int status = image_objects(image, &ids, &count, err);
+    if (status == 0)
+        status = note_pieces(import, ids, count, err);
+    int known = status == 0 ? image_origin_get(import->node->store, image, &origin, err) : 0;
+    if (known > 0)
+        status = image_origin_objects(origin, true, &origin_ids, &count, err);
+    if (known > 0 && status == 0)
+        status = note_pieces(import, origin_ids, count, err);
+    return known < 0 ? known : status;
 }
 
 /* The image; if the source held several, the first of them with the names of the others. */
@@ -113,7 +125,7 @@ static json_t *import_work(struct node *node, void *arg, struct err *err)
     if (status == 0 && import->list.count == 0)
         status = err_set(err, ERR_INVALID, "there is no image in it");
     for (size_t i = 0; status == 0 && i < import->list.count; i++)
-        status = note_pieces(import, import->list.images[i], err);
+        status = note_image(import, import->list.images[i], err);
     return status < 0 ? NULL : imported_to_json(&import->list);
 }
 
@@ -223,7 +235,7 @@ void handlers_image_import(void *ctx, struct api_request *req)
     }
 }
 
-/* ---- list and remove ---- */
+/* ---- list, show and remove ---- */
 
 static json_t *list_work(struct node *node, void *arg, struct err *err)
 {
@@ -235,6 +247,42 @@ static json_t *list_work(struct node *node, void *arg, struct err *err)
 void handlers_image_list(void *node, struct api_request *req)
 {
     node_answer_from_job(node, req, list_work, NULL, NULL);
+}
+
+static json_t *layer_to_json(const struct image_layer *layer, const struct image_origin_layer *origin)
+{
+    char digest[DIGEST_TEXT_SIZE];
+    json_t *json = json_pack("{s:s, s:I}", "digest", digest_text(&layer->diff_id, digest), "size_bytes",
+                             (json_int_t)layer->size_bytes);
+    if (!origin)
+        return json;
+    json_object_set_new(json, "blob", json_string(digest_text(&origin->blob.digest, digest)));
+    json_object_set_new(json, "blob_bytes", json_integer((json_int_t)origin->blob.size_bytes));
+    json_object_set_new(json, "codec", json_string(image_codec_name(origin->packing.codec)));
+    json_object_set_new(json, "level", json_integer(origin->packing.level));
+    return json;
+}
+
+static json_t *show_work(struct node *node, void *arg, struct err *err)
+{
+    OWNED(owned_image) struct image *image = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    char digest[DIGEST_TEXT_SIZE];
+    if (image_get(node->store, arg, &image, err) < 0 || image_origin_get(node->store, image, &origin, err) < 0)
+        return NULL;
+    json_t *json = image_to_json(image), *layers = json_array();
+    for (size_t i = 0; i < image->layer_count; i++)
+        json_array_append_new(layers, layer_to_json(&image->layers[i], origin ? &origin->layers[i] : NULL));
+    json_object_set_new(json, "layers", layers);
+    const char *manifest = origin ? digest_text(&origin->documents[origin->document_count - 1].digest, digest) : NULL;
+    json_object_set_new(json, "oci_manifest", manifest ? json_string(manifest) : json_null());
+    return json;
+}
+
+void handlers_image_show(void *node, struct api_request *req)
+{
+    /* the parameter lives as long as the request, which waits for its answer */
+    node_answer_from_job(node, req, show_work, (void *)(uintptr_t)api_request_param(req, "name"), NULL);
 }
 
 struct removal {
@@ -291,15 +339,35 @@ void handlers_image_remove(void *node, struct api_request *req)
 
 /* ---- export ---- */
 
-/* Written to a spool first: what fails half-way is then an error with a text, not a short archive. */
+/* Written to a spool first: what fails half-way is then an error with a text, not a short archive. The layout as it was
+ * imported may want blobs that were not needed here so far: those are fetched before.
+ *
+ *   plan (job) -> fetch, one after the other -> write (job) -> reply
+ */
 struct export
 {
     struct node *node;
     struct api_request *req;
-    int spool; /* owned; -1: none */
+    bool original;
+    struct id *missing; /* owned */
+    size_t missing_count;
+    struct content_fetch *fetch; /* borrowed until its end; NULL: none is under way */
+    bool closed;                 /* the client left */
+    int spool;                   /* owned; -1: none */
     uint64_t size_bytes;
     struct err err;
 };
+
+static void export_end(struct export *export)
+{
+    if (export->err.code)
+        api_reply_error(export->req, &export->err);
+    else
+        api_reply_fd(export->req, "application/x-tar", steal_fd(&export->spool), 0, export->size_bytes);
+    owned_fd(&export->spool);
+    free(export->missing);
+    free(export);
+}
 
 static int export_write(void *ctx, const void *data, size_t len_bytes, struct err *err)
 {
@@ -316,29 +384,112 @@ static void export_work(void *arg)
     int status = image_get(store, api_request_param(export->req, "name"), &image, &export->err);
     if (status == 0)
         status = open_spool(export->node, &export->spool, &export->err);
-    if (status == 0)
+    if (status == 0 && export->original)
+        image_export_original(store, image, export_write, export, &export->err);
+    else if (status == 0)
         image_export(store, image, export_write, export, &export->err);
 }
 
 static void on_exported(void *arg)
 {
+    export_end(arg);
+}
+
+static void export_next(struct export *export);
+
+static void on_blob_fetched(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)
+{
+    struct export *export = ctx;
+    (void)stats;
+    export->fetch = NULL;
+    if (status < 0) {
+        export->err = *err;
+        err_wrap(&export->err, "a blob of the layout");
+        export_end(export);
+        return;
+    }
+    export->missing_count--;
+    export_next(export);
+}
+
+static void export_next(struct export *export)
+{
+    struct node *node = export->node;
+    if (export->missing_count == 0) {
+        jobs_submit(&node->jobs, export_work, on_exported, export);
+        return;
+    }
+    struct content_wish wish = {.digest = export->missing[export->missing_count - 1],
+                                .kind = STORE_LAYER,
+                                .on_done = on_blob_fetched,
+                                .ctx = export};
+    if (content_fetch(node->content, &wish, &export->fetch, &export->err) < 0)
+        export_end(export);
+}
+
+/* What the layout needs and is not here. */
+static void plan_work(void *arg)
+{
     struct export *export = arg;
+    struct store *store = export->node->store;
+    OWNED(owned_image) struct image *image = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    size_t count = 0;
+    int status = image_get(store, api_request_param(export->req, "name"), &image, &export->err);
+    if (status == 0)
+        status = image_origin_get(store, image, &origin, &export->err);
+    if (status > 0)
+        status = image_origin_objects(origin, true, &export->missing, &count, &export->err);
+    for (size_t i = 0; status >= 0 && i < count; i++) {
+        status = store_object_stat(store, &export->missing[i], NULL, &export->err);
+        if (status == 0)
+            export->missing[export->missing_count++] = export->missing[i];
+    }
+}
+
+static void on_planned(void *arg)
+{
+    struct export *export = arg;
+    if (export->closed)
+        err_set(&export->err, ERR_CANCELLED, "the client left");
     if (export->err.code)
-        api_reply_error(export->req, &export->err);
+        export_end(export);
     else
-        api_reply_fd(export->req, "application/x-tar", steal_fd(&export->spool), 0, export->size_bytes);
-    owned_fd(&export->spool);
-    free(export);
+        export_next(export);
+}
+
+/* A job that is under way comes to its end. */
+static void on_export_closed(void *ctx, struct api_request *req)
+{
+    struct export *export = ctx;
+    (void)req;
+    export->closed = true;
+    if (!export->fetch)
+        return;
+    content_fetch_cancel(export->fetch);
+    err_set(&export->err, ERR_CANCELLED, "the client left");
+    export_end(export);
 }
 
 void handlers_image_export(void *ctx, struct api_request *req)
 {
+    static const struct api_request_ops ops = {.on_closed = on_export_closed};
     struct node *node = ctx;
+    struct err err;
+    bool original;
+    if (handlers_query_flag(req, "original", &original, &err) < 0) {
+        api_reply_error(req, &err);
+        return;
+    }
     struct export *export = calloc(1, sizeof *export);
     if (!export) {
         handlers_refuse(req, ERR_NOMEM, "no memory for an export");
         return;
     }
-    *export = (struct export){.node = node, .req = req, .spool = -1};
-    jobs_submit(&node->jobs, export_work, on_exported, export);
+    *export = (struct export){.node = node, .req = req, .original = original, .spool = -1};
+    api_request_watch(req, &ops, export);
+    if (original)
+        jobs_submit(&node->jobs, plan_work, on_planned, export);
+    else
+        jobs_submit(&node->jobs, export_work, on_exported, export);
 }

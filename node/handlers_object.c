@@ -233,19 +233,39 @@ struct removal {
     bool removed;
 };
 
+static bool is_listed(const struct id *ids, size_t count, const struct id *digest)
+{
+    for (size_t i = 0; i < count; i++)
+        if (id_equal(&ids[i], digest))
+            return true;
+    return false;
+}
+
+/* 1 if the image needs the object, to be run or to be given back as it came. */
+static int image_needs(struct store *store, const struct image *image, const struct id *digest, struct err *err)
+{
+    OWNED(owned_free) struct id *ids = NULL, *origin_ids = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    size_t count = 0;
+    int status = image_objects(image, &ids, &count, err);
+    if (status < 0 || is_listed(ids, count, digest))
+        return status < 0 ? status : 1;
+    status = image_origin_get(store, image, &origin, err);
+    if (status > 0)
+        status = image_origin_objects(origin, true, &origin_ids, &count, err);
+    return status < 0 ? status : origin_ids && is_listed(origin_ids, count, digest);
+}
+
 /* ERR_CONFLICT if an image of this node needs the object. */
 static int check_images(struct store *store, const struct id *digest, struct err *err)
 {
     OWNED(image_list_release) struct image_list list = {0};
     int status = image_list(store, &list, err);
     for (size_t i = 0; status == 0 && i < list.count; i++) {
-        OWNED(owned_free) struct id *ids = NULL;
-        size_t count = 0;
-        status = image_objects(list.images[i], &ids, &count, err);
-        for (size_t j = 0; status == 0 && j < count; j++)
-            if (id_equal(&ids[j], digest))
-                status = err_set(err, ERR_CONFLICT, "the object is part of image '%s': remove that, or force it",
-                                 list.images[i]->name);
+        status = image_needs(store, list.images[i], digest, err);
+        if (status > 0)
+            return err_set(err, ERR_CONFLICT, "the object is part of image '%s': remove that, or force it",
+                           list.images[i]->name);
     }
     return status;
 }

@@ -45,6 +45,7 @@ enum api_body_mode {
     X(registry_watch, "GET", "/v1/registry/{key}/watch", API_BODY_NONE)                                                \
     X(image_import, "POST", "/v1/images", API_BODY_ANY)                                                                \
     X(image_list, "GET", "/v1/images", API_BODY_NONE)                                                                  \
+    X(image_show, "GET", "/v1/images/{name}", API_BODY_NONE)                                                           \
     X(image_remove, "DELETE", "/v1/images/{name}", API_BODY_NONE)                                                      \
     X(image_export, "GET", "/v1/images/{name}/export", API_BODY_NONE)                                                  \
     X(container_run, "POST", "/v1/containers", API_BODY_JSON)                                                          \

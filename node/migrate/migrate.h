@@ -36,7 +36,8 @@ struct migrate;
 
 /* What an object of a migration is for. */
 #define MIGRATE_ROLES(X)                                                                                               \
-    X(MIGRATE_IMAGE, "image")           /* manifest, config, layers */                                                 \
+    X(MIGRATE_IMAGE, "image")           /* manifest, config, layers; documents of the layout that it came in */        \
+    X(MIGRATE_ORIGIN, "origin")         /* which layout that was */                                                    \
     X(MIGRATE_VOLUME, "volume")         /* archive of a read-write or read-only volume */                              \
     X(MIGRATE_WRITABLE, "writable")     /* archive of the container's writable layer and log */                        \
     X(MIGRATE_CHECKPOINT, "checkpoint") /* archive of CRIU's images but for the pages */                               \

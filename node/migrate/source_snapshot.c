@@ -5,27 +5,49 @@
 #include "node/migrate/bundle.h"
 #include "node/migrate/source.h"
 
+/* 1, or 0 if it is not here any more. */
+static int add_object(struct source *source, enum migrate_role role, const struct id *digest, struct err *err)
+{
+    struct store_object_info info;
+    int here = store_object_stat(source->owner->config.store, digest, &info, err);
+    if (here <= 0)
+        return here;
+    struct migrate_object object = {.role = role, .kind = info.kind, .digest = *digest, .size_bytes = info.size_bytes};
+    int status = manifest_add(&source->manifest, &object, err);
+    return status < 0 ? status : 1;
+}
+
+/* What tells in which layout the image came: documents of a few KiB. Blobs that cannot be made of the layers are
+ * fetched by whoever exports the image there. */
+static int add_image_origin(struct source *source, const struct image *image, struct err *err)
+{
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    OWNED(owned_free) struct id *ids = NULL;
+    size_t count = 0;
+    int status = image_origin_get(source->owner->config.store, image, &origin, err);
+    if (status > 0)
+        status = image_origin_objects(origin, false, &ids, &count, err);
+    for (size_t i = 0; status >= 0 && i < count; i++)
+        status = add_object(source, i == 0 ? MIGRATE_ORIGIN : MIGRATE_IMAGE, &ids[i], err);
+    return status < 0 ? status : 0;
+}
+
 static int add_image_objects(struct source *source, struct err *err)
 {
-    struct store *store = source->owner->config.store;
     OWNED(owned_image) struct image *image = NULL;
     OWNED(owned_free) struct id *ids = NULL;
     char name[DIGEST_TEXT_SIZE];
     size_t count = 0;
-    int status = image_get(store, digest_text(&source->manifest.container->spec.manifest, name), &image, err);
+    int status = image_get(source->owner->config.store, digest_text(&source->manifest.container->spec.manifest, name),
+                           &image, err);
     if (status == 0)
         status = image_objects(image, &ids, &count, err);
-    for (size_t i = 0; status == 0 && i < count; i++) {
-        struct store_object_info info;
-        status = store_object_stat(store, &ids[i], &info, err);
+    for (size_t i = 0; status >= 0 && i < count; i++) {
+        status = add_object(source, MIGRATE_IMAGE, &ids[i], err);
         if (status == 0)
             return err_set(err, ERR_NOTFOUND, "a part of image '%s' is not in the store any more", image->name);
-        struct migrate_object object = {
-            .role = MIGRATE_IMAGE, .kind = info.kind, .digest = ids[i], .size_bytes = info.size_bytes};
-        if (status > 0)
-            status = manifest_add(&source->manifest, &object, err);
     }
-    return status;
+    return status < 0 ? status : add_image_origin(source, image, err);
 }
 
 static int pack_one_tree(struct source *source, const char *path, enum migrate_role role, const char *name,

@@ -177,11 +177,8 @@ void target_fail(struct target *target, const struct err *err)
 
 static void note_cost(struct target *target, const struct migrate_object *object, const struct migrate_cost *cost)
 {
-    static const int kind_of_role[] = {[MIGRATE_IMAGE] = 0,
-                                       [MIGRATE_VOLUME] = 1,
-                                       [MIGRATE_WRITABLE] = 1,
-                                       [MIGRATE_CHECKPOINT] = 2,
-                                       [MIGRATE_PAGES] = 2};
+    static const int kind_of_role[] = {[MIGRATE_IMAGE] = 0,    [MIGRATE_ORIGIN] = 0,     [MIGRATE_VOLUME] = 1,
+                                       [MIGRATE_WRITABLE] = 1, [MIGRATE_CHECKPOINT] = 2, [MIGRATE_PAGES] = 2};
     target->bytes[kind_of_role[object->role]] += cost->fetched_bytes;
     for (size_t i = 0; i < cost->share_count; i++) {
         char id[ID_HEX_SIZE];
@@ -285,12 +282,25 @@ static int unpack_volumes(struct target *target, struct err *err)
     return status;
 }
 
+/* How the image came is of use to whoever exports it here. The container does not need it: an origin that does not fit
+ * is left. */
+static int adopt_image(struct target *target, struct err *err)
+{
+    struct store *store = target->owner->config.store;
+    OWNED(owned_image) struct image *image = NULL;
+    const struct migrate_object *origin = manifest_find(&target->manifest, MIGRATE_ORIGIN, NULL);
+    int status = image_adopt(store, &target->manifest.container->spec.manifest, &image, err);
+    if (status == 0 && origin)
+        image_adopt_origin(store, image, &origin->digest, NULL);
+    return status;
+}
+
 static void work_copy(void *arg)
 {
     struct target *target = arg;
     struct migrate *owner = target->owner;
     struct err *err = &target->job_err;
-    int status = image_adopt(owner->config.store, &target->manifest.container->spec.manifest, NULL, err);
+    int status = adopt_image(target, err);
     if (status == 0)
         status = runtime_incoming(owner->config.runtime, target->manifest.container, err);
     if (status == 0) {

@@ -174,6 +174,7 @@ int registry_remove(struct cmig *cmig, struct err *err);
 int registry_watch(struct cmig *cmig, struct err *err);
 int image_import(struct cmig *cmig, struct err *err);
 int image_ls(struct cmig *cmig, struct err *err);
+int image_show(struct cmig *cmig, struct err *err);
 int image_rm(struct cmig *cmig, struct err *err);
 int image_export(struct cmig *cmig, struct err *err);
 int container_run(struct cmig *cmig, struct err *err);

@@ -119,6 +119,58 @@ int image_ls(struct cmig *cmig, struct err *err)
     return table_print(table, err);
 }
 
+/* How the layer's blob is had: "plain", "gzip -6", "opaque"; "-" if nobody knows of one. */
+static const char *packing_text(const json_t *layer, char text[32])
+{
+    const char *codec = json_string_value(json_object_get(layer, "codec"));
+    uint64_t level = api_json_number(layer, "level");
+    if (!codec)
+        return "-";
+    if (level == 0)
+        return codec;
+    snprintf(text, 32, "%s -%llu", codec, (unsigned long long)level);
+    return text;
+}
+
+static int print_layers(const struct cmig *cmig, const json_t *layers, struct err *err)
+{
+    OWNED(owned_table) struct table *table = table_new("LAYER >SIZE BLOB >SIZE PACKING");
+    size_t i;
+    json_t *layer;
+    json_array_foreach(layers, i, layer)
+    {
+        char text[32];
+        table_add_id(table, api_json_text(layer, "digest"), cmig->full);
+        table_add_bytes(table, api_json_number(layer, "size_bytes"));
+        table_add_id(table, api_json_text(layer, "blob"), cmig->full);
+        table_add_bytes(table, api_json_number(layer, "blob_bytes"));
+        table_add(table, packing_text(layer, text));
+    }
+    return table_print(table, err);
+}
+
+int image_show(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *image = NULL;
+    struct api_call call = {.route = API_ROUTE_image_show, .name = cmig->operands[0]};
+    int code = api_client_call(cmig->client, &call, &image, err);
+    if (code < 0 || cmig->json) {
+        if (code == 0)
+            show_json(image);
+        return code;
+    }
+    OWNED(owned_table) struct table *table = table_new("NAME DIGEST OCI-MANIFEST CREATED");
+    table_add(table, api_json_text(image, "name"));
+    table_add_id(table, api_json_text(image, "digest"), cmig->full);
+    table_add_id(table, api_json_text(image, "oci_manifest"), cmig->full);
+    table_add(table, api_json_text(image, "created"));
+    code = table_print(table, err);
+    if (code < 0)
+        return code;
+    putchar('\n');
+    return print_layers(cmig, json_object_get(image, "layers"), err);
+}
+
 int image_rm(struct cmig *cmig, struct err *err)
 {
     for (int i = 0; i < cmig->operand_count; i++) {
@@ -139,7 +191,9 @@ int image_rm(struct cmig *cmig, struct err *err)
 
 int image_export(struct cmig *cmig, struct err *err)
 {
-    struct api_call call = {.route = API_ROUTE_image_export, .name = cmig->operands[0]};
+    struct api_call call = {.route = API_ROUTE_image_export,
+                            .name = cmig->operands[0],
+                            .query = args_flag(cmig, "original") ? "original=1" : NULL};
     struct download down;
     int code = download_open(cmig, &down, err);
     if (code == 0)
