@@ -376,11 +376,23 @@ static void seek_providers(struct content_fetch *fetch)
         want_node(fetch, &fetch->origin, NULL);
 }
 
+/* Of those who are named as providers: who is linked has been asked, and had nothing. */
+static bool is_anybody_awaited(const struct content_fetch *fetch)
+{
+    const struct mesh *mesh = fetch->owner->mesh;
+    for (size_t i = 0; i < fetch->wanted_count; i++) {
+        const struct id *node = &fetch->wanted[i];
+        if (!mesh_link(fetch->owner->mesh, node) && !mesh_seems_gone(mesh, node))
+            return true;
+    }
+    return false;
+}
+
 /* Can somebody still come who has it? */
 static bool may_be_found(const struct content_fetch *fetch)
 {
     const struct content *content = fetch->owner;
-    return fetch->begun || fetch->wish.origin || fetch->wanted_count > 0 || !mesh_is_settled(content->mesh) ||
+    return fetch->begun || fetch->wish.origin || is_anybody_awaited(fetch) || !mesh_is_settled(content->mesh) ||
            store_object_stat(content->store, &fetch->wish.digest, NULL, NULL) != 0;
 }
 

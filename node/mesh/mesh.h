@@ -96,6 +96,9 @@ struct link *mesh_link(struct mesh *mesh, const struct id *node);
  * the DHT knows. on_up tells. */
 void mesh_connect(struct mesh *mesh, const struct id *node, const struct addr *addr);
 
+/* Was it tried in vain, more than once, and nothing come since? It may still come back. */
+bool mesh_seems_gone(const struct mesh *mesh, const struct id *node);
+
 /* ---- calls ---- */
 
 /* Ask a node, dialling it and trying again until patience_ms have passed. The callback comes once. Errors that the

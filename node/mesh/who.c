@@ -9,6 +9,7 @@
 #define HELLO_TIMEOUT_MS 5000
 #define FIND_TIMEOUT_MS 3000
 #define MIN_PREFIX 6
+#define SEEMS_GONE_FAILURES 2
 #define DIAL_BACKOFF_MS 1000
 #define DIAL_BACKOFF_MAX_MS 60000
 
@@ -385,4 +386,10 @@ void mesh_find(struct mesh *mesh, const char *text, mesh_find_cb found, void *ct
         }
     }
     timers_after(mesh->timers, 0, finish_find_later, finding);
+}
+
+bool mesh_seems_gone(const struct mesh *mesh, const struct id *node)
+{
+    const struct acquaintance *known = mesh_know(mesh, node);
+    return known && known->failures >= SEEMS_GONE_FAILURES && !links_find(mesh->links, node);
 }

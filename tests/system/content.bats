@@ -4,6 +4,9 @@ load common
 
 setup() { need_root; }
 
+# Does the DHT name a provider: named_by NODE KEY
+named_by() { lab_cmig "$1" registry get "$2" --json | jq -e '.members | length > 0'; }
+
 @test "an object put on one node is fetched by another, byte for byte" {
     mesh none a b
     head -c 20M /dev/urandom >"$LAB_DIR/file"
@@ -104,4 +107,15 @@ setup() { need_root; }
     lab_wait 10 sh -c "'$CMIG_BIN/cmig' --socket '$LAB_DIR/b/node.sock' why '$digest' --json | jq -e '.candidates | length == 1'"
     lab_cmig a rm "$digest"
     lab_cmig a ls --json | jq -e --arg d "$digest" '[.objects[] | select(.digest == $d)] | length == 0'
+}
+
+@test "an object whose only provider has gone ends in a clear error as well, faults 35" {
+    mesh none a b c
+    head -c 1M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    lab_wait 10 named_by b "cmig:object:$digest"
+    lab_kill a
+    run timeout 15 "$CMIG_BIN/cmig" --socket "$LAB_DIR/b/node.sock" get "$digest" -o "$LAB_DIR/back"
+    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [[ "$output" == *"no node that can be reached has object"* ]]
 }
