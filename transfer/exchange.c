@@ -5,8 +5,9 @@
 #include "transfer/exchange.h"
 #include "transfer/fetch.h"
 
-/* While something is being fetched, time matters to this grain: hedges come after 400 ms at the earliest. */
-#define TICK_MS 100
+/* While something is being fetched, time matters to this grain; what is known to be due earlier comes earlier. */
+#define TICK_MS 50
+#define TICK_LEAST_MS 5
 #define IDLE_TICK_MS 1000
 
 static int take_have(struct exchange_peer *peer, const struct message *message, struct err *err);
@@ -36,7 +37,8 @@ static const take_fn TAKERS[] = {
     [MESSAGE_MAP_IS] = take_map_is,
     [MESSAGE_RECIPE_NEED] = take_recipe_need,
     [MESSAGE_RECIPE_PART] = transfer_maps_part,
-    [MESSAGE_PEERS] = NULL,
+    [MESSAGE_DEALT] = transfer_dealt_take,
+    [MESSAGE_PEERS] = transfer_peers_heard,
 };
 
 /* ---- entering and leaving: callbacks may remove peers and fetches, which are freed when the last caller leaves ----
@@ -45,6 +47,7 @@ static const take_fn TAKERS[] = {
 static void free_exchange(struct exchange *exchange)
 {
     transfer_recipes_release(&exchange->recipes);
+    transfer_peers_release(exchange);
     map_release(&exchange->fetch_of);
     free(exchange);
 }
@@ -124,6 +127,8 @@ int exchange_new(const struct exchange_config *config, struct exchange **ret_exc
     TAILQ_INIT(&exchange->peers);
     TAILQ_INIT(&exchange->fetches);
     map_init(&exchange->fetch_of, LIMIT_FETCHES, rng_u64(&config->rng));
+    exchange->tell_ms = UINT64_MAX;
+    map_init(&exchange->interests, LIMIT_INTERESTS, rng_u64(&config->rng));
     map_init(&exchange->recipes.map, LIMIT_RECIPES, rng_u64(&config->rng));
     *ret_exchange = exchange;
     return 0;
@@ -159,13 +164,15 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 {
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
-    bool busy = false;
+    bool busy = transfer_peers_tick(exchange);
+    uint64_t due_ms = now_ms + TICK_MS;
     struct exchange_peer *peer;
     TAILQ_FOREACH (peer, &exchange->peers, link) {
         if (peer->gone)
             continue;
         transfer_maps_tick(peer);
-        transfer_schedule_tick(peer);
+        uint64_t peer_ms = transfer_schedule_tick(peer);
+        due_ms = peer_ms < due_ms ? peer_ms : due_ms;
         busy |= peer->serving.lessons || peer->serving.n_runs > 0 || peer->serving.n_batches > 0;
     }
     struct fetch *fetch;
@@ -179,7 +186,11 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
     if (fetching)
         transfer_schedule_all(exchange);
     transfer_serve_pump_all(exchange);
-    *ret_wake_ms = fetching ? now_ms + TICK_MS : busy ? now_ms + IDLE_TICK_MS : UINT64_MAX;
+    transfer_watch_tell_all(exchange);
+    due_ms = exchange->tell_ms < due_ms ? exchange->tell_ms : due_ms;
+    if (due_ms < now_ms + TICK_LEAST_MS)
+        due_ms = now_ms + TICK_LEAST_MS;
+    *ret_wake_ms = fetching ? due_ms : busy ? now_ms + IDLE_TICK_MS : UINT64_MAX;
     if ((fetching && transfer_pace_is_limited(&exchange->pace, PACE_DOWN)) ||
         (busy && transfer_pace_is_limited(&exchange->pace, PACE_UP)))
         *ret_wake_ms = now_ms + PACE_STEP_MS;
@@ -208,6 +219,7 @@ int exchange_peer_add(struct exchange *exchange, const struct id *node, const st
     peer->node = *node;
     peer->out = *link;
     TAILQ_INIT(&peer->asking.requests);
+    TAILQ_INIT(&peer->asking.sources);
     transfer_serve_init(peer);
     TAILQ_INSERT_TAIL(&exchange->peers, peer, link);
     *ret_peer = peer;
@@ -223,10 +235,9 @@ void exchange_peer_remove(struct exchange_peer *peer, uint64_t now_ms)
     transfer_schedule_drop_all(peer, NULL, false);
     transfer_serve_release(peer);
     transfer_maps_release(peer);
-    struct fetch *fetch;
-    TAILQ_FOREACH (fetch, &exchange->fetches, link) {
-        transfer_fetch_lose_peer(fetch, peer);
-    }
+    transfer_peers_lose(peer);
+    while (!TAILQ_EMPTY(&peer->asking.sources))
+        transfer_source_lose(TAILQ_FIRST(&peer->asking.sources));
     exchange->swept = false;
     if (!exchange->dead)
         transfer_schedule_all(exchange);
@@ -265,7 +276,11 @@ int exchange_peer_input(struct exchange_peer *peer, uint64_t now_ms, uint8_t typ
         return status;
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
-    status = peer->gone || !TAKERS[message.type] ? 0 : TAKERS[message.type](peer, &message, err);
+    if (!peer->gone) {
+        transfer_peers_seen(peer, &message);
+        status = TAKERS[message.type] ? TAKERS[message.type](peer, &message, err) : 0;
+    }
+    transfer_watch_tell_all(exchange);
     transfer_exchange_leave(exchange);
     return status;
 }
@@ -276,11 +291,9 @@ void exchange_peer_writable(struct exchange_peer *peer, uint64_t now_ms)
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
     transfer_serve_pump(peer);
-    struct fetch *fetch;
-    TAILQ_FOREACH (fetch, &exchange->fetches, link) {
-        struct source *source = transfer_source_of(fetch, peer);
-        if (source)
-            transfer_source_push(source);
+    struct source *source;
+    TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
+        transfer_source_push(source);
     }
     transfer_exchange_leave(exchange);
 }
@@ -292,7 +305,14 @@ void exchange_peer_cost(const struct exchange_peer *peer, struct exchange_cost *
                                        .received_bytes = peer->asking.received_bytes,
                                        .sent_bytes = peer->serving.sent_bytes,
                                        .failures = peer->asking.failures,
-                                       .waiting_runs = peer->serving.n_runs};
+                                       .waiting_runs = peer->serving.n_runs,
+                                       .load = peer->asking.load,
+                                       .price = peer->asking.price};
+}
+
+void exchange_set_price(struct exchange *exchange, uint32_t price)
+{
+    exchange->price = price;
 }
 
 /* ---- messages about fetches of ours: what belongs to none (any more) is ignored ---- */

@@ -6,10 +6,16 @@
  *   serve.c     answers WANT, PIECES and RUN
  *   pace.c      limits on bytes a second
  *   maps.c      answers MAP, learns recipes for it
- *   wish.c      where fetches begin and end, who is told what
+ *   peers.c     who else wants or has an object: told, and heard
+ *   wish.c      where fetches begin and end, what callers are told
+ *   watch.c     what peers are told of what is being fetched
  *   fetch.c     the phases of a fetch, and the recipe's way here
  *   sources.c   who has what of a fetch
- *   schedule.c  which peer is asked for which run, when, how much
+ *   schedule.c  whether a peer is asked, when, how much; what is lost
+ *   pick.c      which run it is asked for
+ *   dealt.c     runs that the holder chooses
+ *   hedge.c     what is late is asked of others as well
+ *   latency.c   what is late, of a peer
  *   receive.c   pieces as they arrive
  *   verify.c    chunks that are right, and liars
  *
@@ -20,6 +26,7 @@
 #include <sys/queue.h>
 
 #include "node/base/map.h"
+#include "transfer/latency.h"
 #include "transfer/message.h"
 #include "transfer/pace.h"
 #include "transfer/transfer.h"
@@ -65,14 +72,23 @@ void transfer_recipes_release(struct recipes *recipes);
 /* ---- peers ---- */
 
 TAILQ_HEAD(request_list, request);
+TAILQ_HEAD(source_list, source);
 
-/* What we ask of a peer (schedule.c, receive.c). */
+/* What we ask of a peer (schedule.c, hedge.c, receive.c). */
 struct asking {
-    struct request_list requests; /* owned, in the order they were sent */
+    struct request_list requests;      /* owned, in the order they were sent */
+    struct source_list sources;        /* what it is to each fetch; within a class the next one to be served is first */
+    uint64_t served[EXCHANGE_CLASSES]; /* bytes asked for, each divided by the weight of its class */
     uint32_t last_request;
     uint64_t asked_bytes; /* of objects, not yet come */
     uint64_t heard_ms;    /* when a byte for a request last came, or the first request was sent */
-    bool stalled;         /* its runs were offered to others */
+    bool answered;        /* since the first of those requests was sent */
+    bool late;            /* its runs were offered to others */
+    bool stalled;         /* it is not asked for more before it is heard of */
+    struct latency first; /* how long it is quiet before it answers, */
+    struct latency next;  /* and while it does */
+    uint8_t load;         /* as it said last */
+    uint32_t price;       /* the same */
     uint64_t not_before_ms;
     unsigned lost_in_a_row;
     uint64_t goodput; /* bytes/s, smoothed; 0 unknown */
@@ -132,6 +148,9 @@ struct exchange {
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
     struct pace pace;
+    struct map interests; /* object -> struct interest (peers.c) */
+    uint32_t price;       /* of what this node sends */
+    uint64_t tell_ms;     /* when chunks that have come are to be announced; UINT64_MAX: there are none */
     uint64_t fetch_bytes; /* asked for or arrived, not yet stored */
     uint64_t serve_bytes; /* read, not yet sent */
     unsigned lessons;
@@ -183,3 +202,14 @@ void transfer_maps_release(struct exchange_peer *peer);
 void transfer_maps_tick(struct exchange_peer *peer);
 /* Send a bitmap in as many messages as it takes. */
 void transfer_maps_send(struct exchange_peer *peer, const struct id *root, const uint8_t *bits, uint32_t n_bits);
+
+/* ---- rooms: peers.c ---- */
+
+/* A peer asks about an object, or for some of it: it wants it. */
+void transfer_peers_seen(struct exchange_peer *peer, const struct message *message);
+/* It names others. */
+int transfer_peers_heard(struct exchange_peer *peer, const struct message *message, struct err *err);
+/* Tell all who want something who else does, from time to time. False: nobody wants anything. */
+bool transfer_peers_tick(struct exchange *exchange);
+void transfer_peers_lose(struct exchange_peer *peer);
+void transfer_peers_release(struct exchange *exchange);

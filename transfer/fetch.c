@@ -291,14 +291,14 @@ static void drop_recipe(struct fetch *fetch)
     }
     transfer_arrived_discard(fetch, &fetch->arrived);
     free(STEAL(fetch->state));
+    free(STEAL(fetch->free_bits));
+    free(STEAL(fetch->offered_bits));
     free(STEAL(fetch->next_alike));
     free(STEAL(fetch->held_by));
     store_recipe_free(STEAL(fetch->building));
     transfer_recipe_unref(STEAL(fetch->recipe));
     fetch->n_chunks = fetch->n_free = fetch->n_missing = fetch->low = 0;
-    fetch->doubled = false;
-    buf_clear(&fetch->fresh);
-    fetch->fresh_bytes = 0;
+    buf_clear(&fetch->untold);
     fetch->done_bytes = fetch->local_bytes = fetch->fetched_bytes = fetch->wire_bytes = 0;
 }
 
@@ -352,6 +352,7 @@ static void mark_local(struct fetch *fetch, const struct store_chunk *chunks)
             fetch->state[i] = CHUNK_HERE;
             fetch->local_bytes += chunks[i].length;
         } else if (fetch->state[i] == CHUNK_FREE) {
+            have_set(fetch->free_bits, i);
             fetch->n_free++;
         }
     }
@@ -371,7 +372,10 @@ static void prepare_work(struct job *job)
     fetch->state = malloc((size_t)n + 1);
     fetch->next_alike = malloc(((size_t)n + 1) * sizeof *fetch->next_alike);
     fetch->held_by = calloc((size_t)n + 1, sizeof *fetch->held_by);
-    if (!fetch->state || !fetch->next_alike || !fetch->held_by || chain_alike(fetch, recipe->chunks) < 0)
+    fetch->free_bits = have_new(n);
+    fetch->offered_bits = have_new(n);
+    if (!fetch->state || !fetch->next_alike || !fetch->held_by || !fetch->free_bits || !fetch->offered_bits ||
+        chain_alike(fetch, recipe->chunks) < 0)
         fetch->job_status = err_set(&fetch->job_err, ERR_NOMEM, "no memory for the chunks of an object");
     else
         mark_local(fetch, recipe->chunks);
@@ -402,8 +406,8 @@ static void prepare_done(struct job *job)
         transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
     } else {
         fetch->phase = FETCH_CHUNKS;
-        fetch->fresh.max = 8 * (size_t)fetch->n_chunks;
-        transfer_fetch_tell_watchers(fetch, false);
+        fetch->untold.max = 8 * (size_t)fetch->n_chunks;
+        transfer_watch_tell_have(fetch, false);
         transfer_sources_follow(fetch);
         transfer_fetch_step(fetch);
     }
@@ -438,8 +442,8 @@ static void get_chunks(struct fetch *fetch)
 void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint32_t chunk,
                                const struct arrival *arrival)
 {
-    uint8_t *state = &fetch->state[chunk];
-    struct arrived *arrived = *state <= CHUNK_ASKED ? calloc(1, sizeof *arrived) : NULL;
+    struct arrived *arrived = fetch->state[chunk] <= CHUNK_ASKED ? calloc(1, sizeof *arrived) : NULL;
+    source->gone_in_a_row = 0;
     if (!arrived) {
         /* it came from somebody else already */
         fetch->duplicate_bytes += arrival->raw_bytes;
@@ -447,16 +451,14 @@ void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint3
         free(arrival->data);
         return;
     }
-    if (*state == CHUNK_FREE)
-        fetch->n_free--;
-    *state = CHUNK_ARRIVED;
+    transfer_pick_set(fetch, chunk, CHUNK_ARRIVED);
     *arrived = (struct arrived){.source = source,
                                 .chunk = chunk,
                                 .encoding = arrival->encoding,
                                 .data = arrival->data,
                                 .stored_bytes = arrival->stored_bytes};
     TAILQ_INSERT_TAIL(&fetch->arrived, arrived, link);
-    transfer_schedule_settled(fetch, chunk);
+    transfer_hedge_settled(fetch, chunk);
     transfer_verify_start(fetch);
 }
 

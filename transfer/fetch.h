@@ -22,17 +22,26 @@ enum source_state {
 /* Stays until the fetch ends, also when the peer goes: what it gave and whether it lied is not forgotten. */
 struct source {
     TAILQ_ENTRY(source)
-    link;
+    link; /* of the fetch */
+    TAILQ_ENTRY(source)
+    of_peer; /* if there is one */
     struct fetch *fetch;
     struct id node;
     struct exchange_peer *peer; /* NULL: gone */
     enum source_state state;
+    bool watches;   /* it wants the object as well, and is told what comes */
     struct id root; /* the recipe that its HAVE named */
     bool has_root;
     bool origin;
     bool liar;
-    bool exhausted; /* holds nothing that is free, until that changes */
-    bool mapped;    /* was asked for a bitmap */
+    bool exhausted;         /* holds nothing that is free, as long as fetch->n_freed is */
+    uint64_t exhausted_at;  /* this */
+    bool mapped;            /* was asked for a bitmap */
+    bool dealt_out;         /* has dealt all that was free here, */
+    uint64_t dealt_ms;      /* since then */
+    unsigned empty_deals;   /* in a row: nothing, or nothing that is needed */
+    unsigned gone_in_a_row; /* answers that what it named is not there */
+    uint64_t hints_ms;      /* when it may name other peers again */
     uint64_t asked_ms;
     uint64_t not_before_ms;
     uint8_t *bits;        /* owned; SOURCE_PARTIAL */
@@ -70,6 +79,8 @@ struct request {
     uint32_t n_came;
     uint64_t bytes; /* of the object, not yet come */
     uint64_t sent_ms;
+    bool dealing; /* the peer has not said yet which chunks it sends; `bytes` is the most that it may */
+    bool all;     /* all that was free could be named */
     bool offered; /* its chunks were offered to others as well */
     struct arrival arrival;
 };
@@ -97,7 +108,6 @@ enum chunk_state {
     CHUNK_FREE,    /* missing, may be asked for */
     CHUNK_ASKED,   /* of one peer at least */
     CHUNK_ARRIVED, /* waits for its digest */
-    CHUNK_FRESH,   /* right, but the store reads it back only after its next sync */
     CHUNK_HERE,
     CHUNK_TWIN, /* the same bytes as an earlier chunk of the object: comes with it */
 };
@@ -136,8 +146,8 @@ struct fetch {
     TAILQ_HEAD(, exchange_fetch) wishes;
     TAILQ_HEAD(, source) sources;
     unsigned n_sources;
-    struct exchange_peer **watchers; /* owned array; told what comes */
-    unsigned n_watchers;
+    unsigned n_watches; /* sources that watch */
+    unsigned n_partial; /* sources that are SOURCE_PARTIAL */
 
     struct id root;                /* of the recipe that is followed, from FIND's end on */
     struct source *teller;         /* who named it; NULL: it was here */
@@ -147,21 +157,22 @@ struct fetch {
     unsigned n_bad_roots;
 
     struct store_assembly *assembly; /* owned; used by jobs */
-    uint8_t *state;                  /* owned; enum chunk_state of each chunk */
+    uint8_t *state;                  /* owned; enum chunk_state of each chunk; changed by transfer_pick_set only */
+    uint8_t *free_bits;              /* owned; which are CHUNK_FREE */
+    uint8_t *offered_bits;           /* owned; which were asked of somebody, and are offered to others as well */
     uint32_t *next_alike;            /* owned; the next chunk with the same bytes; NO_CHUNK: none */
     uint16_t *held_by;               /* owned; how many partial holders each chunk has */
     uint32_t n_free;
+    uint64_t n_freed;   /* times that something became free or was offered */
     uint32_t n_missing; /* free, asked or arrived */
     uint32_t n_chunks;
-    uint32_t low; /* nothing before is free */
-    bool doubled; /* some chunk was asked of two peers */
+    uint32_t low;           /* nothing before is free */
+    uint64_t dealing_bytes; /* that holders may send and have not named */
 
     struct arrived_list arrived;  /* to be checked next */
     struct arrived_list checking; /* a job's */
-    bool sync;                    /* the job is to sync as well, and did */
-    struct buf fresh;             /* ranges (u32 first, u32 count) of what is CHUNK_FRESH */
-    uint64_t fresh_bytes;
-    uint64_t synced_ms;
+    struct buf untold;            /* ranges (u32 first, u32 count) that have come and were not announced */
+    uint64_t untold_ms;           /* when those before were */
     int job_status;
     struct err job_err;
     struct store_object_info info;
@@ -185,11 +196,6 @@ struct fetch {
 
 /* ---- wish.c ---- */
 
-/* A peer asks for what is being fetched: answered, and it becomes a source and is told what comes. False: not so. */
-bool transfer_fetch_answer_want(struct exchange_peer *peer, const struct id *object);
-bool transfer_fetch_answer_map(struct exchange_peer *peer, const struct message *message);
-/* Those who asked are told that the object is here, whole or in part. */
-void transfer_fetch_tell_watchers(struct fetch *fetch, bool whole);
 void transfer_fetch_report(struct fetch *fetch);
 /* If nobody is left to ask, the callers are asked for more. */
 void transfer_fetch_want_peers(struct fetch *fetch);
@@ -200,6 +206,19 @@ void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err);
 /* An ended one that no job uses. Only from the sweep of the exchange. */
 void transfer_fetch_free(struct fetch *fetch);
 void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list);
+
+/* ---- watch.c ---- */
+
+/* A peer asks for what is being fetched: answered, and it becomes a source and is told what comes. False: not so. */
+bool transfer_fetch_answer_want(struct exchange_peer *peer, const struct id *object);
+bool transfer_fetch_answer_map(struct exchange_peer *peer, const struct message *message);
+/* Those who asked are told that the object is here, whole or in part. */
+void transfer_watch_tell_have(struct fetch *fetch, bool whole);
+/* A chunk is here and can be served: it is announced within WATCH_MIN_MS to WATCH_MAX_MS. */
+void transfer_watch_came(struct fetch *fetch, uint32_t chunk);
+/* Announce what is due. */
+void transfer_watch_tell(struct fetch *fetch);
+void transfer_watch_tell_all(struct exchange *exchange);
 
 /* ---- fetch.c ---- */
 
@@ -224,6 +243,11 @@ void transfer_verify_start(struct fetch *fetch);
 struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin);
 void transfer_source_ask(struct source *source);
 struct source *transfer_source_of(struct fetch *fetch, const struct exchange_peer *peer);
+struct source *transfer_source_of_node(struct fetch *fetch, const struct id *node);
+/* Whether it is to be told what comes. */
+void transfer_source_watch(struct source *source, bool watches);
+/* Its peer is gone. */
+void transfer_source_lose(struct source *source);
 /* The recipe is known: whoever has it whole is a source, whoever has some is asked which. */
 void transfer_sources_follow(struct fetch *fetch);
 /* Of what the sources have said so far (they may have spoken before they were listened to): a recipe to follow. */
@@ -250,8 +274,14 @@ void transfer_source_free(struct source *source);
 /* Give the peer as much to do as its credit allows. */
 void transfer_schedule_peer(struct exchange_peer *peer);
 void transfer_schedule_all(struct exchange *exchange);
-/* Stalls, lost runs. */
-void transfer_schedule_tick(struct exchange_peer *peer);
+/* Stalls, lost runs. Returns when something is due for this peer at the earliest. */
+uint64_t transfer_schedule_tick(struct exchange_peer *peer);
+/* How long until `bytes` have come that are asked for behind `ahead` others. Not knowing better: a round trip. */
+uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t ahead, uint64_t bytes);
+/* A request that may bring `bytes` of the object; the caller sends it. NULL: no memory. */
+struct request *transfer_schedule_add(struct source *source, enum store_piece_type type, uint64_t bytes);
+/* It turns out that it brings so many. */
+void transfer_schedule_resize(struct request *request, uint64_t bytes);
 /* Ask for records of the recipe. NULL: no memory or no such peer. */
 struct request *transfer_schedule_records(struct source *source, enum store_piece_type type, const struct id *ids,
                                           const uint32_t *leaves, uint32_t n);
@@ -259,12 +289,52 @@ struct request *transfer_schedule_records(struct source *source, enum store_piec
 void transfer_schedule_drop(struct request *request, bool tell_peer);
 /* All requests of a source, of a fetch (source NULL), or of all fetches (both NULL) that are with this peer. */
 void transfer_schedule_drop_all(struct exchange_peer *peer, const struct fetch *fetch, bool tell_peer);
-/* The chunk has come: whoever else was asked for it need not send it. */
-void transfer_schedule_settled(struct fetch *fetch, uint32_t chunk);
-/* Bytes of a request have come. */
-void transfer_schedule_heard(struct exchange_peer *peer, size_t bytes);
+/* Bytes of the object have come, of a request. */
+void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes);
 void transfer_schedule_busy(struct request *request, uint32_t retry_ms);
 void transfer_schedule_gone(struct request *request);
+
+/* ---- pick.c ---- */
+
+struct pick {
+    uint32_t first;
+    uint32_t count;
+    uint64_t bytes;
+};
+
+/* The chunk's state is another now: what is free follows from it. */
+void transfer_pick_set(struct fetch *fetch, uint32_t chunk, enum chunk_state state);
+/* Others than the one that was asked for it may be asked as well, when they have nothing better to do. */
+void transfer_pick_offer(struct fetch *fetch, uint32_t chunk);
+/* A run of at most `most` bytes, or one chunk, that the source is the right one to ask for. */
+bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pick);
+/* Would no other holder of the chunk (NO_CHUNK: of everything) be the better one to ask? */
+bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, uint64_t bytes);
+/* Do others get the object at the same time? Then it pays to ask for what is rare, and for other things than they. */
+bool transfer_pick_is_crowd(const struct fetch *fetch);
+/* Bytes of the object that are free, about. */
+uint64_t transfer_pick_free_bytes(const struct fetch *fetch);
+
+/* ---- dealt.c ---- */
+
+/* Is the source to choose by itself what it sends? */
+bool transfer_dealt_applies(const struct source *source);
+/* Ask for up to `most` bytes of what is free. */
+bool transfer_dealt_ask(struct source *source, uint64_t most, uint64_t *ret_bytes);
+int transfer_dealt_take(struct exchange_peer *peer, const struct message *message, struct err *err);
+
+/* ---- hedge.c ---- */
+
+bool transfer_hedge_contains(const struct request *request, uint32_t chunk);
+/* Is the chunk asked of this source, of any but in `except`? */
+bool transfer_hedge_asked_of(const struct source *source, uint32_t chunk);
+bool transfer_hedge_asked_elsewhere(struct fetch *fetch, uint32_t chunk, const struct request *except);
+/* Offer what is late to others. Returns when more will be. */
+uint64_t transfer_hedge_tick(struct exchange_peer *peer);
+/* Nothing is free: offer a run of somebody who would need much longer for it. */
+bool transfer_hedge_take_over(struct source *source);
+/* The chunk has come: whoever else was asked for it need not send it. */
+void transfer_hedge_settled(struct fetch *fetch, uint32_t chunk);
 
 /* ---- receive.c ---- */
 

@@ -76,14 +76,21 @@ static void finish_piece(struct request *request)
     }
 }
 
+/* Of the object: what it takes to send it is not what is measured. */
+static uint64_t object_bytes(const struct arrival *arrival, uint32_t stored_bytes)
+{
+    return (uint64_t)stored_bytes * arrival->raw_bytes / arrival->stored_bytes;
+}
+
 static int append(struct exchange_peer *peer, struct request *request, const struct message *message, struct err *err)
 {
     struct arrival *arrival = &request->arrival;
     if (message->n_items > arrival->stored_bytes - arrival->have_bytes)
         return err_set(err, ERR_PROTOCOL, "more bytes than the piece has");
     memcpy(arrival->data + arrival->have_bytes, message->items, message->n_items);
+    uint64_t before = object_bytes(arrival, arrival->have_bytes);
     arrival->have_bytes += (uint32_t)message->n_items;
-    transfer_schedule_heard(peer, message->n_items);
+    transfer_schedule_heard(peer, object_bytes(arrival, arrival->have_bytes) - before);
     if (arrival->have_bytes < arrival->stored_bytes)
         return 0;
     uint32_t number = request->number;

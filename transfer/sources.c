@@ -30,18 +30,38 @@ bool transfer_source_holds(const struct source *source, uint32_t chunk)
 static void set_state(struct source *source, enum source_state state)
 {
     struct fetch *fetch = source->fetch;
+    fetch->n_partial -= source->state == SOURCE_PARTIAL;
+    fetch->n_partial += state == SOURCE_PARTIAL;
     for (uint32_t i = 0; source->bits && fetch->held_by && i < fetch->n_chunks; i++) {
         if (have_get(source->bits, i))
             fetch->held_by[i]--;
     }
     free(STEAL(source->bits));
     source->state = state;
-    source->exhausted = false;
+    source->exhausted = source->dealt_out = false;
+    source->empty_deals = 0;
+}
+
+void transfer_source_watch(struct source *source, bool watches)
+{
+    source->fetch->n_watches -= source->watches;
+    source->fetch->n_watches += watches;
+    source->watches = watches;
+}
+
+static void set_peer(struct source *source, struct exchange_peer *peer)
+{
+    if (source->peer)
+        TAILQ_REMOVE(&source->peer->asking.sources, source, of_peer);
+    source->peer = peer;
+    if (peer)
+        TAILQ_INSERT_TAIL(&peer->asking.sources, source, of_peer);
 }
 
 void transfer_source_free(struct source *source)
 {
     TAILQ_REMOVE(&source->fetch->sources, source, link);
+    set_peer(source, NULL);
     set_state(source, SOURCE_NONE);
     free(source->push_leaves);
     free(source);
@@ -60,14 +80,14 @@ void transfer_source_ask(struct source *source)
 struct source *transfer_source_of(struct fetch *fetch, const struct exchange_peer *peer)
 {
     struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (source->peer == peer)
+    TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
+        if (source->fetch == fetch)
             return source;
     }
     return NULL;
 }
 
-static struct source *find_node(struct fetch *fetch, const struct id *node)
+struct source *transfer_source_of_node(struct fetch *fetch, const struct id *node)
 {
     struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
@@ -79,7 +99,7 @@ static struct source *find_node(struct fetch *fetch, const struct id *node)
 
 struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin)
 {
-    struct source *source = find_node(fetch, &peer->node);
+    struct source *source = transfer_source_of_node(fetch, &peer->node);
     if (!source) {
         if (fetch->n_sources >= LIMIT_SESSIONS || !(source = calloc(1, sizeof *source)))
             return NULL;
@@ -91,7 +111,10 @@ struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *pe
     source->origin |= origin;
     if (source->peer == peer || source->liar)
         return source;
-    source->peer = peer;
+    if (source->peer) /* another session with the same node */
+        transfer_schedule_drop_all(source->peer, fetch, true);
+    transfer_source_watch(source, false);
+    set_peer(source, peer);
     source->mapped = source->has_root = source->push_root = false;
     free(STEAL(source->push_leaves));
     source->not_before_ms = 0;
@@ -99,6 +122,13 @@ struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *pe
     if (fetch->phase != FETCH_LOOK)
         transfer_source_ask(source);
     return source;
+}
+
+void transfer_source_lose(struct source *source)
+{
+    transfer_source_forget(source, 0);
+    transfer_source_watch(source, false);
+    set_peer(source, NULL);
 }
 
 void transfer_source_tick(struct source *source)
@@ -221,6 +251,10 @@ void transfer_source_have(struct source *source, const struct message *message)
         return;
     source->root = message->root;
     source->has_root = true;
+    source->peer->asking.load = message->load;
+    source->peer->asking.price = message->price;
+    if (message->flags & MESSAGE_HAVE_WHOLE)
+        transfer_source_watch(source, false);
     if (fetch->phase == FETCH_FIND)
         follow_root_of(source);
     bool same = fetch->phase == FETCH_LOOK || id_equal(&message->root, &fetch->root);

@@ -174,6 +174,9 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 /* From now on, also for what is under way. There are none at first. Call exchange_tick soon after. */
 void exchange_set_limits(struct exchange *exchange, const struct exchange_limits *limits, uint64_t now_ms);
 
+/* What a GiB from this node costs, in thousandths of the operators' unit: peers are told with what it has. 0 at first. */
+void exchange_set_price(struct exchange *exchange, uint32_t price);
+
 /* ---- peers ---- */
 
 /* How an exchange reaches a peer. None of these may call the exchange. */

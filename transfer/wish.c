@@ -5,7 +5,6 @@
 
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
-#include "transfer/have.h"
 
 #define WANT_PEERS_MS 2000
 #define REPORT_MS 100
@@ -167,81 +166,6 @@ static void tell_done(struct fetch *fetch, int status, const struct err *err)
     }
 }
 
-/* ---- telling peers ---- */
-
-static void watch(struct fetch *fetch, struct exchange_peer *peer)
-{
-    for (unsigned i = 0; i < fetch->n_watchers; i++) {
-        if (fetch->watchers[i] == peer)
-            return;
-    }
-    if (!fetch->watchers)
-        fetch->watchers = calloc(LIMIT_SESSIONS, sizeof(struct exchange_peer *));
-    if (fetch->watchers && fetch->n_watchers < LIMIT_SESSIONS)
-        fetch->watchers[fetch->n_watchers++] = peer;
-}
-
-static void tell_have(struct fetch *fetch, struct exchange_peer *peer, bool whole)
-{
-    transfer_peer_send(peer, &(struct message){.type = MESSAGE_HAVE,
-                                               .object = fetch->object,
-                                               .root = whole ? fetch->info.root : fetch->root,
-                                               .size_bytes = fetch->total_bytes,
-                                               .flags = whole ? MESSAGE_HAVE_WHOLE : 0});
-}
-
-void transfer_fetch_tell_watchers(struct fetch *fetch, bool whole)
-{
-    for (unsigned i = 0; i < fetch->n_watchers; i++)
-        tell_have(fetch, fetch->watchers[i], whole);
-}
-
-bool transfer_fetch_answer_want(struct exchange_peer *peer, const struct id *object)
-{
-    struct fetch *fetch = transfer_fetch_find(peer->exchange, object);
-    if (!fetch)
-        return false;
-    watch(fetch, peer);
-    struct source *source = transfer_source_add(fetch, peer, false);
-    if (source && source->state == SOURCE_NONE)
-        transfer_source_ask(source); /* it had nothing when it was asked; now it has begun */
-    if (fetch->phase == FETCH_LOOK)
-        return false; /* the object may be here: the store knows */
-    if (fetch->phase == FETCH_CHUNKS || fetch->phase == FETCH_FINISH)
-        tell_have(fetch, peer, false);
-    else
-        transfer_peer_send(peer, &(struct message){.type = MESSAGE_HAVE_NOT, .object = *object});
-    return true;
-}
-
-bool transfer_fetch_answer_map(struct exchange_peer *peer, const struct message *message)
-{
-    struct fetch *fetch = transfer_fetch_by_root(peer->exchange, &message->root);
-    OWNED(owned_free) uint8_t *bits = fetch ? have_new(fetch->n_chunks) : NULL;
-    if (!bits)
-        return false;
-    for (uint32_t i = 0; i < fetch->n_chunks; i++) {
-        if (fetch->state[i] == CHUNK_HERE)
-            have_set(bits, i);
-    }
-    watch(fetch, peer);
-    transfer_maps_send(peer, &message->root, bits, fetch->n_chunks);
-    return true;
-}
-
-void transfer_fetch_lose_peer(struct fetch *fetch, const struct exchange_peer *peer)
-{
-    struct source *source = transfer_source_of(fetch, peer);
-    if (source) {
-        transfer_source_forget(source, 0);
-        source->peer = NULL;
-    }
-    for (unsigned i = 0; i < fetch->n_watchers; i++) {
-        if (fetch->watchers[i] == peer)
-            fetch->watchers[i--] = fetch->watchers[--fetch->n_watchers];
-    }
-}
-
 /* ---- waiting and giving up ---- */
 
 static bool is_anybody_left(struct fetch *fetch)
@@ -306,6 +230,7 @@ void transfer_fetch_tick(struct fetch *fetch)
         transfer_source_tick(source);
     }
     transfer_fetch_step(fetch);
+    transfer_watch_tell(fetch);
     if (fetch->phase != FETCH_ENDED)
         transfer_fetch_want_peers(fetch);
     bool waits_for_peers = fetch->phase == FETCH_CHUNKS || (fetch->phase != FETCH_ENDED && !fetch->working);
@@ -329,7 +254,7 @@ void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err)
     map_remove(&exchange->fetch_of, &fetch->object);
     exchange->swept = false;
     if (status == 0)
-        transfer_fetch_tell_watchers(fetch, true);
+        transfer_watch_tell_have(fetch, true);
     tell_done(fetch, status, err);
 }
 
@@ -374,9 +299,10 @@ void transfer_fetch_free(struct fetch *fetch)
     TAILQ_REMOVE(&fetch->exchange->fetches, fetch, link);
     store_recipe_free(fetch->building);
     transfer_recipe_unref(fetch->recipe);
-    buf_release(&fetch->fresh);
-    free(fetch->watchers);
+    buf_release(&fetch->untold);
     free(fetch->state);
+    free(fetch->free_bits);
+    free(fetch->offered_bits);
     free(fetch->next_alike);
     free(fetch->held_by);
     free(fetch);

@@ -85,9 +85,9 @@
 
 /* ---- exchange ---- */
 #define LIMIT_FETCHES 4096            /* objects being fetched; x ~1 KiB before their recipe is known */
-#define LIMIT_FETCH_BYTES (16u << 20) /* asked for or arrived, not yet stored: all fetches together */
-#define LIMIT_CREDIT_BYTES (8u << 20) /* of those, asked of one peer: 40 MB/s at 200 ms */
-#define LIMIT_CREDIT_FLOOR_BYTES (1u << 20)
+#define LIMIT_FETCH_BYTES (32u << 20)  /* asked for or arrived, not yet stored: all fetches together */
+#define LIMIT_CREDIT_BYTES (24u << 20) /* of those, asked of one peer: 1 Gbit/s at 100 ms is 12.5 MB, and twice that */
+#define LIMIT_CREDIT_FLOOR_BYTES (128u << 10) /* a slow peer, or one of many: two chunks of 64 KiB */
 #define LIMIT_SERVE_BYTES (32u << 20)        /* read for peers and not yet sent, all peers together */
 #define LIMIT_SERVE_BATCH_BYTES (512u << 10) /* read at once for one peer, which has at most two of these */
 #define LIMIT_PEER_RUNS 64                   /* requests that one peer may have waiting here; then BUSY */
@@ -98,6 +98,9 @@
 #define LIMIT_RECIPES_CHUNKS (1u << 20)  /* x 44 B = 44 MiB, 64 GiB of objects */
 #define LIMIT_PUSHED_CHUNKS (256u << 10) /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
 #define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
+
+#define LIMIT_INTERESTS 1024             /* objects of which it is remembered who wants them, for a while, */
+#define LIMIT_WANTERS 256                /* and for each, how many: x 16 B = 4 MiB of all */
 
 /* ---- store ---- */
 #define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
