@@ -46,6 +46,21 @@ uint64_t sample_permille(struct sample *sample, unsigned permille)
     return sample->values[rank > 0 ? rank - 1 : 0];
 }
 
+size_t sample_up_to(struct sample *sample, uint64_t bound)
+{
+    size_t low = 0;
+    size_t high = sample->count;
+    sort(sample);
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (sample->values[middle] <= bound)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 double sample_gini(struct sample *sample)
 {
     double sum = 0;

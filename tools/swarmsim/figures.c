@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "tools/sim/memory.h"
+#include "tools/sim/plot.h"
 #include "tools/sim/sample.h"
 #include "tools/swarmsim/node.h"
 #include "transfer/message.h"
@@ -28,28 +29,33 @@ static uint64_t all_messages(const struct swarm *swarm)
     return sum;
 }
 
-void figures_take(struct swarm *swarm, uint64_t ideal_us, struct figures *ret_figures)
+void figures_take(struct swarm *swarm, uint8_t group, struct figures *ret_figures)
 {
     struct figures figures = {0};
-    struct sample times = {0};
+    struct sample times_us = {0};
+    struct sample times = {0}; /* millionths of the ideal */
     uint64_t wanted = 0;
     uint64_t duplicate = 0;
     for (size_t i = 0; i < swarm->n_demands; i++) {
         const struct demand *demand = &swarm->demands[i];
-        if (demand->excused)
+        if (demand->excused || (group != FIGURES_ALL && demand->group != group))
             continue;
         wanted += swarm->catalogue.objects[demand->object].size_bytes;
         duplicate += demand->duplicate_bytes;
-        if (demand->end_us > 0 && demand->status == 0)
-            sample_add(&times, demand->end_us - demand->start_us);
-        else
+        uint64_t took_us = demand->end_us - demand->start_us;
+        if (demand->end_us == 0 || demand->status < 0) {
             figures.failed++;
+            continue;
+        }
+        sample_add(&times_us, took_us);
+        sample_add(&times, took_us * 1000000 / demand->ideal_us);
     }
     const struct tally *tally = &swarm->tally;
     figures.done = times.count;
-    figures.median_x = (double)sample_permille(&times, 500) / (double)ideal_us;
-    figures.p99_x = (double)sample_permille(&times, 990) / (double)ideal_us;
-    figures.last_x = (double)sample_permille(&times, 1000) / (double)ideal_us;
+    figures.median_s = (double)sample_permille(&times_us, 500) / 1e6;
+    figures.median_x = (double)sample_permille(&times, 500) / 1e6;
+    figures.p99_x = (double)sample_permille(&times, 990) / 1e6;
+    figures.last_x = (double)sample_permille(&times, 1000) / 1e6;
     figures.seed_copies = (double)tally->seed_bytes / (double)swarm->catalogue.objects[0].size_bytes;
     figures.duplicate_percent = percent((double)duplicate, (double)wanted);
     figures.control_percent = percent((double)(tally->wire_bytes - tally->chunk_bytes), (double)tally->wire_bytes);
@@ -57,6 +63,7 @@ void figures_take(struct swarm *swarm, uint64_t ideal_us, struct figures *ret_fi
                               (double)(tally->messages[MESSAGE_CHUNK] ? tally->messages[MESSAGE_CHUNK] : 1);
     figures.up_percent = percent((double)tally->wire_bytes, could_send(swarm, swarm->now_us - SWARM_START_US));
     sample_release(&times);
+    sample_release(&times_us);
     *ret_figures = figures;
 }
 
@@ -85,6 +92,46 @@ static void note_messages(struct report *report, const struct swarm *swarm)
                                    (unsigned long long)swarm->tally.messages[type]);
     }
     report_note(report, "%u nodes: messages:%s", swarm->n_nodes, text);
+}
+
+void figures_note(struct report *report, struct swarm *swarm)
+{
+    struct figures figures;
+    figures_take(swarm, FIGURES_ALL, &figures);
+    report_note(report,
+                "%u nodes: the seed sent %.2f copies; %.2f %% came twice; %.2f other messages per chunk; %.1f %% of "
+                "the uplinks in use",
+                swarm->n_nodes, figures.seed_copies, figures.duplicate_percent, figures.other_per_chunk,
+                figures.up_percent);
+}
+
+void figures_plot(const struct swarm *swarm, const char *directory, const char *name)
+{
+    struct plot plot = {.title = "Receivers that have all, and uplinks in use",
+                        .x_label = "virtual s",
+                        .y_label = "%",
+                        .from_zero = true};
+    struct sample ends = {0};
+    size_t done = plot_line(&plot, "have all");
+    size_t up = plot_line(&plot, "uplinks in use");
+    size_t n_slots = (swarm->now_us - SWARM_START_US) / SWARM_SLOT_US;
+    size_t step = n_slots / PLOT_POINTS + 1;
+    double could = could_send(swarm, SWARM_SLOT_US) * (double)step;
+    for (size_t i = 0; i < swarm->n_demands; i++) {
+        if (swarm->demands[i].end_us > 0)
+            sample_add(&ends, swarm->demands[i].end_us - SWARM_START_US);
+    }
+    for (size_t slot = 0; slot + step <= n_slots && slot + step <= swarm->sent_cap; slot += step) {
+        uint64_t end_us = (slot + step) * SWARM_SLOT_US;
+        double sent = 0;
+        for (size_t i = slot; i < slot + step; i++)
+            sent += (double)swarm->sent_in[i];
+        plot_add(&plot, up, (double)end_us / 1e6, percent(sent, could));
+        plot_add(&plot, done, (double)end_us / 1e6,
+                 percent((double)sample_up_to(&ends, end_us), (double)swarm->n_demands));
+    }
+    sample_release(&ends);
+    plot_write(&plot, directory, name);
 }
 
 void figures_note_run(struct report *report, const struct swarm *swarm)

@@ -14,6 +14,18 @@ struct options {
     uint64_t seed;
     struct command_list receivers;
     uint64_t size_mib;
+    uint64_t killed;
+    uint64_t liars;
+    uint64_t stalled;
+    uint64_t cut; /* nodes that are silent for cut_s */
+    uint64_t cut_s;
+    uint64_t over_s;
+    uint64_t stay_s; /* after they have all; 0: for good */
+    uint64_t slow_percent;
+    uint64_t slow_up_mbit;
+    uint64_t slow_down_mbit;
+    uint64_t minutes;
+    uint64_t life_s;
 
     uint64_t up_mbit;
     uint64_t down_mbit;

@@ -6,3 +6,8 @@
 #include "tools/swarmsim/options.h"
 
 int scenario_crowd(const struct options *options);
+int scenario_faults(const struct options *options);
+int scenario_arrivals(const struct options *options);
+int scenario_mixed(const struct options *options);
+int scenario_classes(const struct options *options);
+int scenario_churn(const struct options *options);

@@ -105,13 +105,25 @@ static void begin_demand(struct swarm *swarm, void *ctx, uint64_t demand)
     (void)swarm;
 }
 
-void swarm_demand(struct swarm *swarm, uint32_t node, uint32_t object, uint8_t class, uint64_t start_us)
+void swarm_demand(struct swarm *swarm, uint32_t node, uint32_t object, uint8_t class, uint64_t start_us,
+                  uint64_t ideal_us)
 {
     swarm->demands = memory_grow(swarm->demands, &swarm->demand_cap, swarm->n_demands + 1, sizeof *swarm->demands);
-    swarm->demands[swarm->n_demands] =
-        (struct demand){.node = node, .object = object, .class = class, .start_us = start_us};
+    swarm->demands[swarm->n_demands] = (struct demand){
+        .node = node, .object = object, .class = class, .group = class, .start_us = start_us, .ideal_us = ideal_us};
     swarm->waiting++;
     swarm_call_at(swarm, start_us, begin_demand, &swarm->nodes[node], swarm->n_demands++);
+}
+
+void swarm_excuse(struct swarm *swarm, uint32_t node)
+{
+    for (size_t i = 0; i < swarm->n_demands; i++) {
+        struct demand *demand = &swarm->demands[i];
+        if (demand->node != node || demand->excused || demand->end_us > 0)
+            continue;
+        demand->excused = true;
+        swarm->waiting--;
+    }
 }
 
 void swarm_count_sent(struct swarm *swarm, uint32_t node, uint8_t type, uint32_t wire_bytes, uint32_t chunk_bytes)

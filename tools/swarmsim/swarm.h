@@ -31,11 +31,13 @@ struct demand {
     uint32_t node;
     uint32_t object;
     uint8_t class;
+    uint8_t group; /* for figures; the class, unless set otherwise */
     uint64_t start_us;
-    uint64_t end_us; /* 0: not yet */
-    int status;      /* of the end */
+    uint64_t ideal_us; /* that it would take at best */
+    uint64_t end_us;   /* 0: not yet */
+    int status;        /* of the end */
     uint64_t duplicate_bytes;
-    bool excused; /* its node was killed, or is not honest: nobody waits for it */
+    bool excused; /* its node was killed or fell silent: nobody waits for it */
 };
 
 /* Who the DHT says has an object. */
@@ -89,8 +91,11 @@ void swarm_release(struct swarm *swarm);
 
 /* The node has all of the object, and the DHT knows. */
 void swarm_give(struct swarm *swarm, uint32_t node, uint32_t object);
-/* From start_us on the node wants the object. */
-void swarm_demand(struct swarm *swarm, uint32_t node, uint32_t object, uint8_t class, uint64_t start_us);
+/* From start_us on the node wants the object, which would take it ideal_us at best. */
+void swarm_demand(struct swarm *swarm, uint32_t node, uint32_t object, uint8_t class, uint64_t start_us,
+                  uint64_t ideal_us);
+/* Nobody waits for what this node still wants. */
+void swarm_excuse(struct swarm *swarm, uint32_t node);
 /* Until every demand has ended, at most until end_us. */
 void swarm_run(struct swarm *swarm, uint64_t end_us);
 
