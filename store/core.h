@@ -43,6 +43,20 @@ struct store_rot_state {
     atomic_uint_fast64_t waiting; /* rows of the rot table */
 };
 
+/* How far a scrub has come. */
+struct store_scrub_mark {
+    unsigned type; /* of the last piece that was looked at, 0 before the first of a pass */
+    struct id id;  /* likewise */
+    struct store_scrub now;
+};
+
+struct store_scrub_state {
+    atomic_bool is_busy;  /* a step runs */
+    pthread_mutex_t lock; /* the rest, briefly */
+    struct store_scrub_mark mark;
+    uint64_t saved_ms; /* monotonic */
+};
+
 struct store {
     char *dir;       /* owned */
     char *packs_dir; /* owned */
@@ -57,6 +71,7 @@ struct store {
     struct store_gc gc;
     struct store_pending pending;
     struct store_rot_state rot;
+    struct store_scrub_state scrub;
     atomic_uint_fast64_t live_bytes;      /* in packs, committed */
     atomic_uint_fast64_t pending_bytes;   /* in packs, not yet committed */
     atomic_uint_fast64_t unchecked_bytes; /* written since the free disk was last looked at */

@@ -12,6 +12,7 @@
 #include "store/packs.h"
 #include "store/pending.h"
 #include "store/rot.h"
+#include "store/scrub.h"
 
 OWNED_DEFINE(owned_store, struct store, store_close)
 
@@ -102,6 +103,7 @@ int store_open(const struct store_options *options, struct store **ret_store, st
     store_packs_init(made);
     store_pending_init(made);
     store_rot_init(made);
+    store_scrub_init(made);
     OWNED(owned_store) struct store *store = made;
     store->dir = strdup(options->dir);
     if (!store->dir)
@@ -113,6 +115,8 @@ int store_open(const struct store_options *options, struct store **ret_store, st
         status = open_index(store, options->index_map_bytes, err);
     if (status == 0)
         status = store_rot_recover(store, err);
+    if (status == 0)
+        status = store_scrub_recover(store, err);
     if (status == 0)
         status = store_packs_recover(store, err);
     if (status == 0)
@@ -127,12 +131,15 @@ void store_close(struct store *store)
 {
     if (!store)
         return;
-    if (store->db)
+    if (store->db) {
+        store_scrub_save(store);
         store_packs_settle(store);
+    }
     store_packs_release(store);
     store_db_close(store->db);
     store_pending_release(store);
     store_rot_release(store);
+    store_scrub_release(store);
     store_gc_release(store);
     if (store->lock_fd >= 0)
         close(store->lock_fd);

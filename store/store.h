@@ -321,6 +321,31 @@ struct store_broken {
 typedef int (*store_broken_cb)(const struct store_broken *broken, void *ctx);
 int store_broken_each(struct store *store, store_broken_cb cb, void *ctx, struct err *err);
 
+/* ---- scrub: reading all of it, bit by bit, to find rot before somebody needs it ---- */
+
+struct store_scrub {
+    uint64_t passes;          /* finished since the store was made */
+    uint64_t last_started_ms; /* wall times of the last finished pass; 0: there was none */
+    uint64_t last_finished_ms;
+    uint64_t last_bad;   /* pieces that it found rotten */
+    uint64_t started_ms; /* of the pass under way; 0: none is */
+    uint64_t pieces;     /* that it has looked at */
+    uint64_t bytes;      /* that it has read */
+    uint64_t bad;        /* pieces rotten: findings of store_rot_take */
+    uint64_t mended;     /* records whose bytes are sound, but whose head or row was not: written again */
+    uint32_t permille;   /* of the pass, about */
+};
+
+/* Go on with the pass under way, or begin one: read pieces from the disk, not from memory, until want_bytes have been
+ * read or 256 pieces (one at least), and check each by checksum and SHA-256. 1 if the pass goes on, 0 if this step ended it.
+ * The caller gives the pace: for a pass a week, (pack_bytes of store_usage) * (time since the last step) / (a week). A
+ * kill costs a minute's steps at most. ERR_BUSY if another thread is in a step. ret_scrub may be NULL. */
+int store_scrub_step(struct store *store, uint64_t want_bytes, struct store_scrub *ret_scrub, struct err *err);
+/* Does not wait for a step. */
+void store_scrub_status(struct store *store, struct store_scrub *ret_scrub);
+/* Begin a pass anew; the one under way does not count. ERR_BUSY as above. */
+int store_scrub_restart(struct store *store, struct err *err);
+
 /* ---- checking and rebuilding ---- */
 
 struct store_fsck_report {
