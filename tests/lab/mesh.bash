@@ -1,18 +1,22 @@
-# A mesh on one machine: nodes in network namespaces of their own, joined pair by pair with links whose rate is shaped
-# (tbf; this kernel may lack netem). Sourced by tools/demo, tools/bench and the system tests.
+# A mesh on one machine: nodes in network namespaces of their own. Sourced by tools/demo, tools/bench and the system tests.
+# docs/lab.md tells how to use it.
 #
 #   lab_init NAME              begin; everything lives in $LAB_DIR and in namespaces NAME-<node>
+#   lab_net_begin [SEED]       before the nodes: all of them are joined by the relay, whose links lab_net changes
 #   lab_node a                 a namespace with the address of the node
-#   lab_link a b 100mbit       join two of them
+#   lab_net COMMAND...         tell the relay: rate a up=100mbit down=100mbit, set a b delay=5ms loss=1%, show
+#   lab_link a b 100mbit       without a relay: join two of them by a veth pair of that rate (tbf)
 #   lab_cut a b / lab_heal a b drop all packets between two nodes, and let them pass again
 #   lab_start a [FLAGS...]     run cmig-node in it, wait until it answers
 #   lab_kill a / lab_stop a    SIGKILL, or SIGTERM and wait
 #   lab_cmig a ARGS...         cmig against that node
+#   lab_in a / lab_spawn a     run a command in the network of the node, or in the background, with its pid in $!
 #   lab_end                    stop all that was started, remove all that was made
 #
 # $CMIG_BIN is the directory of the programs. Only processes and namespaces made here are touched.
 
 LAB_NODES=()
+LAB_RELAY=
 
 lab_say() { printf '%s\n' "$*" >&2; }
 
@@ -20,6 +24,7 @@ lab_init() {
     LAB_NAME="$1-$$"
     LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/cmig-$1-XXXXXX")
     LAB_NODES=()
+    LAB_RELAY=
     declare -gA LAB_PID=() LAB_ADDR=()
 }
 
@@ -34,7 +39,42 @@ lab_node() {
     ip -n "$ns" link set lo up
     ip -n "$ns" address add "${LAB_ADDR[$node]}/32" dev lo
     mkdir -p "$LAB_DIR/$node"
+    [ -z "$LAB_RELAY" ] || lab_net_attach "$node"
 }
+
+# ---- joined by the relay ----
+
+# The relay dies with this shell. It hears of its nodes one by one, at its socket.
+lab_net_begin() {
+    "$CMIG_BIN/cmig-lab-relay" serve "$LAB_DIR/net.sock" "${1:-7421}" >>"$LAB_DIR/net.log" 2>&1 </dev/null 3>&- &
+    LAB_RELAY=$!
+    for _ in $(seq 100); do
+        [ ! -S "$LAB_DIR/net.sock" ] || return 0
+        sleep 0.02
+    done
+    lab_say "the relay did not start: $(tail -1 "$LAB_DIR/net.log")"
+    return 1
+}
+
+lab_net() { "$CMIG_BIN/cmig-lab-relay" tell "$LAB_DIR/net.sock" "$@"; }
+
+# TCP's congestion control is what the machine has by default: only it can say which ones a namespace may use.
+lab_net_attach() {
+    local node=$1 ns
+    ns=$(lab_ns "$node")
+    lab_net node "$node" "/run/netns/$ns" "${LAB_ADDR[$node]}"
+    ip netns exec "$ns" sysctl -qw net.ipv6.conf.net0.disable_ipv6=1
+    ip -n "$ns" link set net0 up mtu 1500
+    ip -n "$ns" route add 10.77.0.0/24 dev net0 src "${LAB_ADDR[$node]}"
+}
+
+# Bytes that went from a node into the network, or to another node: lab_net_sent a [b]; what came: lab_net_received a.
+lab_net_sent() {
+    lab_net show | jq --arg a "$1" --arg b "${2-}" 'if $b == "" then .nodes[$a] else .paths[$a][$b] end | .sent_bytes'
+}
+lab_net_received() { lab_net show | jq --arg a "$1" '.nodes[$a].received_bytes'; }
+
+# ---- joined pair by pair ----
 
 # tbf: a queue of 50 ms at the rate, so that a thin link behaves like one.
 lab_shape() {
@@ -56,6 +96,10 @@ lab_link() {
 
 lab_cut() {
     local one other
+    if [ -n "$LAB_RELAY" ]; then
+        lab_net cut "$1" "$2"
+        return
+    fi
     for one in "$1 $2" "$2 $1"; do
         other=${one#* }
         ip netns exec "$(lab_ns "${one% *}")" nft -f - <<RULES
@@ -68,6 +112,10 @@ RULES
 }
 
 lab_heal() {
+    if [ -n "$LAB_RELAY" ]; then
+        lab_net heal "$1" "$2"
+        return
+    fi
     ip netns exec "$(lab_ns "$1")" nft delete table inet "cut_$2"
     ip netns exec "$(lab_ns "$2")" nft delete table inet "cut_$1"
 }
@@ -77,6 +125,13 @@ lab_in() {
     local node=$1
     shift
     nsenter --net="/run/netns/$(lab_ns "$node")" -- "$@"
+}
+
+# Not by lab_in: $! has to be the pid of the command, not of a shell that waits for it.
+lab_spawn() {
+    local node=$1
+    shift
+    nsenter --net="/run/netns/$(lab_ns "$node")" -- "$@" 3>&- &
 }
 
 lab_cmig() {
@@ -175,6 +230,11 @@ lab_end() {
     local node mount
     [ -n "${LAB_DIR:-}" ] || return 0
     for node in "${LAB_NODES[@]}"; do lab_stop "$node"; done
+    if [ -n "$LAB_RELAY" ]; then
+        kill -KILL "$LAB_RELAY" 2>/dev/null || true
+        wait "$LAB_RELAY" 2>/dev/null || true
+        LAB_RELAY=
+    fi
     for node in "${LAB_NODES[@]}"; do
         lab_remove_containers "$node"
         ip netns delete "$(lab_ns "$node")" 2>/dev/null || true

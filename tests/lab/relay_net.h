@@ -9,7 +9,7 @@
  * 2. Each packet of a frame meets its own fate; a frame whose packets fare alike stays whole, and arrives when the last
  *    of them does.
  * 3. Jitter never overtakes; only packets that are chosen for it (`reorder`) come late, and others overtake them.
- * 4. A cut also loses what is on its way.
+ * 4. A cut also loses what would arrive while it lasts.
  * 5. What is changed holds for packets that enter from then on.
  */
 #pragma once
