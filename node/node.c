@@ -163,6 +163,9 @@ static int open_mesh(struct node *node, struct err *err)
         status = mesh_new(&mesh, &node->mesh, err);
     if (status == 0)
         content_set_mesh(node->content, node->mesh);
+    if (status == 0)
+        status = scrub_new(node->store, node->jobs, node->clock, node->loop, node->content, config->scrub_days,
+                           &node->scrub, err);
     return status;
 }
 
@@ -325,6 +328,8 @@ static void close_everything(struct node *node)
         gateway_close(node->gateway);
     if (node->mesh)
         mesh_close(node->mesh);
+    if (node->scrub)
+        scrub_close(node->scrub);
     if (node->content)
         content_close(node->content);
     if (node->timers)
@@ -349,6 +354,7 @@ void node_free(struct node *node)
     migrate_free(node->migrate);
     moves_asked_free(node->asked);
     content_free(node->content);
+    scrub_free(node->scrub);
     gateway_free(node->gateway);
     mesh_free(node->mesh);
     if (node->runtime)

@@ -14,6 +14,7 @@
 #include "node/identity/identity.h"
 #include "node/mesh/content.h"
 #include "node/mesh/mesh.h"
+#include "node/mesh/scrub.h"
 #include "node/migrate/migrate.h"
 #include "node/net/timers.h"
 #include "node/net/work.h"
@@ -35,6 +36,7 @@ struct node {
     struct migrate *migrate;
     struct mesh *mesh;
     struct content *content;
+    struct scrub *scrub;
     struct gateway *gateway;
     struct api_server *api;
     struct moves_asked *asked; /* handlers_move.c; NULL until somebody asks */

@@ -28,6 +28,8 @@ enum api_body_mode {
     X(log_level, "POST", "/v1/log", API_BODY_JSON)                                                                     \
     X(bandwidth_get, "GET", "/v1/bandwidth", API_BODY_NONE)                                                            \
     X(bandwidth_set, "PUT", "/v1/bandwidth", API_BODY_JSON)                                                            \
+    X(scrub_status, "GET", "/v1/scrub", API_BODY_NONE)                                                                 \
+    X(scrub_start, "POST", "/v1/scrub", API_BODY_JSON)                                                                 \
     X(peer_list, "GET", "/v1/peers", API_BODY_NONE)                                                                    \
     X(invitation_create, "POST", "/v1/invitations", API_BODY_JSON)                                                     \
     X(revocation_create, "POST", "/v1/revocations", API_BODY_JSON)                                                     \
@@ -84,6 +86,8 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
 #define API_FIELDS_BANDWIDTH                                                                                           \
     "up down peer-up peer-down freeze-up freeze-down volume-up volume-down layer-up layer-down prefetch-up "           \
     "prefetch-down"
+#define API_FIELDS_SCRUB                                                                                               \
+    "event running passes last_finished last_rotten done_bytes total_bytes rotten broken repaired repairing"
 #define API_FIELDS_PEER "node name address direction state since_s rtt_ms goodput_bytes_per_s sent_bytes received_bytes"
 #define API_FIELDS_INVITATION "invitation uses expires_s"
 #define API_FIELDS_OBJECT "digest size_bytes kind chunks pinned created"

@@ -160,6 +160,7 @@ int node_status(struct cmig *cmig, struct err *err);
 int node_peers(struct cmig *cmig, struct err *err);
 int node_volumes(struct cmig *cmig, struct err *err);
 int node_bandwidth(struct cmig *cmig, struct err *err);
+int node_scrub(struct cmig *cmig, struct err *err);
 int node_log_level(struct cmig *cmig, struct err *err);
 int object_put(struct cmig *cmig, struct err *err);
 int object_get(struct cmig *cmig, struct err *err);

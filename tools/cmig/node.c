@@ -229,6 +229,71 @@ int node_bandwidth(struct cmig *cmig, struct err *err)
     return 0;
 }
 
+/* ---- scrub ---- */
+
+struct scrubbing {
+    struct progress progress;
+    json_t *result; /* owned */
+};
+
+static int on_scrub_event(void *ctx, const json_t *event, struct err *err)
+{
+    struct scrubbing *scrubbing = ctx;
+    (void)err;
+    if (strcmp(api_json_text(event, "event"), API_EVENT_PROGRESS) == 0) {
+        progress_draw(&scrubbing->progress, "scrubbing", api_json_number(event, "done_bytes"),
+                      api_json_number(event, "total_bytes"), 0, 0);
+    } else {
+        json_decref(scrubbing->result);
+        scrubbing->result = json_incref((json_t *)event);
+    }
+    return 0;
+}
+
+static void print_scrub(const json_t *scrub)
+{
+    char text[256], size[SHOW_SIZE];
+    if (json_is_true(json_object_get(scrub, "running"))) {
+        snprintf(text, sizeof text, "under way, %s read", show_bytes(api_json_number(scrub, "done_bytes"), size));
+        line("pass", text);
+    }
+    snprintf(text, sizeof text, "%llu finished, the last %s%s, with %llu pieces rotten",
+             (unsigned long long)api_json_number(scrub, "passes"), *api_json_text(scrub, "last_finished") ? "at " : "",
+             *api_json_text(scrub, "last_finished") ? api_json_text(scrub, "last_finished") : "never",
+             (unsigned long long)api_json_number(scrub, "last_rotten"));
+    line("passes", text);
+    snprintf(text, sizeof text, "%llu pieces since the node runs; %llu objects broken, %llu fetched again",
+             (unsigned long long)api_json_number(scrub, "rotten"), (unsigned long long)api_json_number(scrub, "broken"),
+             (unsigned long long)api_json_number(scrub, "repaired"));
+    line("rotten", text);
+}
+
+static int run_scrub(struct cmig *cmig, json_t **ret_result, struct err *err)
+{
+    struct scrubbing scrubbing = {0};
+    progress_init(&scrubbing.progress, cmig);
+    int code = api_client_events(cmig->client, &(struct api_call){.route = API_ROUTE_scrub_start}, API_EVENT_RESULT,
+                                 on_scrub_event, &scrubbing, err);
+    progress_end(&scrubbing.progress);
+    *ret_result = scrubbing.result;
+    return code;
+}
+
+int node_scrub(struct cmig *cmig, struct err *err)
+{
+    OWNED(owned_json) json_t *reply = NULL;
+    int code = args_flag(cmig, "status")
+                   ? api_client_call(cmig->client, &(struct api_call){.route = API_ROUTE_scrub_status}, &reply, err)
+                   : run_scrub(cmig, &reply, err);
+    if (code < 0)
+        return code;
+    if (cmig->json)
+        show_json(reply);
+    else
+        print_scrub(reply);
+    return 0;
+}
+
 int node_log_level(struct cmig *cmig, struct err *err)
 {
     OWNED(owned_json) json_t *reply = NULL;
