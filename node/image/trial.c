@@ -31,10 +31,9 @@ struct attempt {
     uint8_t *plain;             /* owned; the tar's first bytes */
     size_t plain_len;
     size_t plain_done; /* of those, given to the encoder */
-    struct candidate {
-        struct image_packing packing;
-        uint64_t whole_ms; /* that the whole will take, by the time that the head took */
-    } candidates[CANDIDATES];
+    uint8_t *step;     /* owned; STEP_BYTES of all of it */
+    uint64_t whole_ms; /* that the whole will take, by the time that the head took */
+    struct image_packing candidates[CANDIDATES];
     size_t candidate_count;
 };
 
@@ -43,6 +42,7 @@ static void attempt_release(struct attempt *attempt)
     free(attempt->head);
     free(attempt->piece);
     free(attempt->plain);
+    free(attempt->step);
     crypto_sha256_free(attempt->hash);
 }
 
@@ -55,7 +55,8 @@ static int load_heads(struct attempt *attempt, struct err *err)
     attempt->head = malloc(HEAD_BLOB_BYTES);
     attempt->piece = malloc(STEP_BYTES);
     attempt->plain = malloc(HEAD_PLAIN_BYTES);
-    if (!attempt->head || !attempt->piece || !attempt->plain)
+    attempt->step = malloc(STEP_BYTES);
+    if (!attempt->head || !attempt->piece || !attempt->plain || !attempt->step)
         return err_set(err, ERR_NOMEM, "no memory to look at a layer");
     int status = crypto_sha256_new(&attempt->hash, err);
     if (status == 0)
@@ -70,7 +71,7 @@ static int load_heads(struct attempt *attempt, struct err *err)
 
 static void add(struct attempt *attempt, struct image_packing packing)
 {
-    attempt->candidates[attempt->candidate_count++] = (struct candidate){packing, 0};
+    attempt->candidates[attempt->candidate_count++] = packing;
 }
 
 static void list_gzip(struct attempt *attempt, struct image_packing packing)
@@ -90,11 +91,11 @@ static void list_gzip(struct attempt *attempt, struct image_packing packing)
     }
 }
 
-/* Jobs begin to show only after some MiB, so that a head tells nothing about them. */
 static void list_zstd(struct attempt *attempt, struct image_packing packing)
 {
-    for (uint8_t level = 1; level <= STORE_WHOLE_LEVEL_MAX; level++) {
-        packing.level = level;
+    static const uint8_t levels[] = {3, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        packing.level = levels[i];
         add(attempt, packing);
     }
 }
@@ -178,19 +179,18 @@ static int press_head(struct attempt *attempt, struct image_recompress *press, s
 }
 
 /* 1 if it fits so far. */
-static int try_head(struct attempt *attempt, struct candidate *candidate, struct err *err)
+static int try_head(struct attempt *attempt, const struct image_packing *packing, struct err *err)
 {
     OWNED(owned_recompress) struct image_recompress *press = NULL;
     uint64_t plain_bytes = attempt->trial->layer.size_bytes, began_ms = clock_mono_ms(&attempt->clock);
     attempt->at = 0;
     attempt->differs = false;
-    int status = image_recompress_new(&candidate->packing, plain_bytes, compare_head, attempt, &press, err);
+    int status = image_recompress_new(packing, plain_bytes, compare_head, attempt, &press, err);
     if (status == 0)
         status = press_head(attempt, press, err);
     if (status < 0 && status != ERR_CONFLICT)
         return status;
-    if (attempt->plain_done > 0)
-        candidate->whole_ms = (clock_mono_ms(&attempt->clock) - began_ms) * plain_bytes / attempt->plain_done;
+    attempt->whole_ms = (clock_mono_ms(&attempt->clock) - began_ms) * plain_bytes / attempt->plain_done;
     return !attempt->differs;
 }
 
@@ -210,7 +210,7 @@ static int press_all(struct attempt *attempt, struct store_reader *reader, struc
     return status;
 }
 
-/* 1 if it gives the blob. The tar's first bytes are not needed any more: their room serves for all of it. */
+/* 1 if it gives the blob. */
 static int try_all(struct attempt *attempt, const struct image_packing *packing, struct err *err)
 {
     const struct image_trial *trial = attempt->trial;
@@ -231,37 +231,20 @@ static int try_all(struct attempt *attempt, const struct image_packing *packing,
     return attempt->at == trial->blob.size_bytes && id_equal(&digest, &trial->blob.digest);
 }
 
-/* The candidates that fit on the head move to the front. */
-static int choose(struct attempt *attempt, struct err *err)
+/* One call of an encoder may last long: what cannot end in time is not begun. Of zstd's jobs a head does not tell,
+ * since they begin to differ from the rest only after some MiB. */
+static int try_candidate(struct attempt *attempt, struct image_packing *packing, struct err *err)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < attempt->candidate_count; i++) {
-        int fits = try_head(attempt, &attempt->candidates[i], err);
-        if (fits < 0)
-            return fits;
-        if (fits)
-            attempt->candidates[kept++] = attempt->candidates[i];
-    }
-    attempt->candidate_count = kept;
-    return 0;
-}
-
-/* One call of an encoder may last as long as the rest of the time, so that what cannot end in time is not begun. */
-static int try_candidates(struct attempt *attempt, struct image_packing *ret_packing, struct err *err)
-{
-    int fits = choose(attempt, err);
-    for (size_t i = 0; fits == 0 && i < attempt->candidate_count; i++) {
-        struct image_packing packing = attempt->candidates[i].packing;
-        if (clock_mono_ms(&attempt->clock) + attempt->candidates[i].whole_ms > attempt->deadline_ms)
-            continue;
-        packing.jobs = packing.codec == IMAGE_CODEC_ZSTD;
-        fits = try_all(attempt, &packing, err);
-        if (fits == 0 && packing.jobs) {
-            packing.jobs = false;
-            fits = try_all(attempt, &packing, err);
-        }
-        if (fits > 0)
-            *ret_packing = packing;
+    int fits = try_head(attempt, packing, err);
+    if (fits <= 0)
+        return fits;
+    if (clock_mono_ms(&attempt->clock) + attempt->whole_ms > attempt->deadline_ms)
+        return err_set(err, ERR_TIMEOUT, "the trial would take too long");
+    packing->jobs = packing->codec == IMAGE_CODEC_ZSTD;
+    fits = try_all(attempt, packing, err);
+    if (fits == 0 && packing->jobs) {
+        packing->jobs = false;
+        fits = try_all(attempt, packing, err);
     }
     return fits;
 }
@@ -275,7 +258,11 @@ int image_trial_run(const struct image_trial *trial, struct image_packing *ret_p
     if (status < 0)
         return status;
     list_candidates(&attempt);
-    status = try_candidates(&attempt, ret_packing, err);
+    for (size_t i = 0; status == 0 && i < attempt.candidate_count; i++) {
+        status = try_candidate(&attempt, &attempt.candidates[i], err);
+        if (status > 0)
+            *ret_packing = attempt.candidates[i];
+    }
     if (status == ERR_TIMEOUT || status == ERR_UNSUPPORTED)
         status = 0;
     if (status >= 0 && err)

@@ -1,15 +1,15 @@
 /*
  * Can a layer's compressed blob be made again of its plain tar? Found out by making it. Inside image only.
  *
- * Encoders that the blob's first bytes allow are tried on the layer's first bytes, then those that fit so far on the
- * whole, until one gives every byte of the blob. Takes at most IMAGE_TRIAL_MS and 1 ms for each
- * IMAGE_TRIAL_BYTES_PER_MS of tar: longer than reading the blob took, since compressing takes longer.
+ * Each encoder that the blob's first bytes allow is tried on the layer's first bytes, and if it fits there on all of
+ * it, until one gives every byte of the blob. Takes at most IMAGE_TRIAL_MS and 1 ms for each IMAGE_TRIAL_BYTES_PER_MS
+ * of tar: longer than reading the blob took, since compressing takes longer.
  */
 #pragma once
 
 #include "node/image/import.h"
 
-#define IMAGE_TRIAL_MS 1000
+#define IMAGE_TRIAL_MS 2000
 #define IMAGE_TRIAL_BYTES_PER_MS (8u << 10)
 
 struct image_trial {

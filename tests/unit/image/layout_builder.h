@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 
+#include "node/base/clock.h"
 #include "node/base/crypto.h"
 #include "node/base/id.h"
 #include "node/image/image.h"
@@ -128,14 +129,33 @@ struct layout {
     const char *index_text;     /* instead of index.json; %s twice: nothing is filled in */
     long layer_size_off;        /* added to the descriptor's size */
     bool corrupt_layer;
-    bool swap_layers; /* in the manifest, against the config */
+    bool swap_layers;   /* in the manifest, against the config */
+    size_t lower_bytes; /* of the one file that the lower layer has then; 0: make_layers */
 };
+
+/* Text that packs to a third, so that encoders differ on it. */
+UNUSED_FN void make_long_layer(struct buf *layer, size_t len)
+{
+    uint64_t state = 1;
+    struct rng rng = rng_seeded(&state);
+    OWNED(owned_free) char *text = malloc(len + 32);
+    for (size_t at = 0; text && at < len;)
+        at += (size_t)sprintf(text + at, "%x the %u\n", (unsigned)rng_below(&rng, 1u << 24),
+                              (unsigned)rng_below(&rng, 300));
+    tar_put(layer, &(struct tar_head){.name = "text", .size = len});
+    tar_data(layer, text, len);
+    tar_end(layer);
+}
 
 UNUSED_FN struct blob put_manifest(const char *dir, const struct layout *layout, const char *architecture)
 {
-    OWNED(buf_release) struct buf lower = BUF(1u << 20), upper = BUF(1u << 20), config = BUF(1u << 20);
-    OWNED(buf_release) struct buf packed = BUF(1u << 20), packed_upper = BUF(1u << 20), manifest = BUF(16u << 20);
+    OWNED(buf_release) struct buf lower = BUF(4u << 20), upper = BUF(1u << 20), config = BUF(1u << 20);
+    OWNED(buf_release) struct buf packed = BUF(4u << 20), packed_upper = BUF(1u << 20), manifest = BUF(16u << 20);
     make_layers(&lower, &upper);
+    if (layout->lower_bytes > 0) {
+        buf_clear(&lower);
+        make_long_layer(&lower, layout->lower_bytes);
+    }
     make_config(&config, architecture, &lower, &upper);
     run_filter(layout->lower_filter ? layout->lower_filter : "gzip -nc", &lower, &packed);
     run_filter(layout->upper_filter ? layout->upper_filter : "cat", &upper, &packed_upper);
