@@ -158,6 +158,7 @@ static int open_mesh(struct node *node, struct err *err)
     if (status == 0) {
         content_set_policy(node->content, &config->policy);
         content_set_limits(node->content, &config->bandwidth);
+        content_set_price(node->content, config->price);
     }
     if (status == 0)
         status = mesh_new(&mesh, &node->mesh, err);

@@ -554,6 +554,11 @@ const struct exchange_limits *content_limits(const struct content *content)
     return &content->limits;
 }
 
+void content_set_price(struct content *content, uint32_t price)
+{
+    exchange_set_price(content->exchange, price);
+}
+
 void content_set_policy(struct content *content, const struct policy *policy)
 {
     content->policy = *policy;

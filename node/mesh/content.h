@@ -28,6 +28,8 @@ void content_set_policy(struct content *content, const struct policy *policy);
 /* How fast objects may be sent and received, from now on; there are no limits at first. */
 void content_set_limits(struct content *content, const struct exchange_limits *limits);
 const struct exchange_limits *content_limits(const struct content *content);
+/* What a GiB from this node costs, in thousandths of the operators' unit: told to whoever asks for something. */
+void content_set_price(struct content *content, uint32_t price);
 /* Stop timers and answer what content_why owes; the loop then runs the close callbacks. */
 void content_close(struct content *content);
 void content_free(struct content *content);
