@@ -37,6 +37,7 @@ static const take_fn TAKERS[] = {
     [MESSAGE_MAP_IS] = take_map_is,
     [MESSAGE_RECIPE_NEED] = take_recipe_need,
     [MESSAGE_RECIPE_PART] = transfer_maps_part,
+    [MESSAGE_DEAL] = transfer_serve_run,
     [MESSAGE_DEALT] = transfer_dealt_take,
     [MESSAGE_PEERS] = transfer_peers_heard,
 };
@@ -47,6 +48,7 @@ static const take_fn TAKERS[] = {
 static void free_exchange(struct exchange *exchange)
 {
     transfer_recipes_release(&exchange->recipes);
+    transfer_deal_release(&exchange->deals);
     transfer_peers_release(exchange);
     map_release(&exchange->fetch_of);
     free(exchange);
@@ -126,6 +128,7 @@ int exchange_new(const struct exchange_config *config, struct exchange **ret_exc
     exchange->swept = true;
     TAILQ_INIT(&exchange->peers);
     TAILQ_INIT(&exchange->fetches);
+    transfer_deal_init(&exchange->deals);
     map_init(&exchange->fetch_of, LIMIT_FETCHES, rng_u64(&config->rng));
     exchange->tell_ms = UINT64_MAX;
     map_init(&exchange->interests, LIMIT_INTERESTS, rng_u64(&config->rng));
@@ -290,7 +293,7 @@ void exchange_peer_writable(struct exchange_peer *peer, uint64_t now_ms)
     struct exchange *exchange = peer->exchange;
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
-    transfer_serve_pump(peer);
+    transfer_serve_pump_all(exchange);
     struct source *source;
     TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
         transfer_source_push(source);

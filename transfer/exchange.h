@@ -3,7 +3,8 @@
  *
  *   exchange.c  peers come and go, messages to the right room, time
  *   recipes.c   recipes that are in memory
- *   serve.c     answers WANT, PIECES and RUN
+ *   serve*.c    answers WANT, PIECES, RUN and DEAL
+ *   deal.c      what was sent how often
  *   pace.c      limits on bytes a second
  *   maps.c      answers MAP, learns recipes for it
  *   peers.c     who else wants or has an object: told, and heard
@@ -26,6 +27,7 @@
 #include <sys/queue.h>
 
 #include "node/base/map.h"
+#include "transfer/deal.h"
 #include "transfer/latency.h"
 #include "transfer/message.h"
 #include "transfer/pace.h"
@@ -106,20 +108,57 @@ struct asking {
 TAILQ_HEAD(run_list, run);
 TAILQ_HEAD(batch_list, batch);
 
-/* What a peer asks of us (serve.c, maps.c). */
+/* What one peer asks of us in one class (serve.h). */
+struct lane {
+    struct run_list runs;      /* owned; in the order they came */
+    struct batch_list batches; /* owned; read for them */
+    unsigned n_batches;
+    bool reading;  /* a job reads for the first run */
+    uint64_t pass; /* bytes that it has had, as far as its turn is concerned */
+};
+
+/* What a peer asks of us (serve*.c, maps.c). */
 struct serving {
     struct id *wants; /* owned ring of LIMIT_PEER_WANTS, from the first question on */
     unsigned first_want;
     unsigned n_wants;
     bool looking; /* a job looks for wants[first_want] */
-    struct run_list runs;
+    struct lane lanes[EXCHANGE_CLASSES];
     unsigned n_runs;
-    bool reading; /* a job reads for the first run that needs it */
-    struct batch_list batches;
     unsigned n_batches;
     uint64_t sent_bytes;
+
+    bool in_slot;
+    uint64_t turn_bytes;   /* read for it in this turn */
+    size_t queued_bytes;   /* sent, and in its session as far as we know */
+    uint32_t window_bytes; /* of those, as many as it takes in a moment */
+    bool was_full;         /* the window, since it was last widened */
+    uint64_t drained_bytes;
+    uint64_t moved_ms; /* when it last took something, or had nothing to take */
+    uint64_t sample_ms;
+    uint64_t sample_bytes; /* drained by then */
+    uint64_t rate;         /* bytes/s that it takes when there are more; 0: never slow enough to tell */
+
     struct lesson *lessons; /* owned list: recipes that it teaches us */
     unsigned n_maps;
+};
+
+/* Whose turn it is (serve_send.c). */
+struct serve {
+    uint64_t class_pass[EXCHANGE_CLASSES]; /* bytes that each class has had, by its weight */
+    uint64_t pass;                         /* of the class that was served last */
+    uint64_t lane_pass[EXCHANGE_CLASSES];  /* of the lane that was */
+    unsigned slots;                        /* for what is not urgent */
+    unsigned in_use;
+    unsigned urgent;  /* of those in use, beyond `slots` */
+    unsigned waiting; /* peers without one */
+    bool freezing;    /* something of EXCHANGE_FREEZE is being sent */
+    uint64_t drained_bytes;
+    uint64_t rate; /* bytes/s in all, lately */
+    uint64_t probe_ms;
+    uint64_t probe_bytes; /* drained by then */
+    unsigned slots_before;
+    unsigned rest;
 };
 
 struct exchange_peer {
@@ -148,6 +187,8 @@ struct exchange {
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
     struct pace pace;
+    struct serve serve;
+    struct deals deals;
     struct map interests; /* object -> struct interest (peers.c) */
     uint32_t price;       /* of what this node sends */
     uint64_t tell_ms;     /* when chunks that have come are to be announced; UINT64_MAX: there are none */
@@ -183,16 +224,18 @@ static inline void transfer_peer_give_back(struct exchange_peer *peer, enum pace
     transfer_pace_give_back(&peer->exchange->pace, &peer->pace, way, class, bytes, peer->exchange->now_ms);
 }
 
-/* ---- rooms: serve.c ---- */
+/* ---- rooms: serve.c, serve_send.c ---- */
 
 void transfer_serve_init(struct exchange_peer *peer);
 void transfer_serve_release(struct exchange_peer *peer);
 int transfer_serve_want(struct exchange_peer *peer, const struct message *message, struct err *err);
+/* A PIECES, RUN or DEAL. */
 int transfer_serve_run(struct exchange_peer *peer, const struct message *message, struct err *err);
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request);
-/* Send what is read as far as there is room, and read on. */
-void transfer_serve_pump(struct exchange_peer *peer);
+/* Send what is read, in the order of turns, as far as there is room and limits allow, and read on. */
 void transfer_serve_pump_all(struct exchange *exchange);
+/* What HAVE says of our load: 0 nothing to do, 255 peers wait for their turn. */
+uint8_t transfer_serve_load(const struct exchange *exchange);
 
 /* ---- rooms: maps.c ---- */
 

@@ -205,6 +205,9 @@ static uint64_t take_run(struct source *source)
 {
     uint64_t most = least(credit(source), LIMIT_RUN_BYTES);
     struct pick pick;
+    uint64_t dealt;
+    if (transfer_dealt_applies(source))
+        return transfer_dealt_ask(source, most, &dealt) ? dealt : 0;
     if (!transfer_pick_run(source, most, &pick) || !ask_run(source, &pick))
         return 0;
     return pick.bytes;

@@ -90,6 +90,9 @@
 #define LIMIT_CREDIT_FLOOR_BYTES (128u << 10) /* a slow peer, or one of many: two chunks of 64 KiB */
 #define LIMIT_SERVE_BYTES (32u << 20)        /* read for peers and not yet sent, all peers together */
 #define LIMIT_SERVE_BATCH_BYTES (512u << 10) /* read at once for one peer, which has at most two of these */
+#define LIMIT_SERVE_SLOTS 64                 /* peers that are sent to at one time, what is urgent not counted */
+#define LIMIT_DEALS 16                       /* objects of which it is known what was sent, and their chunks: */
+#define LIMIT_DEAL_CHUNKS (16u << 20)        /* x 1 B = 16 MiB, 1 TiB of objects */
 #define LIMIT_PEER_RUNS 64                   /* requests that one peer may have waiting here; then BUSY */
 #define LIMIT_PEER_WANTS 1024            /* questions that one peer may have waiting: 32 KiB; then the session ends */
 #define LIMIT_PEER_MAPS 64               /* bitmaps being made for one peer; then "none" */
