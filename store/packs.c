@@ -438,9 +438,10 @@ static int recover_row(struct store_span key, struct store_span value, void *ctx
     store->live_bytes += row.live_bytes;
     if (row.number > store->packs.last_number)
         store->packs.last_number = row.number;
-    int status = look_at_pack(store, &row, recovery->err);
-    if (row.open && status >= 0) {
-        status = status == 1 ? recover_pack(store, &row, recovery->err) : 0;
+    int there = look_at_pack(store, &row, recovery->err);
+    int status = there < 0 ? there : 0;
+    if (row.open && status == 0) {
+        status = there ? recover_pack(store, &row, recovery->err) : 0;
         struct rotation rotation = {.closed = &row.number, .closed_count = 1};
         if (status == 0)
             status = store_db_update(store->db, write_rotation, &rotation, recovery->err);

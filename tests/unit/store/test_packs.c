@@ -44,9 +44,15 @@ static void test_packs__rotate_by_size_and_go_when_empty(void **state)
         digests[i] = info.digest;
     }
     assert_in_range(count_packs(f), 4, 6);
+    uint64_t all = fixture_pack_bytes(f->store);
+    fixture_reopen(f);
+    assert_int_equal(fixture_pack_bytes(f->store), all);
     for (int i = 0; i < 3; i++)
         assert_int_equal(store_object_remove(f->store, &digests[i], &err), 1);
     assert_in_range(count_packs(f), 1, 3);
+    uint64_t used = fixture_pack_bytes(f->store);
+    fixture_reopen(f);
+    assert_int_equal(fixture_pack_bytes(f->store), used);
     fixture_expect(f->store, &digests[3], bytes[3], 600000);
     assert_int_equal(store_object_remove(f->store, &digests[3], &err), 1);
     fixture_reopen(f);
