@@ -193,6 +193,7 @@ struct exchange {
     uint32_t price;       /* of what this node sends */
     uint64_t tell_ms;     /* when chunks that have come are to be announced; UINT64_MAX: there are none */
     uint64_t fetch_bytes; /* asked for or arrived, not yet stored */
+    uint64_t arrived_bytes; /* of those, arrived */
     uint64_t serve_bytes; /* read, not yet sent */
     unsigned lessons;
 };

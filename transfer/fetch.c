@@ -451,6 +451,7 @@ void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint3
         free(arrival->data);
         return;
     }
+    fetch->exchange->arrived_bytes += arrival->raw_bytes;
     transfer_pick_set(fetch, chunk, CHUNK_ARRIVED);
     *arrived = (struct arrived){.source = source,
                                 .chunk = chunk,

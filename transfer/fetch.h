@@ -237,6 +237,8 @@ void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint3
 
 /* Check what has arrived, unless a job does so already. */
 void transfer_verify_start(struct fetch *fetch);
+/* A chunk that has arrived is stored, or thrown away. */
+void transfer_verify_settled(struct fetch *fetch, uint32_t chunk);
 
 /* ---- sources.c ---- */
 

@@ -270,7 +270,9 @@ static bool give_work(struct exchange_peer *peer, uint64_t (*take)(struct source
 
 void transfer_schedule_peer(struct exchange_peer *peer)
 {
-    while (!peer->failing && peer->exchange->fetch_bytes < LIMIT_FETCH_BYTES) {
+    const struct exchange *exchange = peer->exchange;
+    while (!peer->failing && exchange->fetch_bytes < LIMIT_FETCH_BYTES &&
+           exchange->arrived_bytes < LIMIT_ARRIVED_BYTES) {
         if (!give_work(peer, take_run) && !give_work(peer, take_late))
             return;
     }

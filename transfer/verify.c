@@ -43,12 +43,19 @@ static void take_bad(struct fetch *fetch, struct arrived *arrived)
         transfer_source_lied(arrived->source, "sent a chunk that does not fit its digest");
 }
 
+void transfer_verify_settled(struct fetch *fetch, uint32_t chunk)
+{
+    uint32_t length = fetch->recipe->recipe->chunks[chunk].length;
+    fetch->exchange->fetch_bytes -= length;
+    fetch->exchange->arrived_bytes -= length;
+}
+
 static void settle_all(struct fetch *fetch)
 {
     while (!TAILQ_EMPTY(&fetch->checking)) {
         struct arrived *arrived = TAILQ_FIRST(&fetch->checking);
         TAILQ_REMOVE(&fetch->checking, arrived, link);
-        fetch->exchange->fetch_bytes -= fetch->recipe->recipe->chunks[arrived->chunk].length;
+        transfer_verify_settled(fetch, arrived->chunk);
         if (arrived->status == 0)
             take_good(fetch, arrived);
         else

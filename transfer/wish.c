@@ -275,7 +275,7 @@ void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list)
     while (!TAILQ_EMPTY(list)) {
         struct arrived *arrived = TAILQ_FIRST(list);
         TAILQ_REMOVE(list, arrived, link);
-        fetch->exchange->fetch_bytes -= fetch->recipe->recipe->chunks[arrived->chunk].length;
+        transfer_verify_settled(fetch, arrived->chunk);
         free(arrived->data);
         free(arrived);
     }

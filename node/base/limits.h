@@ -75,25 +75,26 @@
 #define LIMIT_CHUNK_BYTES (256u << 10)
 #define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256
-#define LIMIT_GAP_BYTES (512u << 10)    /* of an object that one delta gives; with its basis and zstd < 2 MiB */
+#define LIMIT_GAP_BYTES (512u << 10)     /* of an object that one delta gives; with its basis and zstd < 2 MiB */
 #define LIMIT_GAP_BASIS_BYTES (1u << 20) /* that one delta is made against */
-#define LIMIT_OBJECT_CHUNKS (16u << 20) /* 16 Mi chunks x 64 KiB = 1 TiB */
+#define LIMIT_OBJECT_CHUNKS (16u << 20)  /* 16 Mi chunks x 64 KiB = 1 TiB */
 #define LIMIT_OBJECT_BYTES (1ull << 40)
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
 #define LIMIT_JSON_DEPTH 32
 #define LIMIT_JSON_VALUES 262144 /* in one image document; x ~100 bytes in memory = 25 MiB while it is read */
 
 /* ---- exchange ---- */
-#define LIMIT_FETCHES 4096            /* objects being fetched; x ~1 KiB before their recipe is known */
+#define LIMIT_FETCHES 4096             /* objects being fetched; x ~1 KiB before their recipe is known */
 #define LIMIT_FETCH_BYTES (32u << 20)  /* asked for or arrived, not yet stored: all fetches together */
-#define LIMIT_CREDIT_BYTES (24u << 20) /* of those, asked of one peer: 1 Gbit/s at 100 ms is 12.5 MB, and twice that */
+#define LIMIT_ARRIVED_BYTES (6u << 20) /* of those, arrived: more, and the CPU or the disk is what is slow */
+#define LIMIT_CREDIT_BYTES (24u << 20) /* of those, asked of one peer: 1 Gbit/s at 100 ms is 12.5 MB; twice that */
 #define LIMIT_CREDIT_FLOOR_BYTES (128u << 10) /* a slow peer, or one of many: two chunks of 64 KiB */
-#define LIMIT_SERVE_BYTES (32u << 20)        /* read for peers and not yet sent, all peers together */
-#define LIMIT_SERVE_BATCH_BYTES (512u << 10) /* read at once for one peer, which has at most two of these */
-#define LIMIT_SERVE_SLOTS 64                 /* peers that are sent to at one time, what is urgent not counted */
-#define LIMIT_DEALS 16                       /* objects of which it is known what was sent, and their chunks: */
-#define LIMIT_DEAL_CHUNKS (16u << 20)        /* x 1 B = 16 MiB, 1 TiB of objects */
-#define LIMIT_PEER_RUNS 64                   /* requests that one peer may have waiting here; then BUSY */
+#define LIMIT_SERVE_BYTES (32u << 20)         /* read for peers and not yet sent, all peers together */
+#define LIMIT_SERVE_BATCH_BYTES (1u << 20)    /* read at once for one peer, which has at most two of these */
+#define LIMIT_SERVE_SLOTS 64                  /* peers that are sent to at one time, what is urgent not counted */
+#define LIMIT_DEALS 16                        /* objects of which it is known what was sent, and their chunks: */
+#define LIMIT_DEAL_CHUNKS (16u << 20)         /* x 1 B = 16 MiB, 1 TiB of objects */
+#define LIMIT_PEER_RUNS 64                    /* requests that one peer may have waiting here; then BUSY */
 #define LIMIT_PEER_WANTS 1024            /* questions that one peer may have waiting: 32 KiB; then the session ends */
 #define LIMIT_PEER_MAPS 64               /* bitmaps being made for one peer; then "none" */
 #define LIMIT_PEER_STRIKES 16            /* messages that belong to no request; then the session ends (faults 37) */
@@ -102,8 +103,8 @@
 #define LIMIT_PUSHED_CHUNKS (256u << 10) /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
 #define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
 
-#define LIMIT_INTERESTS 1024             /* objects of which it is remembered who wants them, for a while, */
-#define LIMIT_WANTERS 256                /* and for each, how many: x 16 B = 4 MiB of all */
+#define LIMIT_INTERESTS 1024 /* objects of which it is remembered who wants them, for a while, */
+#define LIMIT_WANTERS 256    /* and for each, how many: x 16 B = 4 MiB of all */
 
 /* ---- store ---- */
 #define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
