@@ -1,18 +1,23 @@
 # Images out of what the machine has: OCI layouts written with tar, sha256sum and jq. Sourced beside mesh.bash.
 
-# oci_layout OUT.tar NAME CMD_JSON LAYER_DIR... : one layer for each directory, the lowest first
+# oci_layout OUT.tar NAME CMD_JSON LAYER_DIR... : one layer for each directory, the lowest first. OCI_FILTERS, if set, has
+# a command for each layer that packs its tar, from standard input to standard output.
 oci_layout() {
     local out=$1 name=$2 cmd=$3 work layer digest size config
     shift 3
     work=$(mktemp -d "${TMPDIR:-/tmp}/cmig-image-XXXXXX")
     mkdir -p "$work/layout/blobs/sha256"
-    local diff_ids=() layers=()
+    local diff_ids=() layers=() filters=("${OCI_FILTERS[@]}") filter
     for layer in "$@"; do
         tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$layer" -cf "$work/layer" .
-        digest=$(sha256sum "$work/layer" | cut -d' ' -f1)
-        size=$(stat -c %s "$work/layer")
-        mv "$work/layer" "$work/layout/blobs/sha256/$digest"
-        diff_ids+=("sha256:$digest")
+        diff_ids+=("sha256:$(sha256sum "$work/layer" | cut -d' ' -f1)")
+        filter=${filters[0]:-cat}
+        filters=("${filters[@]:1}")
+        bash -c "$filter" <"$work/layer" >"$work/packed"
+        rm "$work/layer"
+        digest=$(sha256sum "$work/packed" | cut -d' ' -f1)
+        size=$(stat -c %s "$work/packed")
+        mv "$work/packed" "$work/layout/blobs/sha256/$digest"
         layers+=("{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"sha256:$digest\",\"size\":$size}")
     done
     oci_blob() { # content on stdin; prints {"digest":...,"size":...}
