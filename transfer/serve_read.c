@@ -106,13 +106,13 @@ static size_t piece_cap(const struct run *run, uint32_t index)
     }
 }
 
-/* What a slow peer takes in a quarter of a second is enough to have read for it. */
+/* For a slow peer, what it takes in a quarter of a second is enough. */
 static size_t batch_bytes(const struct exchange_peer *peer)
 {
-    size_t most = peer->serving.window_bytes;
-    if (most > LIMIT_SERVE_BATCH_BYTES)
+    size_t window = peer->serving.window_bytes;
+    if (window >= LIMIT_SESSION_BULK_BYTES)
         return LIMIT_SERVE_BATCH_BYTES;
-    return most < BATCH_MIN_BYTES ? BATCH_MIN_BYTES : most;
+    return window < BATCH_MIN_BYTES ? BATCH_MIN_BYTES : window;
 }
 
 /* Ids and room for the next pieces of the run. False when out of memory. */

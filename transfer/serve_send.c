@@ -114,13 +114,13 @@ static void measure(struct exchange_peer *peer)
     serving->queued_bytes = waits;
     if (waits == 0)
         serving->moved_ms = now;
-    if (serving->n_batches == 0) { /* what it is waiting for is us */
-        begin_sample(peer);
-        return;
-    }
     if (waits == 0 && serving->was_full) {
         set_window(peer, 2ull * serving->window_bytes);
         serving->was_full = false;
+    }
+    if (serving->n_batches == 0) { /* what it is waiting for is us */
+        begin_sample(peer);
+        return;
     }
     if (now - serving->sample_ms < SAMPLE_MS)
         return;
