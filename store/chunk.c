@@ -35,11 +35,22 @@ static size_t cut_at(struct store_chunker *chunker, size_t length)
     return length;
 }
 
-/* Roll over [from, to); the offset just behind the first byte that ends a chunk, or 0. */
+/* Roll over [from, to); the offset just behind the first byte that ends a chunk, or 0. Each step waits for the one
+ * before: two bytes in one step, which is the same hash at both, are half as many steps. */
 static size_t roll(struct store_chunker *chunker, const uint8_t *chunk, size_t from, size_t to, int shift)
 {
     uint64_t hash = chunker->hash;
-    for (size_t i = from; i < to; i++) {
+    size_t i = from;
+    for (; to - i >= 2; i += 2) {
+        uint64_t first = chunker->gear[chunk[i]];
+        uint64_t after_first = (hash << 1) + first;
+        hash = (hash << 2) + ((first << 1) + chunker->gear[chunk[i + 1]]);
+        if (after_first >> shift == 0)
+            return i + 1;
+        if (hash >> shift == 0)
+            return i + 2;
+    }
+    if (i < to) {
         hash = (hash << 1) + chunker->gear[chunk[i]];
         if (hash >> shift == 0)
             return i + 1;
