@@ -4,6 +4,7 @@
 #include "node/base/limits.h"
 #include "transfer/exchange.h"
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 
 /* While something is being fetched, time matters to this grain; what is known to be due earlier comes earlier. */
 #define TICK_MS 50
@@ -39,6 +40,10 @@ static const take_fn TAKERS[] = {
     [MESSAGE_RECIPE_PART] = transfer_maps_part,
     [MESSAGE_DEAL] = transfer_serve_run,
     [MESSAGE_DEALT] = transfer_dealt_take,
+    [MESSAGE_GAPS] = transfer_gap_orders_take,
+    [MESSAGE_SIGN] = transfer_gaps_sign,
+    [MESSAGE_SIGNATURE] = transfer_gap_orders_signature,
+    [MESSAGE_DELTA] = transfer_gaps_delta,
     [MESSAGE_PEERS] = transfer_peers_heard,
 };
 
@@ -48,6 +53,8 @@ static const take_fn TAKERS[] = {
 static void free_exchange(struct exchange *exchange)
 {
     transfer_recipes_release(&exchange->recipes);
+    transfer_gap_cache_release(&exchange->signatures);
+    transfer_gap_cache_release(&exchange->deltas);
     transfer_deal_release(&exchange->deals);
     transfer_peers_release(exchange);
     map_release(&exchange->fetch_of);
@@ -132,6 +139,8 @@ int exchange_new(const struct exchange_config *config, struct exchange **ret_exc
     map_init(&exchange->fetch_of, LIMIT_FETCHES, rng_u64(&config->rng));
     exchange->tell_ms = UINT64_MAX;
     map_init(&exchange->interests, LIMIT_INTERESTS, rng_u64(&config->rng));
+    transfer_gap_cache_init(&exchange->signatures, LIMIT_SIGNATURES_BYTES, rng_u64(&config->rng));
+    transfer_gap_cache_init(&exchange->deltas, LIMIT_DELTAS_BYTES, rng_u64(&config->rng));
     map_init(&exchange->recipes.map, LIMIT_RECIPES, rng_u64(&config->rng));
     *ret_exchange = exchange;
     return 0;
@@ -174,9 +183,11 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
         if (peer->gone)
             continue;
         transfer_maps_tick(peer);
+        transfer_gap_orders_pump(peer);
         uint64_t peer_ms = transfer_schedule_tick(peer);
         due_ms = peer_ms < due_ms ? peer_ms : due_ms;
-        busy |= peer->serving.lessons || peer->serving.n_runs > 0 || peer->serving.n_batches > 0;
+        busy |= peer->serving.lessons || peer->serving.n_runs > 0 || peer->serving.n_orders > 0 ||
+                peer->serving.n_batches > 0;
     }
     struct fetch *fetch;
     bool fetching = false;
@@ -224,6 +235,7 @@ int exchange_peer_add(struct exchange *exchange, const struct id *node, const st
     TAILQ_INIT(&peer->asking.requests);
     TAILQ_INIT(&peer->asking.sources);
     transfer_serve_init(peer);
+    TAILQ_INIT(&peer->serving.orders);
     TAILQ_INSERT_TAIL(&exchange->peers, peer, link);
     *ret_peer = peer;
     return 0;
@@ -237,6 +249,7 @@ void exchange_peer_remove(struct exchange_peer *peer, uint64_t now_ms)
     peer->gone = peer->failing = true;
     transfer_schedule_drop_all(peer, NULL, false);
     transfer_serve_release(peer);
+    transfer_gap_orders_release(peer);
     transfer_maps_release(peer);
     transfer_peers_lose(peer);
     while (!TAILQ_EMPTY(&peer->asking.sources))
@@ -294,6 +307,7 @@ void exchange_peer_writable(struct exchange_peer *peer, uint64_t now_ms)
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
     transfer_serve_pump_all(exchange);
+    transfer_gap_orders_pump(peer);
     struct source *source;
     TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
         transfer_source_push(source);
@@ -364,6 +378,7 @@ static int take_recipe_need(struct exchange_peer *peer, const struct message *me
 static int take_cancel(struct exchange_peer *peer, const struct message *message, struct err *err)
 {
     (void)err;
+    transfer_gap_orders_cancel(peer, message->request);
     transfer_serve_cancel(peer, message->request);
     return 0;
 }

@@ -18,6 +18,7 @@
  *   hedge.c     what is late is asked of others as well
  *   latency.c   what is late, of a peer
  *   receive.c   pieces as they arrive
+ *   gap*.c      deltas (gap.h)
  *   verify.c    chunks that are right, and liars
  *
  * Everything runs on the thread that owns the exchange, but for the `work` of jobs, which touches only the job.
@@ -28,6 +29,7 @@
 
 #include "node/base/map.h"
 #include "transfer/deal.h"
+#include "transfer/gap_cache.h"
 #include "transfer/latency.h"
 #include "transfer/message.h"
 #include "transfer/pace.h"
@@ -66,6 +68,13 @@ struct recipe_ref *transfer_recipes_get(struct exchange *exchange, const struct 
 /* Takes the recipe and keeps it for a while; the ref is the caller's. If one with this root is known, that one. NULL
  * when out of memory, and then the recipe is freed. */
 struct recipe_ref *transfer_recipes_add(struct exchange *exchange, struct store_recipe *recipe);
+/* Another ref; NULL gives NULL. */
+static inline struct recipe_ref *transfer_recipe_ref(struct recipe_ref *ref)
+{
+    if (ref)
+        ref->refs++;
+    return ref;
+}
 void transfer_recipe_unref(struct recipe_ref *ref);
 /* For jobs: add the leaves that the store has (nearly equal objects share most). */
 void transfer_recipe_fill(struct store *store, struct store_recipe *recipe);
@@ -107,6 +116,7 @@ struct asking {
 
 TAILQ_HEAD(run_list, run);
 TAILQ_HEAD(batch_list, batch);
+TAILQ_HEAD(gap_order_list, gap_order);
 
 /* What one peer asks of us in one class (serve.h). */
 struct lane {
@@ -139,6 +149,9 @@ struct serving {
     uint64_t sample_bytes; /* drained by then */
     uint64_t rate;         /* bytes/s that it takes when there are more; 0: never slow enough to tell */
 
+    struct gap_order_list orders; /* owned: GAPS, in the order they came (gap_serve.c) */
+    unsigned n_orders;
+    bool ordering;          /* a job works on one */
     struct lesson *lessons; /* owned list: recipes that it teaches us */
     unsigned n_maps;
 };
@@ -189,13 +202,15 @@ struct exchange {
     struct pace pace;
     struct serve serve;
     struct deals deals;
-    struct map interests; /* object -> struct interest (peers.c) */
-    uint32_t price;       /* of what this node sends */
-    uint64_t tell_ms;     /* when chunks that have come are to be announced; UINT64_MAX: there are none */
-    uint64_t fetch_bytes; /* asked for or arrived, not yet stored */
+    struct map interests;   /* object -> struct interest (peers.c) */
+    uint32_t price;         /* of what this node sends */
+    uint64_t tell_ms;       /* when chunks that have come are to be announced; UINT64_MAX: there are none */
+    uint64_t fetch_bytes;   /* asked for or arrived, not yet stored */
     uint64_t arrived_bytes; /* of those, arrived */
-    uint64_t serve_bytes; /* read, not yet sent */
+    uint64_t serve_bytes;   /* read, not yet sent */
     unsigned lessons;
+    struct gap_cache signatures; /* of ranges here, and those that peers sent */
+    struct gap_cache deltas;     /* that were made for peers */
 };
 
 /* Around every call from outside. */
@@ -235,6 +250,11 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request);
 /* Send what is read, in the order of turns, as far as there is room and limits allow, and read on. */
 void transfer_serve_pump_all(struct exchange *exchange);
+/* For answers that are not read from the store: `data` (owned from now on, also on failure) of head->stored_bytes waits
+ * its turn and goes as `head`, a CHUNK or DELTA, and MOREs. ERR_NOMEM. */
+int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct message *head, uint8_t *data);
+/* Is so little waiting in that class that more should be made? */
+bool transfer_serve_wants_more(struct exchange_peer *peer, uint8_t class);
 /* What HAVE says of our load: 0 nothing to do, 255 peers wait for their turn. */
 uint8_t transfer_serve_load(const struct exchange *exchange);
 

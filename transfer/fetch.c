@@ -6,6 +6,7 @@
 
 #include "node/base/crypto.h"
 #include "node/base/limits.h"
+#include "transfer/gap.h"
 #include "transfer/have.h"
 
 static void look(struct fetch *fetch);
@@ -297,6 +298,7 @@ static void drop_recipe(struct fetch *fetch)
     free(STEAL(fetch->held_by));
     store_recipe_free(STEAL(fetch->building));
     transfer_recipe_unref(STEAL(fetch->recipe));
+    transfer_gaps_free(STEAL(fetch->gaps));
     fetch->n_chunks = fetch->n_free = fetch->n_missing = fetch->low = 0;
     buf_clear(&fetch->untold);
     fetch->done_bytes = fetch->local_bytes = fetch->fetched_bytes = fetch->wire_bytes = 0;
@@ -379,6 +381,8 @@ static void prepare_work(struct job *job)
         fetch->job_status = err_set(&fetch->job_err, ERR_NOMEM, "no memory for the chunks of an object");
     else
         mark_local(fetch, recipe->chunks);
+    if (fetch->job_status == 0)
+        fetch->gaps = transfer_gaps_new(fetch);
 }
 
 static void provide(struct fetch *fetch)
@@ -406,6 +410,7 @@ static void prepare_done(struct job *job)
         transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
     } else {
         fetch->phase = FETCH_CHUNKS;
+        transfer_gaps_adopt(fetch->gaps, fetch->exchange);
         fetch->untold.max = 8 * (size_t)fetch->n_chunks;
         transfer_watch_tell_have(fetch, false);
         transfer_sources_follow(fetch);
@@ -457,7 +462,8 @@ void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint3
                                 .chunk = chunk,
                                 .encoding = arrival->encoding,
                                 .data = arrival->data,
-                                .stored_bytes = arrival->stored_bytes};
+                                .stored_bytes = arrival->stored_bytes,
+                                .counted_bytes = arrival->raw_bytes};
     TAILQ_INSERT_TAIL(&fetch->arrived, arrived, link);
     transfer_hedge_settled(fetch, chunk);
     transfer_verify_start(fetch);

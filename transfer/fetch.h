@@ -8,6 +8,9 @@
 #include "transfer/exchange.h"
 
 struct fetch;
+struct gap_arrival; /* gap.h */
+struct gap_request;
+struct gaps;
 
 /* ---- a peer, as far as one object is concerned ---- */
 
@@ -50,6 +53,8 @@ struct source {
     uint32_t push_next;   /* from this one on */
     uint64_t bytes;
     uint32_t failures;
+    uint8_t plain_bases;    /* bit i: not asked for deltas against gaps->bases[i] */
+    uint8_t delta_failures; /* deltas that did not give their chunks */
 };
 
 /* ---- a request to a peer ---- */
@@ -79,9 +84,10 @@ struct request {
     uint32_t n_came;
     uint64_t bytes; /* of the object, not yet come */
     uint64_t sent_ms;
-    bool dealing; /* the peer has not said yet which chunks it sends; `bytes` is the most that it may */
-    bool all;     /* all that was free could be named */
-    bool offered; /* its chunks were offered to others as well */
+    bool dealing;             /* the peer has not said yet which chunks it sends; `bytes` is the most that it may */
+    bool all;                 /* all that was free could be named */
+    bool offered;             /* its chunks were offered to others as well */
+    struct gap_request *gaps; /* owned; of a GAPS */
     struct arrival arrival;
 };
 
@@ -121,7 +127,9 @@ struct arrived {
     enum store_encoding encoding;
     uint8_t *data; /* owned */
     uint32_t stored_bytes;
-    int status; /* what the store said */
+    uint64_t counted_bytes;    /* in exchange->fetch_bytes */
+    struct gap_arrival *delta; /* owned; of several chunks from `chunk` on */
+    int status;                /* what the store said */
 };
 TAILQ_HEAD(arrived_list, arrived);
 
@@ -192,6 +200,11 @@ struct fetch {
     uint64_t fetched_bytes;
     uint64_t wire_bytes;
     uint64_t duplicate_bytes;
+
+    struct id bases[EXCHANGE_BASES]; /* that callers named */
+    unsigned n_bases;
+    struct gaps *gaps; /* owned; NULL: nothing comes as deltas */
+    struct exchange_delta_stats deltas;
 };
 
 /* ---- wish.c ---- */
@@ -235,10 +248,12 @@ void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint3
 
 /* ---- verify.c ---- */
 
+/* A chunk that came from the source is right and stored; wire_bytes are what it took to send. */
+void transfer_verify_good(struct fetch *fetch, struct source *source, uint32_t chunk, uint64_t wire_bytes);
 /* Check what has arrived, unless a job does so already. */
 void transfer_verify_start(struct fetch *fetch);
-/* A chunk that has arrived is stored, or thrown away. */
-void transfer_verify_settled(struct fetch *fetch, uint32_t chunk);
+/* What has arrived, and counted for so many bytes, is stored, or thrown away. */
+void transfer_verify_settled(struct fetch *fetch, uint64_t bytes);
 
 /* ---- sources.c ---- */
 
@@ -291,7 +306,9 @@ struct request *transfer_schedule_records(struct source *source, enum store_piec
 void transfer_schedule_drop(struct request *request, bool tell_peer);
 /* All requests of a source, of a fetch (source NULL), or of all fetches (both NULL) that are with this peer. */
 void transfer_schedule_drop_all(struct exchange_peer *peer, const struct fetch *fetch, bool tell_peer);
-/* Bytes of the object have come, of a request. */
+/* Something of a request has come. */
+void transfer_schedule_alive(struct exchange_peer *peer);
+/* Bytes of the object have, by which the peer is measured. */
 void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes);
 void transfer_schedule_busy(struct request *request, uint32_t retry_ms);
 void transfer_schedule_gone(struct request *request);
@@ -342,6 +359,9 @@ void transfer_hedge_settled(struct fetch *fetch, uint32_t chunk);
 
 struct request *transfer_receive_find(struct exchange_peer *peer, uint32_t number);
 int transfer_receive_chunk(struct exchange_peer *peer, const struct message *message, struct err *err);
+/* The first bytes of what the caller has found to be asked for: item message->index, in the encoding or codec. */
+int transfer_receive_begin(struct request *request, uint32_t at, uint8_t encoding, const struct message *message,
+                           struct err *err);
 int transfer_receive_more(struct exchange_peer *peer, const struct message *message, struct err *err);
 /* An answer to nothing: tolerated after a CANCEL, a strike otherwise. */
 int transfer_receive_stray(struct exchange_peer *peer, uint32_t number, size_t bytes, struct err *err);

@@ -285,7 +285,8 @@ static int add_run(struct gap_plan *plan, size_t *cap, const struct store_recipe
         gap.first = at;
         gap.count = 1;
         gap.bytes = recipe->chunks[at].length;
-        while (at + gap.count < end && gap.bytes + recipe->chunks[at + gap.count].length <= LIMIT_GAP_BYTES)
+        while (at + gap.count < end && gap.count < GAP_CHUNKS_MAX &&
+               gap.bytes + recipe->chunks[at + gap.count].length <= LIMIT_GAP_BYTES)
             gap.bytes += recipe->chunks[at + gap.count++].length;
         uint64_t from = recipe->offsets[at];
         set_range(&stretch, footing, best->basis, from, from + gap.bytes, &gap);

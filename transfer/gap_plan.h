@@ -14,6 +14,8 @@
 
 #include "store/recipe.h"
 
+/* Chunks of one gap: 512 KiB of the shortest, single pages beside zeros. */
+#define GAP_CHUNKS_MAX 128u
 
 struct gap {
     uint32_t first; /* chunk of the object */

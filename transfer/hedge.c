@@ -8,6 +8,7 @@
  *   the end      nothing is free or offered: a peer takes over a run from one that would need more than twice as long
  */
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 #include "transfer/have.h"
 
 #define LATE_MS 30u
@@ -17,6 +18,8 @@
 
 bool transfer_hedge_contains(const struct request *request, uint32_t chunk)
 {
+    if (request->gaps)
+        return transfer_gaps_contains(request, chunk);
     return request->type == STORE_PIECE_CHUNK && chunk - request->first < request->count &&
            !have_get(request->came, chunk - request->first);
 }

@@ -7,6 +7,7 @@
 
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 #include "transfer/have.h"
 
 struct request *transfer_receive_find(struct exchange_peer *peer, uint32_t number)
@@ -47,7 +48,7 @@ static uint32_t raw_limit(const struct request *request, uint32_t at)
 
 static bool piece_fits(const struct request *request, uint32_t at, const struct message *message)
 {
-    if (at >= request->count || have_get(request->came, at))
+    if (request->gaps || at >= request->count || have_get(request->came, at))
         return false;
     uint32_t limit = raw_limit(request, at);
     if (request->type == STORE_PIECE_CHUNK ? message->raw_bytes != limit : message->raw_bytes > limit)
@@ -64,6 +65,10 @@ static void finish_piece(struct request *request)
     struct exchange_peer *peer = source->peer;
     struct arrival arrival = request->arrival;
     request->arrival = (struct arrival){0};
+    if (request->gaps) {
+        transfer_gaps_arrived(request, &arrival);
+        return;
+    }
     have_set(request->came, arrival.at);
     request->n_came++;
     if (request->type != STORE_PIECE_CHUNK) {
@@ -90,7 +95,10 @@ static int append(struct exchange_peer *peer, struct request *request, const str
     memcpy(arrival->data + arrival->have_bytes, message->items, message->n_items);
     uint64_t before = object_bytes(arrival, arrival->have_bytes);
     arrival->have_bytes += (uint32_t)message->n_items;
-    transfer_schedule_heard(peer, object_bytes(arrival, arrival->have_bytes) - before);
+    if (request->gaps && arrival->encoding != MESSAGE_CODEC_PLAIN)
+        transfer_schedule_alive(peer); /* few bytes that took work say nothing of the way here */
+    else
+        transfer_schedule_heard(peer, object_bytes(arrival, arrival->have_bytes) - before);
     if (arrival->have_bytes < arrival->stored_bytes)
         return 0;
     uint32_t number = request->number;
@@ -101,6 +109,19 @@ static int append(struct exchange_peer *peer, struct request *request, const str
         transfer_schedule_drop(request, false);
     transfer_schedule_peer(peer);
     return 0;
+}
+
+int transfer_receive_begin(struct request *request, uint32_t at, uint8_t encoding, const struct message *message,
+                           struct err *err)
+{
+    request->arrival = (struct arrival){.data = malloc(message->stored_bytes),
+                                        .at = at,
+                                        .encoding = encoding,
+                                        .stored_bytes = message->stored_bytes,
+                                        .raw_bytes = message->raw_bytes};
+    if (!request->arrival.data)
+        return err_set(err, ERR_NOMEM, "no memory for a piece");
+    return append(request->source->peer, request, message, err);
 }
 
 int transfer_receive_chunk(struct exchange_peer *peer, const struct message *message, struct err *err)
@@ -115,14 +136,7 @@ int transfer_receive_chunk(struct exchange_peer *peer, const struct message *mes
         transfer_source_lied(request->source, "sent a piece that was not asked for, or of a wrong length");
         return 0;
     }
-    request->arrival = (struct arrival){.data = malloc(message->stored_bytes),
-                                        .at = at,
-                                        .encoding = message->encoding,
-                                        .stored_bytes = message->stored_bytes,
-                                        .raw_bytes = message->raw_bytes};
-    if (!request->arrival.data)
-        return err_set(err, ERR_NOMEM, "no memory for a chunk");
-    return append(peer, request, message, err);
+    return transfer_receive_begin(request, at, message->encoding, message, err);
 }
 
 int transfer_receive_more(struct exchange_peer *peer, const struct message *message, struct err *err)

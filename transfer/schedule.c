@@ -18,6 +18,7 @@
 
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 
 #define QUEUE_MS 150u
 #define QUEUE_BYTES (4u << 20) /* of fast peers: memory */
@@ -146,6 +147,7 @@ void transfer_schedule_drop(struct request *request, bool tell_peer)
         transfer_peer_send(peer, &(struct message){.type = MESSAGE_CANCEL, .request = request->number});
     if (request->type == STORE_PIECE_CHUNK)
         free_chunks(request);
+    transfer_gaps_drop(request);
     if (TAILQ_EMPTY(&asking->requests)) {
         close_rate_window(peer);
         asking->stalled = asking->late = false;
@@ -204,6 +206,9 @@ static bool ask_run(struct source *source, const struct pick *pick)
 static uint64_t take_run(struct source *source)
 {
     uint64_t most = least(credit(source), LIMIT_RUN_BYTES);
+    uint64_t deltas = transfer_gaps_ask(source, most);
+    if (deltas > 0)
+        return deltas;
     struct pick pick;
     uint64_t dealt;
     if (transfer_dealt_applies(source))
@@ -288,7 +293,7 @@ void transfer_schedule_all(struct exchange *exchange)
 
 /* ---- time and answers ---- */
 
-void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes)
+void transfer_schedule_alive(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
     uint64_t now = peer->exchange->now_ms;
@@ -297,6 +302,13 @@ void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes)
     asking->answered = true;
     asking->stalled = asking->late = false;
     asking->lost_in_a_row = 0;
+}
+
+void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes)
+{
+    struct asking *asking = &peer->asking;
+    uint64_t now = peer->exchange->now_ms;
+    transfer_schedule_alive(peer);
     if (!asking->window_open) {
         /* what came before the first bytes was waiting, not transfer */
         asking->window_open = true;

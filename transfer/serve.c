@@ -10,6 +10,7 @@
 #include "transfer/fetch.h"
 
 #define BUSY_RETRY_MS 500u
+#define GIVEN_BATCHES 32u /* of one piece each, waiting in a lane */
 
 /* ---- who has what ---- */
 
@@ -282,4 +283,39 @@ void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request)
     for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++)
         cancel_in_lane(peer, class, request);
     transfer_serve_pump_all(peer->exchange);
+}
+
+/* ---- what others have made ---- */
+
+bool transfer_serve_wants_more(struct exchange_peer *peer, uint8_t class)
+{
+    const struct lane *lane = transfer_serve_lane(peer, class);
+    return lane->n_batches < GIVEN_BATCHES && peer->exchange->serve_bytes < LIMIT_SERVE_BYTES;
+}
+
+int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct message *head, uint8_t *data)
+{
+    struct batch *batch = calloc(1, sizeof *batch);
+    if (!batch) {
+        free(data);
+        return ERR_NOMEM;
+    }
+    batch->request = head->request;
+    batch->class = class;
+    batch->data = data;
+    batch->cap = head->stored_bytes;
+    batch->n = 1;
+    batch->pieces[0] = (struct batch_piece){
+        .type = head->type,
+        .codec = head->codec,
+        .index = head->index,
+        .piece = {.stored_bytes = head->stored_bytes, .raw_bytes = head->raw_bytes, .encoding = head->encoding}};
+    transfer_serve_wake(peer, class);
+    struct lane *lane = transfer_serve_lane(peer, class);
+    TAILQ_INSERT_TAIL(&lane->batches, batch, link);
+    lane->n_batches++;
+    peer->serving.n_batches++;
+    peer->serving.turn_bytes += batch->cap;
+    peer->exchange->serve_bytes += batch->cap;
+    return 0;
 }

@@ -174,7 +174,8 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
 /* From now on, also for what is under way. There are none at first. Call exchange_tick soon after. */
 void exchange_set_limits(struct exchange *exchange, const struct exchange_limits *limits, uint64_t now_ms);
 
-/* What a GiB from this node costs, in thousandths of the operators' unit: peers are told with what it has. 0 at first. */
+/* What a GiB from this node costs, in thousandths of the operators' unit: peers are told with what it has. 0 at first.
+ */
 void exchange_set_price(struct exchange *exchange, uint32_t price);
 
 /* ---- peers ---- */
@@ -229,6 +230,16 @@ struct exchange_share {
     bool liar;
 };
 
+/* What came as deltas, by how it was coded: as it is because that is shorter, against an older version that the
+ * provider has, by a signature of an older version. */
+#define EXCHANGE_CODECS 3
+#define EXCHANGE_BASES 4
+struct exchange_delta_stats {
+    uint64_t gap_bytes[EXCHANGE_CODECS];  /* of the object */
+    uint64_t wire_bytes[EXCHANGE_CODECS]; /* as sent */
+    uint64_t signature_bytes;             /* sent to providers */
+};
+
 /* Who gave what, at the end. */
 struct exchange_stats {
     uint64_t total_bytes;     /* of the object */
@@ -236,6 +247,7 @@ struct exchange_stats {
     uint64_t fetched_bytes;   /* came from peers: bytes of the object */
     uint64_t wire_bytes;      /* what that was as sent (compressed) */
     uint64_t duplicate_bytes; /* came twice */
+    struct exchange_delta_stats deltas;
     uint64_t duration_ms;
     const struct exchange_share *shares; /* borrowed for the callback */
     size_t n_shares;

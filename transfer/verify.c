@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 
 static void verify_work(struct job *job)
 {
@@ -9,8 +10,10 @@ static void verify_work(struct job *job)
     struct arrived *arrived;
     TAILQ_FOREACH (arrived, &fetch->checking, link) {
         struct err err = {0};
-        arrived->status = store_assembly_add(fetch->assembly, arrived->chunk, arrived->encoding, arrived->data,
-                                             arrived->stored_bytes, &err);
+        arrived->status = arrived->delta
+                              ? transfer_gaps_check(fetch, arrived, &err)
+                              : store_assembly_add(fetch->assembly, arrived->chunk, arrived->encoding, arrived->data,
+                                                   arrived->stored_bytes, &err);
         if (arrived->status < 0 && arrived->status != ERR_CORRUPT) {
             fetch->job_status = arrived->status;
             fetch->job_err = err;
@@ -18,16 +21,15 @@ static void verify_work(struct job *job)
     }
 }
 
-static void take_good(struct fetch *fetch, struct arrived *arrived)
+void transfer_verify_good(struct fetch *fetch, struct source *source, uint32_t chunk, uint64_t wire_bytes)
 {
-    const struct store_chunk *chunks = fetch->recipe->recipe->chunks;
-    uint32_t length = chunks[arrived->chunk].length;
+    uint32_t length = fetch->recipe->recipe->chunks[chunk].length;
     fetch->n_missing--;
-    fetch->wire_bytes += arrived->stored_bytes;
-    arrived->source->bytes += length;
-    if (arrived->source->peer)
-        arrived->source->peer->asking.received_bytes += arrived->stored_bytes;
-    for (uint32_t chunk = arrived->chunk; chunk != NO_CHUNK; chunk = fetch->next_alike[chunk]) {
+    fetch->wire_bytes += wire_bytes;
+    source->bytes += length;
+    if (source->peer)
+        source->peer->asking.received_bytes += wire_bytes;
+    for (; chunk != NO_CHUNK; chunk = fetch->next_alike[chunk]) {
         fetch->done_bytes += length;
         fetch->fetched_bytes += length;
         transfer_pick_set(fetch, chunk, CHUNK_HERE);
@@ -43,11 +45,10 @@ static void take_bad(struct fetch *fetch, struct arrived *arrived)
         transfer_source_lied(arrived->source, "sent a chunk that does not fit its digest");
 }
 
-void transfer_verify_settled(struct fetch *fetch, uint32_t chunk)
+void transfer_verify_settled(struct fetch *fetch, uint64_t bytes)
 {
-    uint32_t length = fetch->recipe->recipe->chunks[chunk].length;
-    fetch->exchange->fetch_bytes -= length;
-    fetch->exchange->arrived_bytes -= length;
+    fetch->exchange->fetch_bytes -= bytes;
+    fetch->exchange->arrived_bytes -= bytes;
 }
 
 static void settle_all(struct fetch *fetch)
@@ -55,11 +56,14 @@ static void settle_all(struct fetch *fetch)
     while (!TAILQ_EMPTY(&fetch->checking)) {
         struct arrived *arrived = TAILQ_FIRST(&fetch->checking);
         TAILQ_REMOVE(&fetch->checking, arrived, link);
-        transfer_verify_settled(fetch, arrived->chunk);
-        if (arrived->status == 0)
-            take_good(fetch, arrived);
+        transfer_verify_settled(fetch, arrived->counted_bytes);
+        if (arrived->delta)
+            transfer_gaps_settle(fetch, arrived);
+        else if (arrived->status == 0)
+            transfer_verify_good(fetch, arrived->source, arrived->chunk, arrived->stored_bytes);
         else
             take_bad(fetch, arrived);
+        free(arrived->delta);
         free(arrived->data);
         free(arrived);
     }

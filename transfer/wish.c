@@ -5,6 +5,7 @@
 
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
+#include "transfer/gap.h"
 
 #define WANT_PEERS_MS 2000
 #define REPORT_MS 100
@@ -44,6 +45,12 @@ static struct fetch *new_fetch(struct exchange *exchange, const struct id *objec
     return fetch;
 }
 
+static void add_bases(struct fetch *fetch, const struct exchange_wish *wish)
+{
+    for (unsigned i = 0; i < wish->n_bases && i < EXCHANGE_BASES && fetch->n_bases < EXCHANGE_BASES; i++)
+        fetch->bases[fetch->n_bases++] = wish->bases[i];
+}
+
 int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *object,
                    const struct exchange_wish *wish, struct exchange_fetch **ret_fetch, struct err *err)
 {
@@ -60,6 +67,7 @@ int exchange_fetch(struct exchange *exchange, uint64_t now_ms, const struct id *
         mine->fetch = fetch;
         mine->wish = *wish;
         TAILQ_INSERT_TAIL(&fetch->wishes, mine, link);
+        add_bases(fetch, wish);
         if (give_up_ms > fetch->give_up_ms)
             fetch->give_up_ms = give_up_ms;
         if (wish->class < fetch->class) {
@@ -153,6 +161,7 @@ static void tell_done(struct fetch *fetch, int status, const struct err *err)
                                    .fetched_bytes = fetch->fetched_bytes,
                                    .wire_bytes = fetch->wire_bytes,
                                    .duplicate_bytes = fetch->duplicate_bytes,
+                                   .deltas = fetch->deltas,
                                    .duration_ms = fetch->exchange->now_ms - fetch->started_ms,
                                    .shares = shares,
                                    .n_shares = n_shares};
@@ -275,7 +284,8 @@ void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list)
     while (!TAILQ_EMPTY(list)) {
         struct arrived *arrived = TAILQ_FIRST(list);
         TAILQ_REMOVE(list, arrived, link);
-        transfer_verify_settled(fetch, arrived->chunk);
+        transfer_verify_settled(fetch, arrived->counted_bytes);
+        free(arrived->delta);
         free(arrived->data);
         free(arrived);
     }
@@ -299,6 +309,7 @@ void transfer_fetch_free(struct fetch *fetch)
     TAILQ_REMOVE(&fetch->exchange->fetches, fetch, link);
     store_recipe_free(fetch->building);
     transfer_recipe_unref(fetch->recipe);
+    transfer_gaps_free(fetch->gaps);
     buf_release(&fetch->untold);
     free(fetch->state);
     free(fetch->free_bits);

@@ -95,6 +95,9 @@
 #define LIMIT_DEALS 16                        /* objects of which it is known what was sent, and their chunks: */
 #define LIMIT_DEAL_CHUNKS (16u << 20)         /* x 1 B = 16 MiB, 1 TiB of objects */
 #define LIMIT_PEER_RUNS 64                    /* requests that one peer may have waiting here; then BUSY */
+#define LIMIT_PEER_ORDERS 16                 /* of those, for deltas; each x 1.5 KiB and the recipes */
+#define LIMIT_SIGNATURES_BYTES (16u << 20)   /* kept: 2 GiB of what objects are compared with */
+#define LIMIT_DELTAS_BYTES (16u << 20)       /* kept, in case others ask for the same */
 #define LIMIT_PEER_WANTS 1024            /* questions that one peer may have waiting: 32 KiB; then the session ends */
 #define LIMIT_PEER_MAPS 64               /* bitmaps being made for one peer; then "none" */
 #define LIMIT_PEER_STRIKES 16            /* messages that belong to no request; then the session ends (faults 37) */

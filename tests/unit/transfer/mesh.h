@@ -351,16 +351,22 @@ static inline uint8_t *mesh_bytes(size_t len, uint64_t seed)
     return data;
 }
 
-static inline struct id mesh_put(struct mesh_node *node, const uint8_t *data, size_t len)
+static inline struct id mesh_put_as(struct mesh_node *node, enum store_chunking chunking, const uint8_t *data,
+                                    size_t len)
 {
     struct store_ingest *ingest = NULL;
     struct store_object_info info;
     struct err err = {0};
-    assert_int_equal(store_ingest_new(node->store, STORE_BLOB, STORE_CHUNKING_ARCHIVE, &ingest, &err), 0);
+    assert_int_equal(store_ingest_new(node->store, STORE_BLOB, chunking, &ingest, &err), 0);
     assert_int_equal(store_ingest_write(ingest, data, len, &err), 0);
     assert_int_equal(store_ingest_finish(ingest, &info, &err), 0);
     store_ingest_free(ingest);
     return info.digest;
+}
+
+static inline struct id mesh_put(struct mesh_node *node, const uint8_t *data, size_t len)
+{
+    return mesh_put_as(node, STORE_CHUNKING_ARCHIVE, data, len);
 }
 
 static inline bool mesh_has(struct mesh_node *node, const struct id *object, const uint8_t *data, size_t len)
@@ -414,7 +420,9 @@ static inline void mesh_on_want_peers(void *ctx, const struct id *object)
     ((struct mesh_wish *)ctx)->n_want_peers++;
 }
 
-static inline void mesh_fetch(struct mesh *mesh, unsigned node, const struct id *object, struct mesh_wish *ret_wish)
+/* With an object that may be here and resemble it; NULL: none. */
+static inline void mesh_fetch_like(struct mesh *mesh, unsigned node, const struct id *object, const struct id *basis,
+                                   struct mesh_wish *ret_wish)
 {
     *ret_wish = (struct mesh_wish){.done = false};
     struct exchange_wish wish = {.kind = STORE_BLOB,
@@ -422,9 +430,16 @@ static inline void mesh_fetch(struct mesh *mesh, unsigned node, const struct id 
                                  .on_done = mesh_on_done,
                                  .on_want_peers = mesh_on_want_peers,
                                  .ctx = ret_wish};
+    if (basis)
+        wish.bases[wish.n_bases++] = *basis;
     assert_int_equal(exchange_fetch(mesh->nodes[node].exchange, mesh_ms(mesh), object, &wish, &ret_wish->fetch, NULL),
                      0);
     mesh->nodes[node].wake_ms = 0;
+}
+
+static inline void mesh_fetch(struct mesh *mesh, unsigned node, const struct id *object, struct mesh_wish *ret_wish)
+{
+    mesh_fetch_like(mesh, node, object, NULL, ret_wish);
 }
 
 /* `wish` of the node that the link starts from may ask the node where it ends. */
