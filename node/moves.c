@@ -6,6 +6,7 @@
 #include "node/base/log.h"
 #include "node/base/scope.h"
 #include "node/handlers.h"
+#include "node/image/image.h"
 #include "node/node.h"
 
 /* ---- calls ---- */
@@ -195,6 +196,57 @@ static void fetch_cancel(void *ctx, void *handle)
     free(moving);
 }
 
+/* ---- blobs of the layout that an image came in: nothing waits for them, so they come when the container runs ---- */
+
+struct blobs {
+    struct node *node;
+    struct id manifest; /* the image's */
+    struct id *ids;     /* owned */
+    size_t count;
+};
+
+static void find_blobs(void *arg)
+{
+    struct blobs *blobs = arg;
+    char name[DIGEST_TEXT_SIZE];
+    OWNED(owned_image) struct image *image = NULL;
+    OWNED(owned_image_origin) struct image_origin *origin = NULL;
+    if (image_get(blobs->node->store, digest_text(&blobs->manifest, name), &image, NULL) == 0 &&
+        image_origin_get(blobs->node->store, image, &origin, NULL) > 0)
+        image_origin_objects(origin, true, &blobs->ids, &blobs->count, NULL);
+}
+
+static void on_blob(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)
+{
+    (void)ctx;
+    (void)stats;
+    if (status < 0)
+        log_info("migrate", "a blob of an image's layout did not come why=\"%s\"", err->text);
+}
+
+/* What is here already is done at once. */
+static void on_blobs_found(void *arg)
+{
+    struct blobs *blobs = arg;
+    for (size_t i = 0; i < blobs->count && !blobs->node->closed; i++) {
+        struct content_fetch *fetch;
+        const struct content_wish wish = {
+            .digest = blobs->ids[i], .kind = STORE_LAYER, .class = EXCHANGE_PREFETCH, .on_done = on_blob};
+        content_fetch(blobs->node->content, &wish, &fetch, NULL);
+    }
+    free(blobs->ids);
+    free(blobs);
+}
+
+static void fetch_blobs(struct node *node, const struct id *manifest)
+{
+    struct blobs *blobs = malloc(sizeof *blobs);
+    if (!blobs)
+        return;
+    *blobs = (struct blobs){.node = node, .manifest = *manifest};
+    jobs_submit(&node->jobs, find_blobs, on_blobs_found, blobs);
+}
+
 /* ---- records ---- */
 
 static void publish_checkpoint(struct content *content, const struct migrate_object *object,
@@ -217,6 +269,8 @@ static void publish(void *ctx, const struct migrate_object *object, const struct
         publish_checkpoint(node->content, object, container, version);
     if (object->role == MIGRATE_VOLUME)
         guid_parse(object->name, &guid);
+    if (object->role == MIGRATE_ORIGIN)
+        fetch_blobs(node, &container->spec.manifest);
     if (object->role == MIGRATE_VOLUME || object->role == MIGRATE_WRITABLE)
         content_publish_key(node->content, DHT_VOLUME, guid.b, GUID_BYTES, &object->digest, object->size_bytes,
                             version);
