@@ -119,3 +119,20 @@ named_by() { lab_cmig "$1" registry get "$2" --json | jq -e '.members | length >
     [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
     [[ "$output" == *"no node that can be reached has object"* ]]
 }
+
+@test "what an older version has does not travel, be it an object or the user's file" {
+    mesh none a b
+    head -c 24M /dev/urandom >"$LAB_DIR/old"
+    cp "$LAB_DIR/old" "$LAB_DIR/new"
+    for i in $(seq 1 40); do
+        printf 'an edit in place %04d' "$i" | dd of="$LAB_DIR/new" bs=1 seek=$((i * 550000)) conv=notrunc status=none
+    done
+    new=$(lab_cmig a put "$LAB_DIR/new")
+    before=$(lab_cmig b peers --json | jq '[.peers[].received_bytes] | add')
+    lab_cmig b get "$new" -o "$LAB_DIR/back" --basis "$LAB_DIR/old"
+    cmp "$LAB_DIR/new" "$LAB_DIR/back"
+    after=$(lab_cmig b peers --json | jq '[.peers[].received_bytes] | add')
+    [ $((after - before)) -lt $((1 << 20)) ] # 40 chunks of 64 KiB would be 2.6 MiB and more
+    run lab_cmig b get "$new" -o "$LAB_DIR/back" --basis "$LAB_DIR/nothing"
+    [ "$status" -ne 0 ]
+}
