@@ -4,7 +4,9 @@
  * first walked by a child process: LMDB trusts its pages, and a damaged one may end whoever reads it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -330,15 +332,25 @@ static int rebuild_index(struct store_rebuild *rebuild, struct err *err)
     return status;
 }
 
+/* In one step where the file system can; else there is a moment without an index, when fsck is to be run again. */
+static int put_in_place(const struct paths *paths)
+{
+    if (renameat2(AT_FDCWD, paths->fresh, AT_FDCWD, paths->index, RENAME_EXCHANGE) == 0)
+        return rename(paths->fresh, paths->old); /* what was the index until now */
+    if (errno != ENOENT && rename(paths->index, paths->old) < 0)
+        return -1;
+    return rename(paths->fresh, paths->index);
+}
+
 static int swap_index(const char *dir, const struct paths *paths, struct err *err)
 {
     int status = file_remove_tree(paths->old, err);
+    if (status == 0)
+        status = file_sync_dir(paths->fresh, err);
     if (status < 0)
         return status;
-    if (rename(paths->index, paths->old) < 0 && errno != ENOENT)
-        return err_errno(err, errno, "cannot rename '%s'", paths->index);
-    if (rename(paths->fresh, paths->index) < 0)
-        return err_errno(err, errno, "cannot rename '%s'", paths->fresh);
+    if (put_in_place(paths) < 0)
+        return err_errno(err, errno, "cannot put '%s' in its place", paths->fresh);
     return file_sync_dir(dir, err);
 }
 

@@ -250,6 +250,18 @@ static int punch_ranges(struct store *store, const struct ranges *ranges, struct
     return status;
 }
 
+/* Before the rows are forgotten: a range that was punched in vain would be nobody's. If it fails, that is what happens
+ * should the power fail as well, and fsck finds it. */
+static void sync_packs(struct store *store, const struct ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->count; i++) {
+        OWNED(owned_pack) struct store_pack *pack = NULL;
+        if ((i == 0 || ranges->rows[i].pack != ranges->rows[i - 1].pack) &&
+            store_packs_get(store, ranges->rows[i].pack, &pack, NULL) == 0)
+            store_pack_sync(pack, NULL);
+    }
+}
+
 static int remove_empty(struct store *store, const struct ranges *ranges, struct err *err)
 {
     int status = 0;
@@ -271,6 +283,8 @@ static int free_ranges(struct store *store, struct err *err)
             break;
         if (status == 0)
             status = punch_ranges(store, ranges, err);
+        if (status == 0)
+            sync_packs(store, ranges);
         if (status == 0)
             status = store_db_update(store->db, forget_ranges, ranges, err);
         if (status == 0)

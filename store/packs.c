@@ -133,35 +133,48 @@ static int write_rotation(struct store_db_txn *txn, void *ctx, struct err *err)
     return rotation->fresh.number ? store_rows_pack_put(txn, &rotation->fresh, err) : 0;
 }
 
-/* Take the packs out of `written` that nobody writes to and that have nothing pending; *ret_numbers are theirs. */
-static size_t take_quiet(struct store_packs *packs, uint64_t **ret_numbers)
+/* Take the packs out of `written` that nobody writes to and that have nothing pending: *ret_packs, references. */
+static size_t take_quiet(struct store_packs *packs, struct store_pack ***ret_packs)
 {
     pthread_mutex_lock(&packs->lock);
     size_t quiet = 0;
     size_t kept = 0;
-    uint64_t *numbers = calloc(packs->written_count + 1, sizeof *numbers);
+    struct store_pack **taken = calloc(packs->written_count + 1, sizeof *taken);
     for (size_t i = 0; i < packs->written_count; i++) {
         struct store_pack *pack = packs->written[i];
-        bool is_quiet = numbers && pack != packs->active && pack->pending == 0;
-        if (is_quiet) {
-            numbers[quiet++] = pack->number;
-            store_pack_unref(pack);
-        } else {
+        if (taken && pack != packs->active && pack->pending == 0)
+            taken[quiet++] = pack;
+        else
             packs->written[kept++] = pack;
-        }
     }
     packs->written_count = kept;
     pthread_mutex_unlock(&packs->lock);
-    *ret_numbers = numbers;
+    *ret_packs = taken;
     return quiet;
+}
+
+/* A pack that is closed is not looked through at the next start: so what was punched has to be durable before. One that
+ * cannot be synced stays open in the index. The numbers of those that can be closed. */
+static size_t sync_quiet(struct store_pack **packs, size_t count, uint64_t *ret_numbers)
+{
+    size_t synced = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ret_numbers && store_pack_sync(packs[i], NULL) == 0)
+            ret_numbers[synced++] = packs[i]->number;
+        store_pack_unref(packs[i]);
+    }
+    return synced;
 }
 
 static int close_quiet(struct store *store, uint64_t fresh, struct err *err)
 {
-    OWNED(owned_free) uint64_t *numbers = NULL;
-    struct rotation rotation = {.fresh = {.number = fresh, .open = true}};
-    rotation.closed_count = take_quiet(&store->packs, &numbers);
-    rotation.closed = numbers;
+    OWNED(owned_free) struct store_pack **packs = NULL;
+    size_t count = take_quiet(&store->packs, &packs);
+    OWNED(owned_free) uint64_t *numbers = calloc(count + 1, sizeof *numbers);
+    struct rotation rotation = {.fresh = {.number = fresh, .open = true}, .closed = numbers};
+    rotation.closed_count = sync_quiet(packs, count, numbers);
+    if (!packs || !numbers)
+        return err_set(err, ERR_NOMEM, "no memory to close packs");
     if (fresh == 0 && rotation.closed_count == 0)
         return 0;
     int status = store_db_update(store->db, write_rotation, &rotation, err);
@@ -356,6 +369,8 @@ int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err
     if (!path)
         return err_set(err, ERR_NOMEM, "no memory for a path");
     int status = remove_file(path, err);
+    if (status == 0) /* without its row it would be nobody's for ever */
+        status = file_sync_dir(store->packs_dir, err);
     if (status == 0)
         status = store_db_update(store->db, delete_row, &number, err);
     return status < 0 ? status : 0;
@@ -409,7 +424,8 @@ static int recover_pack(struct store *store, const struct store_pack_row *row, s
         return err_errno(err, errno, "cannot truncate pack '%s'", pack->path);
     struct recovery recovery = {.store = store, .pack = pack, .err = err};
     bool cut;
-    return store_pack_scan(pack, punch_unowned, &recovery, &cut, err);
+    status = store_pack_scan(pack, punch_unowned, &recovery, &cut, err);
+    return status < 0 ? status : store_pack_sync(pack, err);
 }
 
 /* 1 if its file is there. What a file that is gone or too short took along is forgotten here and now. */
