@@ -44,6 +44,7 @@ static const take_fn TAKERS[] = {
     [MESSAGE_SIGN] = transfer_gaps_sign,
     [MESSAGE_SIGNATURE] = transfer_gap_orders_signature,
     [MESSAGE_DELTA] = transfer_gaps_delta,
+    [MESSAGE_LEAVES] = transfer_gap_leaves_take,
     [MESSAGE_PEERS] = transfer_peers_heard,
 };
 

@@ -172,6 +172,7 @@ static void fill_work(struct job *job)
 {
     struct fetch *fetch = (struct fetch *)job;
     transfer_recipe_fill(fetch->exchange->config.store, fetch->building);
+    transfer_gap_leaves_find(fetch);
 }
 
 static void fill_done(struct job *job)
@@ -217,7 +218,8 @@ static void get_leaves(struct fetch *fetch)
         uint32_t n = choose_leaves(fetch, &leaf, leaves, ids);
         if (n == 0)
             return;
-        transfer_schedule_records(source, STORE_PIECE_LEAF, ids, leaves, n);
+        if (!transfer_gap_leaves_ask(source, leaves, n))
+            transfer_schedule_records(source, STORE_PIECE_LEAF, ids, leaves, n);
     }
 }
 
@@ -262,7 +264,8 @@ static void give_up_recipe(struct fetch *fetch, const char *what);
 void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
                                 const struct arrival *arrival)
 {
-    OWNED(owned_free) uint8_t *raw = decode(arrival);
+    OWNED(owned_free) uint8_t *raw =
+        request->by_basis ? transfer_gap_leaves_decode(fetch, request, arrival) : decode(arrival);
     free(arrival->data);
     uint32_t leaf = request->leaves[arrival->at];
     int status = ERR_CORRUPT;
@@ -276,6 +279,8 @@ void transfer_fetch_take_record(struct fetch *fetch, struct source *source, cons
         fetch->progress_ms = fetch->exchange->now_ms;
     else if (status == ERR_INVALID)
         give_up_recipe(fetch, "named a recipe that breaks the rules");
+    else if (status == ERR_CORRUPT && request->by_basis && arrival->encoding != MESSAGE_CODEC_PLAIN)
+        transfer_gap_leaves_forget(fetch); /* no lie: asked for plain next */
     else if (status == ERR_CORRUPT)
         transfer_source_lied(source, "sent a part of a recipe that does not fit its digest");
     transfer_fetch_step(fetch);
@@ -297,6 +302,7 @@ static void drop_recipe(struct fetch *fetch)
     free(STEAL(fetch->next_alike));
     free(STEAL(fetch->held_by));
     store_recipe_free(STEAL(fetch->building));
+    store_recipe_free(STEAL(fetch->leaf_basis));
     transfer_recipe_unref(STEAL(fetch->recipe));
     transfer_gaps_free(STEAL(fetch->gaps));
     fetch->n_chunks = fetch->n_free = fetch->n_missing = fetch->low = 0;
@@ -420,6 +426,7 @@ static void prepare_done(struct job *job)
 
 static void prepare(struct fetch *fetch)
 {
+    transfer_gap_leaves_forget(fetch);
     fetch->recipe = transfer_recipes_add(fetch->exchange, STEAL(fetch->building));
     if (fetch->recipe) {
         submit(fetch, prepare_work, prepare_done);

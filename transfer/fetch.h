@@ -88,6 +88,7 @@ struct request {
     bool all;                 /* all that was free could be named */
     bool offered;             /* its chunks were offered to others as well */
     struct gap_request *gaps; /* owned; of a GAPS */
+    bool by_basis;            /* of a LEAVES: deltas come */
     struct arrival arrival;
 };
 
@@ -203,7 +204,8 @@ struct fetch {
 
     struct id bases[EXCHANGE_BASES]; /* that callers named */
     unsigned n_bases;
-    struct gaps *gaps; /* owned; NULL: nothing comes as deltas */
+    struct store_recipe *leaf_basis; /* owned; leaves are asked for as deltas against this one's, if any */
+    struct gaps *gaps;               /* owned; NULL: nothing comes as deltas */
     struct exchange_delta_stats deltas;
 };
 

@@ -6,6 +6,7 @@
  *   gap_sign.c   signatures for a provider that has not got the basis
  *   gap_check.c  deltas become chunks
  *   gap_serve.c  answers GAPS
+ *   gap_leaves.c the recipe's leaves, likewise: LEAVES
  *   gap_code.c   one gap as bytes, and back
  *   gap_cache.c  signatures and deltas that may be asked for again
  *
@@ -24,6 +25,7 @@
 #include "transfer/gap_plan.h"
 
 #define GAP_FAILURES 3u
+#define GAP_BUSY_RETRY_MS 500u
 /* ---- of a fetch ---- */
 
 enum gap_state {
@@ -94,6 +96,18 @@ int transfer_gaps_sign(struct exchange_peer *peer, const struct message *message
 int transfer_gaps_check(struct fetch *fetch, struct arrived *arrived, struct err *err);
 /* What became of it. */
 void transfer_gaps_settle(struct fetch *fetch, struct arrived *arrived);
+
+/* ---- gap_leaves.c ---- */
+
+/* For FILL's job: is there a recipe that the leaves can be compared with? */
+void transfer_gap_leaves_find(struct fetch *fetch);
+void transfer_gap_leaves_forget(struct fetch *fetch);
+/* False: they are to be asked for plain. */
+bool transfer_gap_leaves_ask(struct source *source, const uint32_t *leaves, uint32_t n);
+/* arrival->raw_bytes of a leaf that has arrived, to be freed; NULL if that is not what it gives. */
+uint8_t *transfer_gap_leaves_decode(const struct fetch *fetch, const struct request *request,
+                                    const struct arrival *arrival);
+int transfer_gap_leaves_take(struct exchange_peer *peer, const struct message *message, struct err *err);
 
 /* ---- gap_serve.c ---- */
 

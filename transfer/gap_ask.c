@@ -266,6 +266,20 @@ void transfer_gaps_give_up(struct gaps *gaps, uint32_t gap)
 
 /* ---- deltas as they come ---- */
 
+/* Is the delta one that was asked for, of the right length? */
+static bool is_expected(const struct request *request, const struct message *message)
+{
+    uint32_t i = message->index;
+    if (request->by_basis)
+        return i < request->count && !have_get(request->came, i) && message->raw_bytes <= STORE_LEAF_MAX_BYTES &&
+               message->stored_bytes <= transfer_gap_bound(STORE_LEAF_MAX_BYTES);
+    const struct gap_request *asked = request->gaps;
+    if (!asked || i >= asked->n || asked->came >> i & 1)
+        return false;
+    uint32_t bytes = request->source->fetch->gaps->plan.gaps[asked->gaps[i]].bytes;
+    return message->raw_bytes == bytes && message->stored_bytes <= transfer_gap_bound(bytes);
+}
+
 int transfer_gaps_delta(struct exchange_peer *peer, const struct message *message, struct err *err)
 {
     struct request *request = transfer_receive_find(peer, message->request);
@@ -273,11 +287,7 @@ int transfer_gaps_delta(struct exchange_peer *peer, const struct message *messag
         return transfer_receive_stray(peer, message->request, message->n_items, err);
     if (request->arrival.data)
         return err_set(err, ERR_PROTOCOL, "a delta begins inside another");
-    const struct gap_request *asked = request->gaps;
-    const struct gap *gap = NULL;
-    if (asked && message->index < asked->n && !(asked->came >> message->index & 1))
-        gap = &request->source->fetch->gaps->plan.gaps[asked->gaps[message->index]];
-    if (!gap || message->raw_bytes != gap->bytes || message->stored_bytes > transfer_gap_bound(gap->bytes)) {
+    if (!is_expected(request, message)) {
         transfer_source_lied(request->source, "sent a delta that was not asked for, or of a wrong length");
         return 0;
     }

@@ -15,8 +15,7 @@ size_t transfer_gap_bound(size_t gap_bytes)
     return store_compress_bound(gap_bytes);
 }
 
-/* The chunk that holds the byte at `offset`. */
-static uint32_t chunk_at(const struct store_recipe *recipe, uint64_t offset)
+uint32_t transfer_gap_chunk_at(const struct store_recipe *recipe, uint64_t offset)
 {
     uint32_t low = 0;
     uint32_t high = recipe->root.chunk_count;
@@ -54,7 +53,7 @@ int transfer_gap_read(struct store *store, const struct store_recipe *recipe, ui
     if (!room)
         return err_set(err, ERR_NOMEM, "no memory for a chunk");
     size_t done = 0;
-    for (uint32_t i = chunk_at(recipe, offset); done < len_bytes; i++) {
+    for (uint32_t i = transfer_gap_chunk_at(recipe, offset); done < len_bytes; i++) {
         int status = read_chunk(store, &recipe->chunks[i], room, err);
         if (status < 0)
             return status;

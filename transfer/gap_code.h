@@ -18,6 +18,8 @@ struct gap_against {
     size_t signature_bytes;
 };
 
+/* The chunk that holds the byte at `offset`, which is inside the object. */
+uint32_t transfer_gap_chunk_at(const struct store_recipe *recipe, uint64_t offset);
 /* The most that a gap takes as sent, whatever its codec. */
 size_t transfer_gap_bound(size_t gap_bytes);
 /* Bytes offset to offset + len_bytes of an object, which must be inside it. Not compared with digests: what is made of

@@ -21,7 +21,6 @@
 
 #define JOB_BYTES (1u << 20) /* of the object, made deltas of at once: some 20 ms at worst (librsync, no match) */
 #define JOB_GAPS 32u
-#define BUSY_RETRY_MS 500u
 
 enum stage { STAGE_STAT, STAGE_RECIPES, STAGE_SIGNS, STAGE_READY };
 
@@ -92,7 +91,7 @@ int transfer_gap_orders_take(struct exchange_peer *peer, const struct message *m
 {
     if (peer->serving.n_orders >= LIMIT_PEER_ORDERS) {
         transfer_peer_send(
-            peer, &(struct message){.type = MESSAGE_BUSY, .request = message->request, .retry_ms = BUSY_RETRY_MS});
+            peer, &(struct message){.type = MESSAGE_BUSY, .request = message->request, .retry_ms = GAP_BUSY_RETRY_MS});
         return 0;
     }
     struct gap_order *order = calloc(1, sizeof *order);

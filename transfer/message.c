@@ -78,6 +78,7 @@ static const struct row ROWS[] = {
     [MESSAGE_SIGN] = {"sign", {REQUEST}, 4, 1, MESSAGE_GAPS_MAX},
     [MESSAGE_SIGNATURE] = {"signature", {REQUEST, INDEX}, 1, 1, MESSAGE_SIGNATURE_MAX},
     [MESSAGE_DELTA] = {"delta", {REQUEST, INDEX, CODEC, STORED, RAW}, 1, 1, SESSION_FRAME_BYTES},
+    [MESSAGE_LEAVES] = {"leaves", {REQUEST, BASIS, ROOT}, MESSAGE_STRETCH_BYTES, 1, MESSAGE_STRETCHES_MAX},
     [MESSAGE_PEERS] = {"peers", {OBJECT}, MESSAGE_PEER_BYTES, 1, MESSAGE_PEERS_MAX},
 };
 #define N_ROWS (sizeof ROWS / sizeof ROWS[0])
@@ -237,6 +238,21 @@ void transfer_message_put_gap(struct buf *items, const struct message_gap *gap)
     wire_put_u32(items, gap->count);
     wire_put_u64(items, gap->offset);
     wire_put_u32(items, gap->length);
+}
+
+struct message_stretch transfer_message_stretch(const struct message *message, size_t i)
+{
+    const uint8_t *at = message->items + i * MESSAGE_STRETCH_BYTES;
+    struct message_stretch stretch = {.first = wire_load_u32(at + ID_BYTES), .count = wire_load_u32(at + ID_BYTES + 4)};
+    memcpy(stretch.leaf.b, at, ID_BYTES);
+    return stretch;
+}
+
+void transfer_message_put_stretch(struct buf *items, const struct message_stretch *stretch)
+{
+    wire_put_id(items, &stretch->leaf);
+    wire_put_u32(items, stretch->first);
+    wire_put_u32(items, stretch->count);
 }
 
 bool transfer_message_peer(const struct message *message, size_t i, struct id *ret_node, struct addr *ret_addr)

@@ -38,6 +38,7 @@ enum message_type {
     MESSAGE_SIGNATURE = 0x14,   /* the librsync signature of a gap's range of the basis */
     MESSAGE_DELTA = 0x15,       /* a gap: its head and the first of the delta's bytes; MORE brings the next */
     MESSAGE_PEERS = 0x16,       /* these nodes have some of the object as well, or want it */
+    MESSAGE_LEAVES = 0x17,      /* send these leaves as deltas against stretches of this recipe */
 };
 
 #define MESSAGE_HAVE_WHOLE 1           /* the only flag of HAVE */
@@ -51,8 +52,10 @@ enum message_type {
 #define MESSAGE_DEAL_RANGES_MAX 512    /* in a DEAL */
 #define MESSAGE_GAPS_MAX 64            /* gaps in a GAPS, numbers in a SIGN */
 #define MESSAGE_PEERS_MAX 32           /* nodes in a PEERS */
+#define MESSAGE_STRETCHES_MAX 16       /* in a LEAVES */
 #define MESSAGE_SIGNATURE_MAX (64u * 1024)
 #define MESSAGE_GAP_BYTES 20u                           /* an item of GAPS */
+#define MESSAGE_STRETCH_BYTES 40u                       /* an item of LEAVES */
 #define MESSAGE_PEER_BYTES (ID_BYTES + ADDR_WIRE_BYTES) /* an item of PEERS: node, address */
 
 /* How the bytes of a DELTA give those of its gap. */
@@ -70,12 +73,19 @@ struct message_gap {
     uint32_t length;
 };
 
+/* An item of LEAVES: a leaf, and the chunks of the basis whose entries it is compared with. */
+struct message_stretch {
+    struct id leaf;
+    uint32_t first;
+    uint32_t count;
+};
+
 struct message {
     enum message_type type;
     uint32_t request; /* the asker's number for a PIECES, RUN, DEAL or GAPS and all that answers it */
     struct id object;
     struct id root;
-    struct id basis;     /* the object that gaps are compared with */
+    struct id basis;     /* the object that gaps or leaves are compared with; `root` of LEAVES is that of its recipe */
     uint64_t size_bytes; /* of the object; of DEAL: how much of it may come */
     uint8_t flags;
     uint8_t class;    /* enum exchange_class: what the answer is for */
@@ -111,6 +121,9 @@ void transfer_message_range(const struct message *message, size_t i, uint32_t *r
 /* Gap i of a GAPS; to put one after others into a list. */
 struct message_gap transfer_message_gap(const struct message *message, size_t i);
 void transfer_message_put_gap(struct buf *items, const struct message_gap *gap);
+/* The same for a LEAVES. */
+struct message_stretch transfer_message_stretch(const struct message *message, size_t i);
+void transfer_message_put_stretch(struct buf *items, const struct message_stretch *stretch);
 /* Peer i of a PEERS; false if its address is none that a node can have. */
 bool transfer_message_peer(const struct message *message, size_t i, struct id *ret_node, struct addr *ret_addr);
 void transfer_message_put_peer(struct buf *items, const struct id *node, const struct addr *addr);

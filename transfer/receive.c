@@ -48,7 +48,7 @@ static uint32_t raw_limit(const struct request *request, uint32_t at)
 
 static bool piece_fits(const struct request *request, uint32_t at, const struct message *message)
 {
-    if (request->gaps || at >= request->count || have_get(request->came, at))
+    if (request->gaps || request->by_basis || at >= request->count || have_get(request->came, at))
         return false;
     uint32_t limit = raw_limit(request, at);
     if (request->type == STORE_PIECE_CHUNK ? message->raw_bytes != limit : message->raw_bytes > limit)

@@ -310,6 +310,7 @@ void transfer_fetch_free(struct fetch *fetch)
     store_recipe_free(fetch->building);
     transfer_recipe_unref(fetch->recipe);
     transfer_gaps_free(fetch->gaps);
+    store_recipe_free(fetch->leaf_basis);
     buf_release(&fetch->untold);
     free(fetch->state);
     free(fetch->free_bits);
