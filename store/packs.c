@@ -381,7 +381,9 @@ int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err
 struct recovery {
     struct store *store;
     struct store_pack *pack;
-    struct store_pack_row row;
+    uint64_t owned_bytes; /* of records that the index points to */
+    bool has_damage;      /* bytes that are neither records nor zeros */
+    bool punch_damage;
     struct err *err;
 };
 
@@ -400,20 +402,35 @@ static int is_owned(struct store_db_txn *txn, void *ctx, struct err *err)
     return got == 1 ? row.place.pack == query->pack && row.place.offset == query->offset : got;
 }
 
-/* Damage stays: what looks like it may be the body, whole, of a record whose head has rotted. */
 static int punch_unowned(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
 {
     struct recovery *recovery = ctx;
-    if (!record)
-        return 0;
     struct owner_query query = {record, recovery->pack->number, offset};
-    int owned = store_db_view(recovery->store->db, is_owned, &query, recovery->err);
-    if (owned != 0)
-        return owned < 0 ? owned : 0;
+    int owned = record ? store_db_view(recovery->store->db, is_owned, &query, recovery->err) : 0;
+    if (owned < 0)
+        return owned;
+    if (owned == 1)
+        recovery->owned_bytes += len_bytes;
+    else if (!record)
+        recovery->has_damage = true;
+    if (owned == 1 || (!record && !recovery->punch_damage))
+        return 0;
     return store_pack_punch(recovery->pack, offset, len_bytes, recovery->err);
 }
 
-/* Bytes behind the last committed record are cut off; records before it that were never committed are punched. */
+/* Records before the end that were never committed are punched. So is what is left of one after a power cut, but only
+ * if all that counts has been seen elsewhere: it may be the body, whole, of a record whose head has rotted. */
+static int punch_uncommitted(struct recovery *recovery, const struct store_pack_row *row, struct err *err)
+{
+    bool cut;
+    int status = store_pack_scan(recovery->pack, punch_unowned, recovery, &cut, err);
+    if (status < 0 || !recovery->has_damage || recovery->owned_bytes != row->live_bytes)
+        return status;
+    recovery->punch_damage = true;
+    return store_pack_scan(recovery->pack, punch_unowned, recovery, &cut, err);
+}
+
+/* Bytes behind the last committed record are cut off. */
 static int recover_pack(struct store *store, const struct store_pack_row *row, struct err *err)
 {
     OWNED(owned_pack) struct store_pack *pack = NULL;
@@ -423,8 +440,7 @@ static int recover_pack(struct store *store, const struct store_pack_row *row, s
     if (pack->size > row->size_bytes && ftruncate(pack->fd, (off_t)row->size_bytes) < 0)
         return err_errno(err, errno, "cannot truncate pack '%s'", pack->path);
     struct recovery recovery = {.store = store, .pack = pack, .err = err};
-    bool cut;
-    status = store_pack_scan(pack, punch_unowned, &recovery, &cut, err);
+    status = punch_uncommitted(&recovery, row, err);
     return status < 0 ? status : store_pack_sync(pack, err);
 }
 
