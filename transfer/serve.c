@@ -10,6 +10,7 @@
 #include "transfer/fetch.h"
 
 #define BUSY_RETRY_MS 500u
+#define WINDOW_FIRST_BYTES (128u << 10)
 #define GIVEN_BATCHES 32u /* of one piece each, waiting in a lane */
 
 /* ---- who has what ---- */
@@ -168,7 +169,7 @@ static bool is_last(struct exchange_peer *peer, const struct batch *batch)
 
 void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 {
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
         struct lane *lane = transfer_serve_lane(peer, class);
         struct batch *batch;
         while ((batch = TAILQ_FIRST(&lane->batches))) {
@@ -184,7 +185,8 @@ void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 
 void transfer_serve_init(struct exchange_peer *peer)
 {
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    peer->serving.window_bytes = WINDOW_FIRST_BYTES;
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
         TAILQ_INIT(&transfer_serve_lane(peer, class)->runs);
         TAILQ_INIT(&transfer_serve_lane(peer, class)->batches);
     }
@@ -193,7 +195,7 @@ void transfer_serve_init(struct exchange_peer *peer)
 void transfer_serve_release(struct exchange_peer *peer)
 {
     struct serving *serving = &peer->serving;
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
         struct lane *lane = transfer_serve_lane(peer, class);
         while (!TAILQ_EMPTY(&lane->runs))
             transfer_serve_drop_run(peer, TAILQ_FIRST(&lane->runs));
@@ -280,7 +282,7 @@ static void cancel_in_lane(struct exchange_peer *peer, uint8_t class, uint32_t r
 
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request)
 {
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++)
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++)
         cancel_in_lane(peer, class, request);
     transfer_serve_pump_all(peer->exchange);
 }

@@ -26,11 +26,11 @@
 #define WAIT_MS 3000u /* a request that has not had its turn by then is better asked of another */
 #define RETRY_MS 500u
 #define RETRY_MAX_MS 5000u
-#define STALL_MS 5000u
+#define PAUSE_MS 500u  /* who takes nothing for so long does not count as being sent to */
+#define STALL_MS 5000u /* and for so long, gives up its turn */
 
 #define WINDOW_MS 250u
 #define WINDOW_MIN_BYTES (32u << 10)
-#define WINDOW_FIRST_BYTES (128u << 10)
 #define SAMPLE_MS 100u
 
 #define SLOTS_FIRST 8u
@@ -138,13 +138,29 @@ static uint8_t class_of(struct exchange_peer *peer)
 {
     uint8_t class = 0;
     while (class < EXCHANGE_CLASSES && !lane_has_work(transfer_serve_lane(peer, class)))
-        class ++;
+        class++;
     return class;
 }
 
-static bool is_waiting(struct exchange_peer *peer)
+static bool is_window_open(const struct exchange_peer *peer)
+{
+    return peer->serving.queued_bytes < peer->serving.window_bytes;
+}
+
+static bool has_no_slot(const struct exchange_peer *peer)
 {
     return !peer->gone && !peer->failing && !peer->serving.in_slot && transfer_serve_has_work(peer);
+}
+
+/* Who has not taken what it was sent the last time waits for itself. */
+static bool is_waiting(const struct exchange_peer *peer)
+{
+    return has_no_slot(peer) && is_window_open(peer);
+}
+
+static bool rests_since(const struct exchange_peer *peer, uint64_t ms)
+{
+    return peer->serving.queued_bytes > 0 && peer->exchange->now_ms - peer->serving.moved_ms > ms;
 }
 
 static void leave_slot(struct exchange_peer *peer)
@@ -169,16 +185,27 @@ static bool is_turn_over(const struct exchange_peer *peer)
 static bool is_reading(struct exchange_peer *peer)
 {
     bool reading = false;
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++)
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++)
         reading |= transfer_serve_lane(peer, class)->reading;
     return reading;
 }
 
+/* It holds what others could have: memory, or a turn. */
 static bool is_stalled(const struct exchange_peer *peer)
 {
     const struct exchange *exchange = peer->exchange;
-    return (exchange->serve.waiting > 0 || exchange->serve_bytes > LIMIT_SERVE_BYTES / 2) &&
-           peer->serving.queued_bytes > 0 && exchange->now_ms - peer->serving.moved_ms > STALL_MS;
+    return exchange->serve_bytes > LIMIT_SERVE_BYTES / 2 ? rests_since(peer, PAUSE_MS)
+                                                         : exchange->serve.waiting > 0 && rests_since(peer, STALL_MS);
+}
+
+/* It has nothing to do, or its turn is over; and it has taken what it was given. */
+static bool is_done(struct exchange_peer *peer)
+{
+    if (peer->failing)
+        return true;
+    bool over = peer->serving.n_batches == 0 && is_turn_over(peer);
+    return (over || !transfer_serve_has_work(peer)) && !is_reading(peer) &&
+           peer->serving.queued_bytes <= WINDOW_MIN_BYTES;
 }
 
 static void end_turns(struct exchange *exchange)
@@ -189,8 +216,7 @@ static void end_turns(struct exchange *exchange)
             continue;
         if (is_stalled(peer))
             transfer_serve_shed(peer, RETRY_MAX_MS);
-        bool idle = !transfer_serve_has_work(peer) || (peer->serving.n_batches == 0 && is_turn_over(peer));
-        if (peer->failing || (idle && !is_reading(peer)))
+        if (is_done(peer))
             leave_slot(peer);
     }
 }
@@ -202,7 +228,7 @@ static void refuse_late(struct exchange_peer *peer)
     uint64_t retry = RETRY_MS;
     if (serve->rate > 0)
         retry = later(retry, serve->waiting * (uint64_t)TURN_BYTES * 1000 / serve->rate / 4);
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
         struct run *run;
         while ((run = TAILQ_FIRST(&transfer_serve_lane(peer, class)->runs)) &&
                peer->exchange->now_ms - run->queued_ms > WAIT_MS)
@@ -220,9 +246,10 @@ static struct exchange_peer *look_around(struct exchange *exchange)
     serve->freezing = false;
     TAILQ_FOREACH (peer, &exchange->peers, link) {
         uint8_t class = class_of(peer);
-        serve->in_use += peer->serving.in_slot;
-        serve->urgent += peer->serving.in_slot && is_urgent(class);
-        serve->freezing |= peer->serving.in_slot && class == EXCHANGE_FREEZE;
+        bool works = peer->serving.in_slot && !rests_since(peer, PAUSE_MS);
+        serve->in_use += works;
+        serve->urgent += works && is_urgent(class);
+        serve->freezing |= works && class == EXCHANGE_FREEZE;
         if (!is_waiting(peer))
             continue;
         serve->waiting++;
@@ -251,13 +278,9 @@ static void give_slots(struct exchange *exchange)
     while ((peer = look_around(exchange)) && is_slot_free(&exchange->serve, class_of(peer))) {
         peer->serving.in_slot = true;
         peer->serving.moved_ms = exchange->now_ms;
-        if (peer->serving.window_bytes == 0)
-            peer->serving.window_bytes = WINDOW_FIRST_BYTES;
     }
-    if (exchange->serve.waiting == 0)
-        return;
     TAILQ_FOREACH (peer, &exchange->peers, link) {
-        if (is_waiting(peer))
+        if (has_no_slot(peer))
             refuse_late(peer);
     }
 }
@@ -294,11 +317,6 @@ static void probe_slots(struct exchange *exchange)
 static const struct batch_piece *piece_of(const struct batch *batch)
 {
     return &batch->pieces[batch->at];
-}
-
-static bool is_window_open(const struct exchange_peer *peer)
-{
-    return peer->serving.queued_bytes < peer->serving.window_bytes;
 }
 
 /* Batches that have nothing left make room. The first one then has a piece to send. */
@@ -392,7 +410,7 @@ static bool choose(struct exchange *exchange, struct choice *ret_choice)
     TAILQ_FOREACH (peer, &exchange->peers, link) {
         if (!peer->serving.in_slot || peer->failing || peer->serving.n_batches == 0 || !is_window_open(peer))
             continue;
-        for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++)
+        for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++)
             consider(peer, class, ret_choice);
     }
     return ret_choice->peer;
@@ -403,7 +421,7 @@ static bool choose(struct exchange *exchange, struct choice *ret_choice)
 static void read_on(struct exchange *exchange)
 {
     struct exchange_peer *peer;
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
         TAILQ_FOREACH (peer, &exchange->peers, link) {
             if (!peer->serving.in_slot || is_turn_over(peer))
                 continue;
