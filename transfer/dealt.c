@@ -90,10 +90,7 @@ static bool take_chunks(struct fetch *fetch, const struct request *request)
 {
     bool needed = false;
     for (uint32_t chunk = request->first; chunk < request->first + request->count; chunk++) {
-        if (fetch->state[chunk] == CHUNK_ASKED)
-            transfer_pick_offer(fetch, chunk); /* of two from now on */
-        else if (fetch->state[chunk] == CHUNK_FREE)
-            transfer_pick_set(fetch, chunk, CHUNK_ASKED);
+        transfer_pick_asked(fetch, chunk);
         needed |= fetch->state[chunk] == CHUNK_ASKED;
     }
     return needed;

@@ -319,7 +319,7 @@ void exchange_peer_writable(struct exchange_peer *peer, uint64_t now_ms)
 void exchange_peer_cost(const struct exchange_peer *peer, struct exchange_cost *ret_cost)
 {
     *ret_cost = (struct exchange_cost){.rtt_ms = peer->out.rtt_ms(peer->out.ctx),
-                                       .goodput_bytes_per_s = peer->asking.goodput,
+                                       .goodput_bytes_per_s = peer->asking.goodput.rate,
                                        .received_bytes = peer->asking.received_bytes,
                                        .sent_bytes = peer->serving.sent_bytes,
                                        .failures = peer->asking.failures,

@@ -16,7 +16,7 @@
  *   pick.c      which run it is asked for
  *   dealt.c     runs that the holder chooses
  *   hedge.c     what is late is asked of others as well
- *   latency.c   what is late, of a peer
+ *   goodput.c   what a peer delivers, and from when on it is late
  *   receive.c   pieces as they arrive
  *   gap*.c      deltas (gap.h)
  *   verify.c    chunks that are right, and liars
@@ -30,7 +30,7 @@
 #include "node/base/map.h"
 #include "transfer/deal.h"
 #include "transfer/gap_cache.h"
-#include "transfer/latency.h"
+#include "transfer/goodput.h"
 #include "transfer/message.h"
 #include "transfer/pace.h"
 #include "transfer/transfer.h"
@@ -102,10 +102,7 @@ struct asking {
     uint32_t price;       /* the same */
     uint64_t not_before_ms;
     unsigned lost_in_a_row;
-    uint64_t goodput; /* bytes/s, smoothed; 0 unknown */
-    bool window_open; /* goodput is being measured since window_ms */
-    uint64_t window_ms;
-    uint64_t window_bytes;
+    struct goodput goodput; /* of objects */
     uint64_t received_bytes;
     uint32_t failures;
     unsigned strikes;
@@ -195,7 +192,7 @@ struct exchange {
     unsigned depth; /* calls from outside that have not returned: nothing that they may use is freed meanwhile */
     bool swept;     /* nothing waits for being freed */
     unsigned jobs;  /* submitted and not done */
-    TAILQ_HEAD(, exchange_peer) peers;
+    TAILQ_HEAD(peer_list, exchange_peer) peers;
     TAILQ_HEAD(, fetch) fetches; /* by class */
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
@@ -205,6 +202,7 @@ struct exchange {
     struct map interests;   /* object -> struct interest (peers.c) */
     uint32_t price;         /* of what this node sends */
     uint64_t tell_ms;       /* when chunks that have come are to be announced; UINT64_MAX: there are none */
+    struct goodput goodput; /* of all peers together */
     uint64_t fetch_bytes;   /* asked for or arrived, not yet stored */
     uint64_t arrived_bytes; /* of those, arrived */
     uint64_t serve_bytes;   /* read, not yet sent */

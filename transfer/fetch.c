@@ -299,6 +299,7 @@ static void drop_recipe(struct fetch *fetch)
     free(STEAL(fetch->state));
     free(STEAL(fetch->free_bits));
     free(STEAL(fetch->offered_bits));
+    free(STEAL(fetch->doubled_bits));
     free(STEAL(fetch->next_alike));
     free(STEAL(fetch->held_by));
     store_recipe_free(STEAL(fetch->building));
@@ -382,8 +383,9 @@ static void prepare_work(struct job *job)
     fetch->held_by = calloc((size_t)n + 1, sizeof *fetch->held_by);
     fetch->free_bits = have_new(n);
     fetch->offered_bits = have_new(n);
+    fetch->doubled_bits = have_new(n);
     if (!fetch->state || !fetch->next_alike || !fetch->held_by || !fetch->free_bits || !fetch->offered_bits ||
-        chain_alike(fetch, recipe->chunks) < 0)
+        !fetch->doubled_bits || chain_alike(fetch, recipe->chunks) < 0)
         fetch->job_status = err_set(&fetch->job_err, ERR_NOMEM, "no memory for the chunks of an object");
     else
         mark_local(fetch, recipe->chunks);

@@ -168,7 +168,8 @@ struct fetch {
     struct store_assembly *assembly; /* owned; used by jobs */
     uint8_t *state;                  /* owned; enum chunk_state of each chunk; changed by transfer_pick_set only */
     uint8_t *free_bits;              /* owned; which are CHUNK_FREE */
-    uint8_t *offered_bits;           /* owned; which were asked of somebody, and are offered to others as well */
+    uint8_t *offered_bits;           /* owned; which were asked of somebody, and are offered to one more */
+    uint8_t *doubled_bits;           /* owned; which may be asked of more than one */
     uint32_t *next_alike;            /* owned; the next chunk with the same bytes; NO_CHUNK: none */
     uint16_t *held_by;               /* owned; how many partial holders each chunk has */
     uint32_t n_free;
@@ -325,7 +326,9 @@ struct pick {
 
 /* The chunk's state is another now: what is free follows from it. */
 void transfer_pick_set(struct fetch *fetch, uint32_t chunk, enum chunk_state state);
-/* Others than the one that was asked for it may be asked as well, when they have nothing better to do. */
+/* Somebody is asked for it, perhaps not the first. */
+void transfer_pick_asked(struct fetch *fetch, uint32_t chunk);
+/* One more than who was asked for it may be asked as well, who has nothing better to do. */
 void transfer_pick_offer(struct fetch *fetch, uint32_t chunk);
 /* A run of at most `most` bytes, or one chunk, that the source is the right one to ask for. */
 bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pick);

@@ -56,9 +56,9 @@ static bool do_signatures_pay(const struct request *request)
         gap_bytes += fetch->gaps->plan.gaps[asked->gaps[i]].bytes;
         range_bytes += fetch->gaps->plan.gaps[asked->gaps[i]].range_bytes;
     }
-    if (peer->asking.goodput == 0 || peer->asking.price > 0)
+    if (peer->asking.goodput.rate == 0 || peer->asking.price > 0)
         return true;
-    double byte_ns = 1e9 / (double)peer->asking.goodput;
+    double byte_ns = 1e9 / (double)peer->asking.goodput.rate;
     double rtt_ns = peer->out.rtt_ms(peer->out.ctx) * 1e6;
     double literal = share(fetch);
     double signature_bytes = range_bytes / RSYNC_BLOCK_BYTES * (RSYNC_WEAK_BYTES + RSYNC_STRONG_BYTES);

@@ -2,9 +2,9 @@
  * What is late is asked of others as well; whoever delivers first wins, and what the others need not send any more is
  * cancelled.
  *
- *   late         nothing came of a peer for longer than it uses to be quiet (latency.c), at least two round trips and
- *                LATE_MS: its runs are offered. Others take them when they have nothing else to do, so that this costs
- *                nothing in the middle of a transfer and little time at its end.
+ *   late         nothing came of a peer for longer than it uses to be quiet (goodput.c), at least two round trips and
+ *                LATE_MS: when nothing else is free, or it is even stalled, its runs are offered, each to one other at
+ *                a time. So this costs nothing in the middle of a transfer and little time at its end.
  *   the end      nothing is free or offered: a peer takes over a run from one that would need more than twice as long
  */
 #include "transfer/fetch.h"
@@ -12,7 +12,8 @@
 #include "transfer/have.h"
 
 #define LATE_MS 30u
-#define LATE_UNKNOWN_MS 400u /* at most, of a peer of which nothing is known */
+#define LATE_UNKNOWN_MS 400u /* of a peer of which nothing is known */
+#define LATE_CROWD_MS 1000u  /* the same, where many wait for it */
 #define LATE_MAX_MS 1500u
 #define SLACK_MS 100u
 
@@ -67,10 +68,11 @@ static void offer(struct request *request)
 static uint64_t late_after_ms(const struct exchange_peer *peer)
 {
     const struct asking *asking = &peer->asking;
+    const struct fetch *fetch = TAILQ_FIRST(&asking->requests)->source->fetch;
     uint64_t least_ms = 2 * (uint64_t)peer->out.rtt_ms(peer->out.ctx) + LATE_MS;
     uint64_t usual_ms = transfer_latency_p90_ms(asking->answered ? &asking->next : &asking->first);
     if (usual_ms == 0)
-        usual_ms = LATE_UNKNOWN_MS;
+        usual_ms = transfer_pick_is_crowd(fetch) ? LATE_CROWD_MS : LATE_UNKNOWN_MS;
     if (usual_ms > LATE_MAX_MS)
         usual_ms = LATE_MAX_MS;
     return usual_ms > least_ms ? usual_ms : least_ms;
@@ -83,12 +85,17 @@ uint64_t transfer_hedge_tick(struct exchange_peer *peer)
     if (peer->exchange->now_ms < late_ms)
         return late_ms;
     asking->late = true;
+    bool again = false;
     struct request *request;
     TAILQ_FOREACH (request, &asking->requests, link) {
-        if (request->type == STORE_PIECE_CHUNK && !request->dealing && !request->offered)
+        if (request->type != STORE_PIECE_CHUNK || request->dealing || request->offered)
+            continue;
+        if (request->source->fetch->n_free == 0 || asking->stalled)
             offer(request);
+        else
+            again = true; /* others have better things to do */
     }
-    return UINT64_MAX;
+    return again ? peer->exchange->now_ms + LATE_MS : UINT64_MAX;
 }
 
 /* ---- the end ---- */
@@ -103,6 +110,15 @@ static bool could_give(const struct source *source, const struct request *reques
     return false;
 }
 
+/* How long this source would need for the request; of one that was never measured it is hoped that it is no slower. */
+static uint64_t own_ms(const struct source *source, const struct source *other, const struct request *request)
+{
+    const struct exchange_peer *peer = source->peer;
+    if (peer->asking.goodput.rate == 0)
+        return transfer_schedule_expect_ms(other->peer, 0, request->bytes);
+    return transfer_schedule_expect_ms(peer, peer->asking.asked_bytes, request->bytes);
+}
+
 /* Of the requests to `other`, the one that comes last, if this source would have it in less than half that time. */
 static struct request *find_slow(const struct source *source, const struct source *other, uint64_t *ret_ms)
 {
@@ -111,7 +127,7 @@ static struct request *find_slow(const struct source *source, const struct sourc
     struct request *request;
     TAILQ_FOREACH (request, &other->peer->asking.requests, link) {
         uint64_t theirs = transfer_schedule_expect_ms(other->peer, ahead, request->bytes);
-        uint64_t mine = transfer_schedule_expect_ms(source->peer, source->peer->asking.asked_bytes, request->bytes);
+        uint64_t mine = own_ms(source, other, request);
         ahead += request->bytes;
         if (request->source == other && request->type == STORE_PIECE_CHUNK && !request->dealing && !request->offered &&
             theirs > 2 * mine + SLACK_MS && could_give(source, request)) {
@@ -157,9 +173,10 @@ static bool is_needed(const struct request *request)
 
 void transfer_hedge_settled(struct fetch *fetch, uint32_t chunk)
 {
-    if (!have_get(fetch->offered_bits, chunk))
-        return;
     have_clear(fetch->offered_bits, chunk);
+    if (!have_get(fetch->doubled_bits, chunk))
+        return;
+    have_clear(fetch->doubled_bits, chunk);
     struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
         struct request *request = source->peer ? TAILQ_FIRST(&source->peer->asking.requests) : NULL;

@@ -14,9 +14,10 @@
 #include "transfer/have.h"
 
 #define LOOK_PLACES 8u /* that are compared for the rarest, */
-#define LOOK_CHUNKS 8u /* and how many chunks in each: 64 random ones have one of the rarest twentieth with p = 0.96   \
-                        */
-#define ALIGN 16u      /* places begin at multiples of it, so that runs meet */
+#define LOOK_CHUNKS                                                                                                    \
+    8u            /* and how many chunks in each: 64 random ones have one of the rarest twentieth with p = 0.96        \
+                   */
+#define ALIGN 16u /* places begin at multiples of it, so that runs meet */
 #define CROWD_RUN_BYTES (256u << 10)
 #define SLACK_MS 100u
 /* A chunk that a holder has dealt is on its way to somebody, and then at its neighbours', in about this time. */
@@ -31,12 +32,23 @@ void transfer_pick_set(struct fetch *fetch, uint32_t chunk, enum chunk_state sta
     } else if (*at != CHUNK_FREE && state == CHUNK_FREE) {
         have_set(fetch->free_bits, chunk);
         have_clear(fetch->offered_bits, chunk);
+        have_clear(fetch->doubled_bits, chunk);
         fetch->n_free++;
         fetch->n_freed++;
         if (chunk < fetch->low)
             fetch->low = chunk;
     }
     *at = (uint8_t)state;
+}
+
+void transfer_pick_asked(struct fetch *fetch, uint32_t chunk)
+{
+    if (fetch->state[chunk] == CHUNK_ASKED) {
+        have_clear(fetch->offered_bits, chunk);
+        have_set(fetch->doubled_bits, chunk);
+    } else if (fetch->state[chunk] == CHUNK_FREE) {
+        transfer_pick_set(fetch, chunk, CHUNK_ASKED);
+    }
 }
 
 void transfer_pick_offer(struct fetch *fetch, uint32_t chunk)
@@ -181,7 +193,7 @@ static double weight_of(const struct source *source)
 static bool is_rival(const struct source *other, const struct source *source, uint32_t chunk)
 {
     return other != source && transfer_source_usable(other) && !other->peer->asking.late &&
-           other->peer->asking.goodput > 0 &&
+           other->peer->asking.goodput.rate > 0 &&
            (chunk == NO_CHUNK ? other->state == SOURCE_WHOLE : transfer_source_holds(other, chunk));
 }
 
@@ -189,8 +201,8 @@ static bool is_rival(const struct source *other, const struct source *source, ui
 static double rate_of(const struct source *source, double rivals_rate, unsigned n_rivals)
 {
     const struct asking *asking = &source->peer->asking;
-    if (asking->goodput > 0 || n_rivals == 0)
-        return (double)asking->goodput;
+    if (asking->goodput.rate > 0 || n_rivals == 0)
+        return (double)asking->goodput.rate;
     return rivals_rate / n_rivals * (256 - asking->load) / 256;
 }
 
@@ -214,7 +226,7 @@ bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, ui
     TAILQ_FOREACH (other, &fetch->sources, link) {
         if (!is_rival(other, source, chunk))
             continue;
-        rivals_rate += (double)other->peer->asking.goodput;
+        rivals_rate += (double)other->peer->asking.goodput.rate;
         n_rivals++;
     }
     if (n_rivals == 0)
@@ -224,7 +236,7 @@ bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, ui
     TAILQ_FOREACH (other, &fetch->sources, link) {
         if (!is_rival(other, source, chunk))
             continue;
-        double other_rate = (double)other->peer->asking.goodput;
+        double other_rate = (double)other->peer->asking.goodput.rate;
         double share = free_bytes * other_rate / (rivals_rate + rate);
         if (cost_ms(other, share + (double)bytes, other_rate) + SLACK_MS < mine_ms)
             return false;

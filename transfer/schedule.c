@@ -19,11 +19,13 @@
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
 #include "transfer/gap.h"
+#include "transfer/have.h"
 
 #define QUEUE_MS 150u
 #define QUEUE_BYTES (4u << 20) /* of fast peers: memory */
 #define FIRST_CREDIT_BYTES (1u << 20)
 #define FIRST_CROWD_CREDIT_BYTES (256u << 10)
+#define CROWD_CREDIT_BYTES (8u << 20) /* at least, of all */
 #define STALL_MIN_MS 400u
 #define STALL_MAX_MS 1500u
 #define LOST_MS 5000u
@@ -31,8 +33,6 @@
 #define REST_DOUBLINGS 4u
 #define BUSY_MIN_MS 50u
 #define GONE_MS 10000u
-#define RATE_WINDOW_MS 100u /* one measurement of goodput */
-#define RATE_LEAST_MS 5u    /* shorter ones say nothing */
 
 /* A frozen container waits for the first: it goes practically before all. */
 static const unsigned WEIGHTS[EXCHANGE_CLASSES] = {
@@ -55,7 +55,7 @@ static uint32_t rtt_ms(const struct exchange_peer *peer)
 
 uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t ahead, uint64_t bytes)
 {
-    uint64_t rate = peer->asking.goodput;
+    uint64_t rate = peer->asking.goodput.rate;
     return rtt_ms(peer) + (rate ? (ahead + bytes) * 1000 / rate : 0);
 }
 
@@ -66,13 +66,26 @@ static uint64_t first_window(const struct source *source)
     return bytes * (256u - source->peer->asking.load) / 256;
 }
 
+/* In a crowd, holders have little at a time, and many are asked for the same: what is asked of all of them together
+ * waits in their queues no longer than what is asked of one does, or all would wait for all. Who deals is kept busy. */
+static bool is_sated(const struct source *source)
+{
+    const struct exchange *exchange = source->fetch->exchange;
+    if (!transfer_pick_is_crowd(source->fetch) || transfer_dealt_applies(source))
+        return false;
+    uint64_t most = exchange->goodput.rate * (rtt_ms(source->peer) + 2 * QUEUE_MS) / 1000;
+    return exchange->fetch_bytes >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
+}
+
 /* Bytes that the peer may be asked for now. Half of the window has to be free: many small runs cost more than few. */
 static uint64_t credit(const struct source *source)
 {
     const struct asking *asking = &source->peer->asking;
+    if (is_sated(source))
+        return 0;
     uint64_t window =
-        asking->goodput * rtt_ms(source->peer) / 1000 + least(asking->goodput * QUEUE_MS / 1000, QUEUE_BYTES);
-    if (asking->goodput == 0)
+        asking->goodput.rate * rtt_ms(source->peer) / 1000 + least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
+    if (asking->goodput.rate == 0)
         window = first_window(source);
     window = within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
     return asking->asked_bytes <= window / 2 ? window - asking->asked_bytes : 0;
@@ -95,6 +108,7 @@ struct request *transfer_schedule_add(struct source *source, enum store_piece_ty
     if (TAILQ_EMPTY(&asking->requests)) {
         asking->heard_ms = exchange->now_ms;
         asking->answered = asking->late = false;
+        transfer_goodput_begin(&asking->goodput, exchange->now_ms);
     }
     TAILQ_INSERT_TAIL(&asking->requests, request, link);
     asking->asked_bytes += bytes;
@@ -115,20 +129,9 @@ static void free_chunks(struct request *request)
     struct fetch *fetch = request->source->fetch;
     for (uint32_t chunk = request->first; chunk < request->first + request->count; chunk++) {
         if (transfer_hedge_contains(request, chunk) && fetch->state[chunk] == CHUNK_ASKED &&
-            !transfer_hedge_asked_elsewhere(fetch, chunk, request))
+            !(have_get(fetch->doubled_bits, chunk) && transfer_hedge_asked_elsewhere(fetch, chunk, request)))
             transfer_pick_set(fetch, chunk, CHUNK_FREE);
     }
-}
-
-static void close_rate_window(struct exchange_peer *peer)
-{
-    struct asking *asking = &peer->asking;
-    uint64_t took = peer->exchange->now_ms - asking->window_ms;
-    if (asking->window_open && took >= RATE_LEAST_MS) {
-        uint64_t rate = asking->window_bytes * 1000 / took;
-        asking->goodput = asking->goodput ? (3 * asking->goodput + rate) / 4 : rate;
-    }
-    asking->window_open = false;
 }
 
 void transfer_schedule_drop(struct request *request, bool tell_peer)
@@ -149,7 +152,7 @@ void transfer_schedule_drop(struct request *request, bool tell_peer)
         free_chunks(request);
     transfer_gaps_drop(request);
     if (TAILQ_EMPTY(&asking->requests)) {
-        close_rate_window(peer);
+        transfer_goodput_end(&asking->goodput, peer->exchange->now_ms, rtt_ms(peer));
         asking->stalled = asking->late = false;
     }
     free(request->arrival.data);
@@ -190,7 +193,7 @@ static bool ask_run(struct source *source, const struct pick *pick)
     request->first = pick->first;
     request->count = pick->count;
     for (uint32_t chunk = pick->first; chunk < pick->first + pick->count; chunk++)
-        transfer_pick_set(fetch, chunk, CHUNK_ASKED);
+        transfer_pick_asked(fetch, chunk);
     return transfer_peer_send(source->peer, &(struct message){.type = MESSAGE_RUN,
                                                               .request = request->number,
                                                               .class = fetch->class,
@@ -273,21 +276,32 @@ static bool give_work(struct exchange_peer *peer, uint64_t (*take)(struct source
     return false;
 }
 
-void transfer_schedule_peer(struct exchange_peer *peer)
+static bool give_peer(struct exchange_peer *peer)
 {
     const struct exchange *exchange = peer->exchange;
+    bool gave = false;
     while (!peer->failing && exchange->fetch_bytes < LIMIT_FETCH_BYTES &&
-           exchange->arrived_bytes < LIMIT_ARRIVED_BYTES) {
-        if (!give_work(peer, take_run) && !give_work(peer, take_late))
-            return;
-    }
+           exchange->arrived_bytes < LIMIT_ARRIVED_BYTES && (give_work(peer, take_run) || give_work(peer, take_late)))
+        gave = true;
+    return gave;
 }
 
+void transfer_schedule_peer(struct exchange_peer *peer)
+{
+    give_peer(peer);
+}
+
+/* Who was asked longest ago comes first. */
 void transfer_schedule_all(struct exchange *exchange)
 {
-    struct exchange_peer *peer;
-    TAILQ_FOREACH (peer, &exchange->peers, link) {
-        transfer_schedule_peer(peer);
+    struct exchange_peer *last = TAILQ_LAST(&exchange->peers, peer_list);
+    struct exchange_peer *peer = TAILQ_FIRST(&exchange->peers);
+    for (struct exchange_peer *next; peer; peer = next) {
+        next = peer == last ? NULL : TAILQ_NEXT(peer, link);
+        if (!give_peer(peer))
+            continue;
+        TAILQ_REMOVE(&exchange->peers, peer, link);
+        TAILQ_INSERT_TAIL(&exchange->peers, peer, link);
     }
 }
 
@@ -306,23 +320,10 @@ void transfer_schedule_alive(struct exchange_peer *peer)
 
 void transfer_schedule_heard(struct exchange_peer *peer, uint64_t bytes)
 {
-    struct asking *asking = &peer->asking;
     uint64_t now = peer->exchange->now_ms;
     transfer_schedule_alive(peer);
-    if (!asking->window_open) {
-        /* what came before the first bytes was waiting, not transfer */
-        asking->window_open = true;
-        asking->window_ms = now;
-        asking->window_bytes = 0;
-        return;
-    }
-    asking->window_bytes += bytes;
-    if (now - asking->window_ms < RATE_WINDOW_MS)
-        return;
-    close_rate_window(peer);
-    asking->window_open = true;
-    asking->window_ms = now;
-    asking->window_bytes = 0;
+    transfer_goodput_add(&peer->asking.goodput, bytes, now);
+    transfer_goodput_add(&peer->exchange->goodput, bytes, now);
 }
 
 static void lose(struct exchange_peer *peer)

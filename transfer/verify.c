@@ -10,10 +10,9 @@ static void verify_work(struct job *job)
     struct arrived *arrived;
     TAILQ_FOREACH (arrived, &fetch->checking, link) {
         struct err err = {0};
-        arrived->status = arrived->delta
-                              ? transfer_gaps_check(fetch, arrived, &err)
-                              : store_assembly_add(fetch->assembly, arrived->chunk, arrived->encoding, arrived->data,
-                                                   arrived->stored_bytes, &err);
+        arrived->status = arrived->delta ? transfer_gaps_check(fetch, arrived, &err)
+                                         : store_assembly_add(fetch->assembly, arrived->chunk, arrived->encoding,
+                                                              arrived->data, arrived->stored_bytes, &err);
         if (arrived->status < 0 && arrived->status != ERR_CORRUPT) {
             fetch->job_status = arrived->status;
             fetch->job_err = err;

@@ -315,6 +315,7 @@ void transfer_fetch_free(struct fetch *fetch)
     free(fetch->state);
     free(fetch->free_bits);
     free(fetch->offered_bits);
+    free(fetch->doubled_bits);
     free(fetch->next_alike);
     free(fetch->held_by);
     free(fetch);
