@@ -8,7 +8,7 @@
  *                                                                               RUNNING <---resumed--- COMMITTED
  *
  * FAILED and RUNNING are forgotten once everything is tidied up and the source knows. Requests of the source and what
- * happens after a restart are in target_requests.c.
+ * happens after a restart are in target_requests.c, the unpacking in target_copy.c.
  */
 #pragma once
 
@@ -88,6 +88,10 @@ void target_enter(struct target *target, enum target_state state);
 
 /* Each begins what its name says; no job may be running. */
 void target_fetch_all(struct target *target);
+/* Adopt the image, make the container and fill its volumes; the result is in target->job_status. In target_copy.c. */
+void target_copy_work(void *arg);
+/* The volumes and the writable layer as the manifest has them. Blocks. */
+int target_copy_volumes(struct target *target, struct err *err);
 void target_fail(struct target *target, const struct err *err);
 void target_commit(struct target *target);
 void target_forget(struct target *target);
