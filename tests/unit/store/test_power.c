@@ -4,6 +4,7 @@
  * sound.
  */
 #include "disk.h"
+#include "store/pack.h"
 
 enum { OBJECT_BYTES = 250000, OBJECTS = 4 };
 
@@ -134,6 +135,33 @@ static void check_promises(struct store *store, const struct content *content, i
     assert_int_equal(store_rot_waiting(store), 0);
 }
 
+static int count_bytes(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
+{
+    if (!record)
+        fail_msg("%llu bytes at %llu are nobody's", (unsigned long long)len_bytes, (unsigned long long)offset);
+    *(uint64_t *)ctx += len_bytes;
+    return 0;
+}
+
+/* What is in the packs is what counts: nothing has leaked. */
+static void check_leaks(const struct fixture *f)
+{
+    struct err err = {0};
+    OWNED(owned_free) char *packs = file_path("%s/packs", f->dir);
+    OWNED(owned_free) uint64_t *numbers = NULL;
+    size_t count = 0;
+    uint64_t bytes = 0;
+    must(store_pack_list(packs, &numbers, &count, &err));
+    for (size_t i = 0; i < count; i++) {
+        struct store_pack *pack;
+        bool cut;
+        must(store_pack_open(packs, numbers[i], false, &pack, &err));
+        must(store_pack_scan(pack, count_bytes, &bytes, &cut, &err));
+        store_pack_unref(pack);
+    }
+    assert_int_equal(bytes, fixture_pack_bytes(f->store));
+}
+
 static void say(const char *finding, void *ctx)
 {
     (void)ctx;
@@ -185,7 +213,8 @@ static void try_cut(struct fixture *f, const struct content *content, size_t n, 
     if (store_open(&f->options, &f->store, &err) < 0)
         fail_msg("after change %zu, luck %d, seed %llu: %s", n, luck, (unsigned long long)seed, err.text);
     check_promises(f->store, content, acks);
-    if (seed % 7 == 0)
+    check_leaks(f);
+    if (seed % 14 == 0)
         check_sound(f);
     if (seed % 13 == 0)
         go_on(f, content);
