@@ -3,12 +3,15 @@
 #include <string.h>
 
 #include "node/base/limits.h"
+#include "store/similar.h"
 #include "transfer/gap.h"
 #include "transfer/gap_code.h"
 #include "transfer/have.h"
 
 #define ASK_BYTES (4u << 20) /* of the object, in one request: others take other gaps */
 #define LOOK_GAPS 256u
+#define SIMILAR_BASES 2u
+#define WORTH_SEARCHING_BYTES (64u << 10)
 /* What a delta is expected to take, of the gap's bytes: an eighth, and its head. */
 #define COST_SHIFT 3
 #define COST_HEAD_BYTES 64u
@@ -55,6 +58,20 @@ static void add_basis(struct gaps *gaps, const struct fetch *fetch, const struct
     gaps->basis_ids[gaps->n_bases++] = *object;
 }
 
+/* Nobody has named one that is here: the store may know. */
+static void add_similar(struct gaps *gaps, const struct fetch *fetch)
+{
+    struct id similar[SIMILAR_BASES];
+    int n = store_similar_find(fetch->exchange->config.store, fetch->recipe->recipe, similar, SIMILAR_BASES, NULL);
+    for (int i = 0; i < n; i++)
+        add_basis(gaps, fetch, &similar[i]);
+}
+
+static uint64_t missing_bytes(const struct fetch *fetch)
+{
+    return fetch->total_bytes - fetch->local_bytes;
+}
+
 static uint8_t *list_missing(const struct fetch *fetch)
 {
     uint8_t *missing = have_new(fetch->n_chunks);
@@ -73,6 +90,8 @@ struct gaps *transfer_gaps_new(struct fetch *fetch)
         return NULL;
     for (unsigned i = 0; i < fetch->n_bases; i++)
         add_basis(gaps, fetch, &fetch->bases[i]);
+    if (gaps->n_bases == 0 && missing_bytes(fetch) >= WORTH_SEARCHING_BYTES)
+        add_similar(gaps, fetch);
     const struct store_recipe *bases[GAP_BASES];
     memcpy(bases, gaps->loaded, sizeof bases);
     if (gaps->n_bases == 0 ||

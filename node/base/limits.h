@@ -110,6 +110,7 @@
 #define LIMIT_WANTERS 256    /* and for each, how many: x 16 B = 4 MiB of all */
 
 /* ---- store ---- */
+#define LIMIT_SIMILAR_OBJECTS (64u << 10) /* looked through for one that resembles another; x 32 B = 2 MiB */
 #define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
 #define LIMIT_STORE_PENDING (64u << 10) /* chunks that can be read before their commit; x 160 B = 10 MiB */
 #define LIMIT_STORE_TRACED (4u << 20)   /* leaves or roots that need what has rotted; x 80 B = 320 MiB if all do */

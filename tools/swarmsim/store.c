@@ -5,6 +5,7 @@
 
 #include "node/base/crypto.h"
 #include "node/base/wire.h"
+#include "store/similar.h"
 #include "tools/sim/memory.h"
 #include "tools/sim/random.h"
 
@@ -349,4 +350,12 @@ int store_assembly_finish(struct store_assembly *assembly, struct store_object_i
 void store_assembly_free(struct store_assembly *assembly)
 {
     free(assembly);
+}
+
+/* What is on its way here resembles nothing that is here. */
+int store_similar_find(struct store *store, const struct store_recipe *recipe, struct id *ret_objects, unsigned max,
+                       struct err *err)
+{
+    (void)store, (void)recipe, (void)ret_objects, (void)max, (void)err;
+    return 0;
 }

@@ -137,6 +137,23 @@ static void test_delta__insertion(void **state)
     rig_free(rig);
 }
 
+/* Nobody names the older version: the store finds it. */
+static void test_delta__similar_is_found(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(4 * MIB);
+    rig_edit(rig, 5, 64);
+    mesh_put(&rig->mesh->nodes[1], rig->older, rig->len);
+    mesh_put(&rig->mesh->nodes[0], rig->older, rig->len);
+    rig->object = mesh_put(&rig->mesh->nodes[0], rig->newer, rig->newer_len);
+    rig->link = mesh_join(rig->mesh, 1, 0);
+    mesh_fetch(rig->mesh, 1, &rig->object, &rig->wish);
+    mesh_ask(&rig->wish, rig->link, false);
+    rig_finish(rig);
+    assert_in_range(rig_bytes(rig), 5 * 64, 8000);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_delta__rewritten_pages_by_signature),
         cmocka_unit_test(test_delta__small_edits),
         cmocka_unit_test(test_delta__insertion),
+        cmocka_unit_test(test_delta__similar_is_found),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,115 @@
+#include "fixture.h"
+
+#include "store/similar.h"
+
+#define MIB (1u << 20)
+
+static struct store_object_info put(struct fixture *f, uint64_t seed, size_t len, size_t changed)
+{
+    struct store_object_info info;
+    uint8_t *bytes = fixture_bytes(seed, len);
+    memset(bytes + len / 2, 0x5a, changed);
+    fixture_put(f->store, STORE_BLOB, bytes, len, &info);
+    free(bytes);
+    return info;
+}
+
+static int find(struct fixture *f, const struct store_object_info *info, struct id ret_objects[SIMILAR_MAX])
+{
+    struct err err = {0};
+    struct store_recipe *recipe = fixture_recipe(f->store, &info->digest);
+    int n = store_similar_find(f->store, recipe, ret_objects, SIMILAR_MAX, &err);
+    store_recipe_free(recipe);
+    must(n);
+    return n;
+}
+
+static void test_similar__older_versions_are_found_the_nearest_first(void **state)
+{
+    struct fixture *f = *state;
+    struct id found[SIMILAR_MAX];
+    for (uint64_t seed = 10; seed < 20; seed++)
+        put(f, seed, 4 * MIB, 0);
+    struct store_object_info oldest = put(f, 1, 4 * MIB, 2 * MIB);
+    struct store_object_info older = put(f, 1, 4 * MIB, MIB / 2);
+    struct store_object_info newest = put(f, 1, 4 * MIB, 0);
+    for (int again = 0; again < 2; again++) { /* with sketches that are made, and with those that are kept */
+        assert_int_equal(find(f, &newest, found), 2);
+        assert_true(id_equal(&found[0], &older.digest));
+        assert_true(id_equal(&found[1], &oldest.digest));
+    }
+    assert_int_equal(find(f, &oldest, found), 2);
+    assert_true(id_equal(&found[0], &older.digest));
+}
+
+static void test_similar__nothing_resembles_noise(void **state)
+{
+    struct fixture *f = *state;
+    struct id found[SIMILAR_MAX];
+    put(f, 1, 2 * MIB, 0);
+    put(f, 2, 2 * MIB, 0);
+    struct store_object_info other = put(f, 3, 2 * MIB, 0);
+    assert_int_equal(find(f, &other, found), 0);
+}
+
+static void test_similar__what_was_removed_is_not_found(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id found[SIMILAR_MAX];
+    struct store_object_info older = put(f, 1, 2 * MIB, MIB / 4);
+    struct store_object_info newer = put(f, 1, 2 * MIB, 0);
+    assert_int_equal(find(f, &newer, found), 1);
+    must(store_object_remove(f->store, &older.digest, &err));
+    assert_int_equal(find(f, &newer, found), 0);
+    /* its sketch is gone as well: nothing but that of the other */
+    struct buf value = BUF(1024);
+    assert_int_equal(store_table_get(f->store, "similar", older.digest.b, ID_BYTES, &value, &err), 0);
+    assert_int_equal(store_table_get(f->store, "similar", newer.digest.b, ID_BYTES, &value, &err), 1);
+    buf_release(&value);
+}
+
+/* A sketch that says nothing sensible is made anew. */
+static void test_similar__a_bad_sketch_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id found[SIMILAR_MAX];
+    struct store_object_info older = put(f, 1, 2 * MIB, MIB / 4);
+    struct store_object_info newer = put(f, 1, 2 * MIB, 0);
+    must(store_table_put(f->store, "similar", older.digest.b, ID_BYTES, "\1abc", 4, &err));
+    assert_int_equal(find(f, &newer, found), 1);
+    assert_true(id_equal(&found[0], &older.digest));
+}
+
+/* Of images of memory and archives the chunks are cut differently: they are never compared. */
+static void test_similar__only_what_was_cut_alike(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id found[SIMILAR_MAX];
+    uint8_t *bytes = fixture_bytes(1, 2 * MIB);
+    struct store_ingest *ingest = NULL;
+    struct store_object_info pages;
+    must(store_ingest_new(f->store, STORE_CHECKPOINT, STORE_CHUNKING_PAGES, &ingest, &err));
+    must(store_ingest_write(ingest, bytes, 2 * MIB, &err));
+    must(store_ingest_finish(ingest, &pages, &err));
+    store_ingest_free(ingest);
+    free(bytes);
+    struct store_object_info archive = put(f, 1, 2 * MIB, MIB / 4);
+    assert_int_equal(find(f, &archive, found), 0);
+    assert_int_equal(find(f, &pages, found), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_similar__older_versions_are_found_the_nearest_first, fixture_setup,
+                                        fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__nothing_resembles_noise, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__what_was_removed_is_not_found, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__a_bad_sketch_is_replaced, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__only_what_was_cut_alike, fixture_setup, fixture_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
