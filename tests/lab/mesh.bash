@@ -37,14 +37,14 @@ lab_node() {
     LAB_NODES+=("$node")
     LAB_ADDR[$node]="10.77.0.$number"
     ip -n "$ns" link set lo up
-    ip -n "$ns" address add "${LAB_ADDR[$node]}/32" dev lo
     mkdir -p "$LAB_DIR/$node"
-    [ -z "$LAB_RELAY" ] || lab_net_attach "$node"
+    if [ -n "$LAB_RELAY" ]; then lab_net_attach "$node"; else ip -n "$ns" address add "${LAB_ADDR[$node]}/32" dev lo; fi
 }
 
 # ---- joined by the relay ----
 
 # The relay dies with this shell. It hears of its nodes one by one, at its socket.
+# shellcheck disable=SC2120 # the seed may be left out
 lab_net_begin() {
     "$CMIG_BIN/cmig-lab-relay" serve "$LAB_DIR/net.sock" "${1:-7421}" >>"$LAB_DIR/net.log" 2>&1 </dev/null 3>&- &
     LAB_RELAY=$!
@@ -64,8 +64,8 @@ lab_net_attach() {
     ns=$(lab_ns "$node")
     lab_net node "$node" "/run/netns/$ns" "${LAB_ADDR[$node]}"
     ip netns exec "$ns" sysctl -qw net.ipv6.conf.net0.disable_ipv6=1
+    ip -n "$ns" address add "${LAB_ADDR[$node]}/24" dev net0
     ip -n "$ns" link set net0 up mtu 1500
-    ip -n "$ns" route add 10.77.0.0/24 dev net0 src "${LAB_ADDR[$node]}"
 }
 
 # Bytes that went from a node into the network, or to another node: lab_net_sent a [b]; what came: lab_net_received a.
@@ -131,7 +131,7 @@ lab_in() {
 lab_spawn() {
     local node=$1
     shift
-    nsenter --net="/run/netns/$(lab_ns "$node")" -- "$@" 3>&- &
+    nsenter --net="/run/netns/$(lab_ns "$node")" -- "$@" <&0 3>&- &
 }
 
 lab_cmig() {
