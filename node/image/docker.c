@@ -67,6 +67,17 @@ static int take_tags(const json_t *json, const char *tags[IMAGE_TAGS], size_t *r
     return status < 0 ? status : 0;
 }
 
+static int take_image(struct image_import *import, const struct buf *config, const struct image_blob *blobs,
+                      size_t layer_count, const char *const *tags, size_t tag_count, struct err *err)
+{
+    struct id digest;
+    crypto_sha256(config->data, config->len, &digest);
+    int status = image_import_oci_config(import, &digest, tags, tag_count, err);
+    if (status == 0)
+        return image_import_one(import, config, blobs, layer_count, tags, tag_count, err);
+    return status < 0 ? status : 0;
+}
+
 static int import_entry(struct image_import *import, const json_t *json, struct err *err)
 {
     struct image_blob blobs[LIMIT_IMAGE_LAYERS] = {0};
@@ -85,7 +96,9 @@ static int import_entry(struct image_import *import, const json_t *json, struct 
         status = image_source_read(&import->source, path, &config, err);
     if (status == 0)
         status = check_config(path, &config, err);
-    return status == 0 ? image_import_one(import, &config, blobs, layer_count, tags, tag_count, err) : status;
+    if (status == 0)
+        status = take_image(import, &config, blobs, layer_count, tags, tag_count, err);
+    return status;
 }
 
 int image_import_docker(struct image_import *import, struct err *err)

@@ -38,6 +38,10 @@ int image_import_check(const struct image_import *import, struct err *err);
 /* The formats. */
 int image_import_oci(struct image_import *import, struct err *err);
 int image_import_docker(struct image_import *import, struct err *err);
+/* The image with this config, if the source is an OCI layout too, as docker's archives are since version 25, and its
+ * index.json leads there: 1. 0 if not: it is then to be taken without a layout. */
+int image_import_oci_config(struct image_import *import, const struct id *config, const char *const *names,
+                            size_t name_count, struct err *err);
 
 /* ---- names.c ---- */
 

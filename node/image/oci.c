@@ -164,7 +164,13 @@ static int take_layers(const json_t *layers, struct image_blob blobs[LIMIT_IMAGE
     return 0;
 }
 
-static int import_manifest(struct image_import *import, const json_t *json, const char *name, struct err *err)
+/* What the image is to be called, unless the import says otherwise. */
+struct names {
+    const char *const *list;
+    size_t count;
+};
+
+static int import_manifest(struct image_import *import, const json_t *json, const struct names *names, struct err *err)
 {
     struct descriptor config;
     const json_t *layers;
@@ -184,7 +190,7 @@ static int import_manifest(struct image_import *import, const json_t *json, cons
     if (status == 0)
         status = read_blob(import, &config, &bytes, err);
     if (status == 0)
-        status = image_import_one(import, &bytes, blobs, count, &name, name ? 1 : 0, err);
+        status = image_import_one(import, &bytes, blobs, count, names->list, names->count, err);
     release_blobs(blobs, count);
     return status;
 }
@@ -236,8 +242,19 @@ static int take_manifests(const json_t *json, const json_t **ret_manifests, stru
     return status < 0 ? status : 0;
 }
 
-static int follow(struct image_import *import, const struct descriptor *descriptor, const char *name, unsigned nesting,
-                  struct err *err)
+static int read_document(struct image_import *import, const struct descriptor *descriptor, struct buf *bytes,
+                         json_t **ret_json, struct err *err)
+{
+    int status = read_blob(import, descriptor, bytes, err);
+    if (status == 0)
+        status = image_json_load(bytes->data, bytes->len, "the image's manifest", ret_json, err);
+    if (status == 0)
+        status = check_kind(*ret_json, descriptor->document, descriptor->media_type, err);
+    return status;
+}
+
+static int follow(struct image_import *import, const struct descriptor *descriptor, const struct names *names,
+                  unsigned nesting, struct err *err)
 {
     OWNED(owned_json) json_t *json = NULL;
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_MANIFEST_BYTES);
@@ -248,19 +265,15 @@ static int follow(struct image_import *import, const struct descriptor *descript
         return expect(descriptor, DOCUMENT_MANIFEST, "the index and manifest types", err);
     if (nesting > INDEX_NESTING)
         return err_set(err, ERR_LIMIT, "more than %d indexes in each other", INDEX_NESTING);
-    int status = read_blob(import, descriptor, &bytes, err);
-    if (status == 0)
-        status = image_json_load(bytes.data, bytes.len, "the image's manifest", &json, err);
-    if (status == 0)
-        status = check_kind(json, descriptor->document, descriptor->media_type, err);
+    int status = read_document(import, descriptor, &bytes, &json, err);
     if (status == 0)
         status = note_document(import, &bytes, err);
     if (status < 0 || !index)
-        return status < 0 ? err_wrap(err, "the image's manifest") : import_manifest(import, json, name, err);
+        return status < 0 ? err_wrap(err, "the image's manifest") : import_manifest(import, json, names, err);
     status = take_manifests(json, &manifests, err);
     if (status == 0)
         status = pick(manifests, false, NULL, &inner, err);
-    return status < 0 ? status : follow(import, &inner, name, nesting + 1, err);
+    return status < 0 ? status : follow(import, &inner, names, nesting + 1, err);
 }
 
 /* ---- the layout ---- */
@@ -312,28 +325,75 @@ static int import_groups(struct image_import *import, const json_t *manifests, s
         rewind_documents(import);
         int status = pick(manifests, true, name, &descriptor, err);
         if (status == 0)
-            status = follow(import, &descriptor, name, 0, err);
+            status = follow(import, &descriptor, &(struct names){&name, name ? 1 : 0}, 0, err);
         if (status < 0)
             return status;
     }
     return 0;
 }
 
-int image_import_oci(struct image_import *import, struct err *err)
+/* index.json is the first of the documents. `json` owns what *ret_manifests borrows. */
+static int open_layout(struct image_import *import, json_t **ret_json, const json_t **ret_manifests, struct err *err)
 {
-    OWNED(owned_json) json_t *json = NULL;
     OWNED(buf_release) struct buf bytes = BUF(LIMIT_MANIFEST_BYTES);
-    const json_t *manifests;
+    import->document_count = 0;
+    buf_clear(&import->document_bytes);
     int status = check_layout(import, err);
     if (status == 0)
         status = image_source_read(&import->source, "index.json", &bytes, err);
     if (status == 0)
-        status = image_json_load(bytes.data, bytes.len, "'index.json'", &json, err);
+        status = image_json_load(bytes.data, bytes.len, "'index.json'", ret_json, err);
     if (status == 0)
-        status = check_kind(json, DOCUMENT_INDEX, media_types[0].text, err);
+        status = check_kind(*ret_json, DOCUMENT_INDEX, media_types[0].text, err);
     if (status == 0)
-        status = take_manifests(json, &manifests, err);
-    if (status == 0)
-        status = note_document(import, &bytes, err);
+        status = take_manifests(*ret_json, ret_manifests, err);
+    return status == 0 ? note_document(import, &bytes, err) : status;
+}
+
+int image_import_oci(struct image_import *import, struct err *err)
+{
+    OWNED(owned_json) json_t *json = NULL;
+    const json_t *manifests;
+    int status = open_layout(import, &json, &manifests, err);
     return status == 0 ? import_groups(import, manifests, err) : status;
+}
+
+/* ---- the layout around a docker archive ---- */
+
+/* Does following this entry end at a manifest with that config? */
+static bool ends_at(struct image_import *import, const struct descriptor *descriptor, const struct id *config,
+                    unsigned nesting)
+{
+    OWNED(owned_json) json_t *json = NULL;
+    OWNED(buf_release) struct buf bytes = BUF(LIMIT_MANIFEST_BYTES);
+    const json_t *manifests;
+    struct descriptor inner;
+    bool index = descriptor->document == DOCUMENT_INDEX;
+    if ((!index && descriptor->document != DOCUMENT_MANIFEST) || nesting > INDEX_NESTING ||
+        read_document(import, descriptor, &bytes, &json, NULL) < 0)
+        return false;
+    if (!index)
+        return take_descriptor(json_object_get(json, "config"), LIMIT_MANIFEST_BYTES, &inner, NULL) == 0 &&
+               id_equal(&inner.digest, config);
+    return take_manifests(json, &manifests, NULL) == 0 && pick(manifests, false, NULL, &inner, NULL) == 0 &&
+           ends_at(import, &inner, config, nesting + 1);
+}
+
+int image_import_oci_config(struct image_import *import, const struct id *config, const char *const *names,
+                            size_t name_count, struct err *err)
+{
+    OWNED(owned_json) json_t *json = NULL;
+    const json_t *manifests;
+    struct descriptor descriptor;
+    if (open_layout(import, &json, &manifests, NULL) == 0)
+        for (size_t i = 0; i < json_array_size(manifests); i++) {
+            const json_t *entry = json_array_get(manifests, i);
+            if (!fits(entry) || take_descriptor(entry, LIMIT_MANIFEST_BYTES, &descriptor, NULL) < 0 ||
+                !ends_at(import, &descriptor, config, 0))
+                continue;
+            int status = follow(import, &descriptor, &(struct names){names, name_count}, 0, err);
+            return status < 0 ? status : 1;
+        }
+    import->document_count = 0;
+    return 0;
 }

@@ -218,6 +218,37 @@ static void test_original__no_layout(void **state)
     assert_int_equal(image_export_original(world->store, image, collect, &tar, &err), ERR_NOTFOUND);
 }
 
+/* What docker save writes since version 25: both in one, with the names of the one and the blobs of the other. */
+static void test_original__docker_archive_with_layout(void **state)
+{
+    struct world *world = *state;
+    make_layout(world->layout, &(struct layout){.lower_filter = "zstd -qc", .lower_bytes = LONG_BYTES});
+    OWNED(owned_image) struct image *direct = import(world, world->layout, NULL);
+    char config[ID_HEX_SIZE], lower[ID_HEX_SIZE], upper[ID_HEX_SIZE];
+    OWNED(owned_image_origin) struct image_origin *origin = origin_of(world->store, direct);
+    OWNED(owned_free) char *path = file_path("%s/manifest.json", world->layout);
+    OWNED(buf_release) struct buf text = BUF(1u << 16);
+    text_of(&text,
+            "[{\"Config\":\"blobs/sha256/%s\",\"RepoTags\":[\"x:1\",\"y:2\"],\"Layers\":[\"blobs/sha256/%s\","
+            "\"blobs/sha256/%s\"]}]",
+            id_hex(&direct->config, config), id_hex(&origin->layers[0].blob.digest, lower),
+            id_hex(&origin->layers[1].blob.digest, upper));
+    write_text(path, text.data, text.len);
+    OWNED(owned_image) struct image *image = import(world, world->layout, NULL);
+    assert_string_equal(image->name, "x:1");
+    OWNED(owned_image_origin) struct image_origin *same = origin_of(world->store, image);
+    assert_true(id_equal(&same->digest, &origin->digest));
+    assert_int_equal(unlink(path), 0);
+    assert_gives_back(world, world->store, image);
+    /* An index.json that leads elsewhere is left, and with it the blobs. */
+    put_index(world->layout, "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"text/plain\"}]}");
+    write_text(path, text.data, text.len);
+    assert_int_equal(image_remove(world->store, "x:1", NULL), 0);
+    OWNED(owned_image) struct image *plain = import(world, world->layout, NULL);
+    OWNED(owned_image_origin) struct image_origin *none = NULL;
+    assert_int_equal(image_origin_get(world->store, plain, &none, NULL), 0);
+}
+
 /* ---- between nodes ---- */
 
 static void send_object(struct world *world, const struct id *digest)
@@ -441,6 +472,7 @@ int main(void)
         TEST(manifest_knows_nothing_of_it),
         TEST(goes_with_the_name),
         TEST(no_layout),
+        TEST(docker_archive_with_layout),
         TEST(moves),
         TEST(hostile_origins),
         TEST(hostile_fields),
