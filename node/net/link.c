@@ -81,6 +81,14 @@ static void end_soon(struct link *link, const char *static_why)
 
 static void flush(struct link *link);
 
+static void tell_writable(struct link *link)
+{
+    bool drained = link->drained;
+    link->drained = false;
+    if (drained && link->state == LINK_UP && !link->ending)
+        link->owner->config.on_writable(link->owner->config.ctx, link);
+}
+
 static void on_written(uv_write_t *request, int status)
 {
     struct link *link = request->data;
@@ -93,9 +101,9 @@ static void on_written(uv_write_t *request, int status)
         return;
     }
     session_sent(link->session, link_now(link->owner), done);
+    link->drained = true;
     flush(link);
-    if (link->state == LINK_UP && !link->ending)
-        link->owner->config.on_writable(link->owner->config.ctx, link);
+    tell_writable(link);
 }
 
 /* The next bytes of the session, for one write; 0: none. */
@@ -118,12 +126,15 @@ static void flush(struct link *link)
     uv_buf_t bufs[LINK_WRITE_PIECES];
     unsigned count;
     size_t len;
+    bool full = false;
     link->gathering = false;
     while (link->writing_bytes == 0 && link->state != LINK_CLOSING && link->state != LINK_CONNECTING &&
            (count = gather(link, bufs, &len)) > 0) {
-        int sent = uv_try_write((uv_stream_t *)&link->tcp, bufs, count);
+        int sent = full ? UV_EAGAIN : uv_try_write((uv_stream_t *)&link->tcp, bufs, count);
         if (sent > 0) {
             session_sent(link->session, link_now(link->owner), (size_t)sent);
+            link->drained = true;
+            full = (size_t)sent < len;
             continue;
         }
         if (sent < 0 && sent != UV_EAGAIN) {
@@ -141,14 +152,30 @@ static void flush(struct link *link)
         end_soon(link, NULL);
 }
 
-static void on_turn_end(uv_prepare_t *handle)
+static struct link *first_gathering(const struct links *links)
 {
-    struct links *links = handle->data;
     struct link *link;
-    uv_prepare_stop(handle);
     TAILQ_FOREACH (link, &links->list, entry)
         if (link->gathering)
-            flush(link);
+            return link;
+    return NULL;
+}
+
+/* Who is told that there is room may send more, on any link: until the kernels take no more, or nobody has any. */
+static void on_turn_end(uv_prepare_t *handle)
+{
+    struct link *link;
+    while ((link = first_gathering(handle->data))) {
+        flush(link);
+        tell_writable(link);
+    }
+    uv_prepare_stop(handle);
+}
+
+static void flush_at_turn_end(struct link *link)
+{
+    link->gathering = true;
+    uv_prepare_start(&link->owner->turn_end, on_turn_end);
 }
 
 /* A write costs the kernel more than the bytes in it do: what is sent in one turn of the loop goes together. */
@@ -156,12 +183,9 @@ static void flush_soon(struct link *link)
 {
     struct session_stats stats;
     session_get_stats(link->session, &stats);
-    if (stats.waiting_bytes >= GATHER_BYTES) {
+    if (stats.waiting_bytes >= GATHER_BYTES)
         flush(link);
-    } else if (!link->gathering) {
-        link->gathering = true;
-        uv_prepare_start(&link->owner->turn_end, on_turn_end);
-    }
+    flush_at_turn_end(link);
 }
 
 /* ---- timers ---- */
@@ -189,7 +213,7 @@ static void arm(struct link *link)
         link_close(link, SESSION_REASON_DONE);
         return;
     }
-    flush(link);
+    flush_at_turn_end(link);
     if (deadline < wake)
         wake = deadline;
     if (!link->ending)

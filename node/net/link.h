@@ -40,7 +40,7 @@ struct links_config {
     /* As in session_config: a negative return ends the session. */
     int (*on_message)(void *ctx, struct link *link, uint8_t type, const uint8_t *data, size_t len_bytes,
                       struct err *err);
-    /* Bytes have left and there is room for more. */
+    /* Bytes have left and there is room for more. Comes once in a turn of the loop at least, if any have. */
     void (*on_writable)(void *ctx, struct link *link);
     /* A dial has failed before the link was up. `node` is NULL where any node was welcome. ERR_UNAVAILABLE: nobody
      * answers there; ERR_TIMEOUT; ERR_AUTH: another node than was wanted, or none of the cluster; ERR_CONFLICT: this

@@ -27,7 +27,8 @@ struct link {
     uv_connect_t connect;
     uv_write_t write;
     size_t writing_bytes; /* handed to uv_write and not done yet */
-    bool gathering;       /* something waits for links->turn_end */
+    bool gathering;       /* links->turn_end is to look at it */
+    bool drained;         /* bytes have left, which on_writable has not been told */
     unsigned open_handles;
     struct session *session; /* owned */
     bool dialled;

@@ -26,11 +26,14 @@ struct side {
     struct calls *calls;
     struct rig *rig;
     unsigned ups, downs, failures, messages;
+    unsigned writables;
+    uint64_t got_bytes;
     int failure; /* the last code of on_dial_failed */
     char why[128];
     struct link *link; /* the last that came up and is not down */
     void (*at_up)(struct side *side, struct link *link);
     void (*at_down)(struct side *side, struct link *link);
+    void (*at_writable)(struct side *side, struct link *link);
     int (*at_message)(struct side *side, struct link *link, const uint8_t *data, size_t len, struct err *err);
     void (*at_request)(struct side *side, struct link *link, const char *method, const uint8_t *data, size_t len,
                        struct call_request *request);
@@ -126,8 +129,9 @@ static inline int side_on_message(void *ctx, struct link *link, uint8_t type, co
 
 static inline void side_on_writable(void *ctx, struct link *link)
 {
-    (void)ctx;
-    (void)link;
+    struct side *side = ctx;
+    if (side->at_writable)
+        side->at_writable(side, link);
 }
 
 static inline void side_on_dial_failed(void *ctx, const struct addr *addr, const struct id *node, const struct err *err)

@@ -1,5 +1,6 @@
 #include "node/net/link.h"
 
+#include "node/base/wire.h"
 #include "tests/unit/net/rig.h"
 
 #define TYPE (SESSION_TYPE_APP + 5)
@@ -410,6 +411,72 @@ static void test_link__closed_in_the_middle_of_handshakes(void **state)
     }
 }
 
+#define PORTION_BYTES 65536u
+#define PORTIONS 160u
+
+/* Sends as the exchange does: so much at a time, and more when it is told that bytes have left. */
+static void send_portions(struct side *side, struct link *link)
+{
+    static const uint8_t portion[PORTION_BYTES];
+    struct err err = {0};
+    for (unsigned i = 0; i < 8 && side->writables < PORTIONS; i++, side->writables++)
+        assert_int_equal(link_send(link, TYPE, NULL, 0, portion, sizeof portion, &err), 0);
+}
+
+static int count_bytes(struct side *side, struct link *link, const uint8_t *data, size_t len, struct err *err)
+{
+    (void)link, (void)data, (void)err;
+    side->got_bytes += len;
+    return 0;
+}
+
+/* Also where the kernel takes all of it at once. */
+static void test_link__who_sends_is_told_when_it_has_left(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct side a, b;
+    rig_pair(&rig, &a, &b);
+    b.at_message = count_bytes;
+    side_dial(&a, &b, true);
+    RIG_UNTIL(&rig, a.ups == 1 && b.ups == 1);
+    a.at_writable = send_portions;
+    send_portions(&a, a.link);
+    RIG_UNTIL(&rig, b.got_bytes == (uint64_t)PORTIONS * PORTION_BYTES);
+    assert_int_equal(a.ups, 1);
+    rig_part(&rig, &a, &b);
+}
+
+static int expect_next(struct side *side, struct link *link, const uint8_t *data, size_t len, struct err *err)
+{
+    (void)link, (void)err;
+    assert_int_equal(len, 4);
+    assert_int_equal(wire_load_u32(data), side->got_bytes);
+    side->got_bytes++;
+    return 0;
+}
+
+/* What is sent in one turn is written together: nothing is lost of it, also when the link is closed in that turn. */
+static void test_link__many_small_ones_and_good_bye(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct side a, b;
+    rig_pair(&rig, &a, &b);
+    b.at_message = expect_next;
+    side_dial(&a, &b, true);
+    RIG_UNTIL(&rig, a.ups == 1 && b.ups == 1);
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint8_t number[4];
+        wire_store_u32(number, i);
+        assert_int_equal(link_send(a.link, TYPE, number, sizeof number, NULL, 0, NULL), 0);
+    }
+    link_close(a.link, SESSION_REASON_DONE);
+    RIG_UNTIL(&rig, a.downs == 1 && b.downs == 1);
+    assert_int_equal(b.got_bytes, 1000);
+    rig_part(&rig, &a, &b);
+}
+
 static void test_link__listen(void **state)
 {
     (void)state;
@@ -448,6 +515,8 @@ int main(void)
         cmocka_unit_test(test_link__send_in_callbacks_while_the_peer_dies),
         cmocka_unit_test(test_link__close_in_callbacks),
         cmocka_unit_test(test_link__closed_in_the_middle_of_handshakes),
+        cmocka_unit_test(test_link__who_sends_is_told_when_it_has_left),
+        cmocka_unit_test(test_link__many_small_ones_and_good_bye),
         cmocka_unit_test(test_link__listen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
