@@ -137,6 +137,7 @@ int exchange_new(const struct exchange_config *config, struct exchange **ret_exc
     TAILQ_INIT(&exchange->peers);
     TAILQ_INIT(&exchange->fetches);
     transfer_deal_init(&exchange->deals);
+    transfer_turns_init(&exchange->serve);
     map_init(&exchange->fetch_of, LIMIT_FETCHES, rng_u64(&config->rng));
     exchange->tell_ms = UINT64_MAX;
     map_init(&exchange->interests, LIMIT_INTERESTS, rng_u64(&config->rng));

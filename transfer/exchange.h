@@ -136,6 +136,7 @@ struct serving {
     uint64_t sent_bytes;
 
     bool in_slot;
+    bool in_queue;
     uint64_t turn_bytes;   /* read for it in this turn */
     size_t queued_bytes;   /* sent, and in its session as far as we know */
     uint32_t window_bytes; /* of those, as many as it takes in a moment */
@@ -153,8 +154,12 @@ struct serving {
     unsigned n_maps;
 };
 
-/* Whose turn it is (serve_send.c). */
+/* Whose turn it is (serve_turns.c). */
 struct serve {
+    TAILQ_HEAD(, exchange_peer) slotted; /* are sent to */
+    TAILQ_HEAD(, exchange_peer) queue;   /* wait for that */
+    bool look;                           /* something has changed since looked_ms */
+    uint64_t looked_ms;
     uint64_t class_pass[EXCHANGE_CLASSES]; /* bytes that each class has had, by its weight */
     uint64_t pass;                         /* of the class that was served last */
     uint64_t lane_pass[EXCHANGE_CLASSES];  /* of the lane that was */
@@ -174,6 +179,8 @@ struct serve {
 struct exchange_peer {
     TAILQ_ENTRY(exchange_peer)
     link;
+    TAILQ_ENTRY(exchange_peer)
+    of_serve; /* slotted or in the queue */
     struct exchange *exchange;
     struct id node;
     struct exchange_link out;
@@ -238,7 +245,9 @@ static inline void transfer_peer_give_back(struct exchange_peer *peer, enum pace
     transfer_pace_give_back(&peer->exchange->pace, &peer->pace, way, class, bytes, peer->exchange->now_ms);
 }
 
-/* ---- rooms: serve.c, serve_send.c ---- */
+/* ---- rooms: serve*.c ---- */
+
+void transfer_turns_init(struct serve *serve);
 
 void transfer_serve_init(struct exchange_peer *peer);
 void transfer_serve_release(struct exchange_peer *peer);

@@ -169,8 +169,8 @@ static bool is_last(struct exchange_peer *peer, const struct batch *batch)
 
 void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 {
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
-        struct lane *lane = transfer_serve_lane(peer, class);
+    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+        struct lane *lane = transfer_serve_lane(peer, i);
         struct batch *batch;
         while ((batch = TAILQ_FIRST(&lane->batches))) {
             struct message busy = {.type = MESSAGE_BUSY, .request = batch->request, .retry_ms = retry_ms};
@@ -186,23 +186,23 @@ void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 void transfer_serve_init(struct exchange_peer *peer)
 {
     peer->serving.window_bytes = WINDOW_FIRST_BYTES;
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
-        TAILQ_INIT(&transfer_serve_lane(peer, class)->runs);
-        TAILQ_INIT(&transfer_serve_lane(peer, class)->batches);
+    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+        TAILQ_INIT(&transfer_serve_lane(peer, i)->runs);
+        TAILQ_INIT(&transfer_serve_lane(peer, i)->batches);
     }
 }
 
 void transfer_serve_release(struct exchange_peer *peer)
 {
     struct serving *serving = &peer->serving;
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++) {
-        struct lane *lane = transfer_serve_lane(peer, class);
+    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+        struct lane *lane = transfer_serve_lane(peer, i);
         while (!TAILQ_EMPTY(&lane->runs))
             transfer_serve_drop_run(peer, TAILQ_FIRST(&lane->runs));
         while (!TAILQ_EMPTY(&lane->batches))
             transfer_serve_drop_batch(peer, TAILQ_FIRST(&lane->batches));
     }
-    serving->in_slot = false;
+    transfer_turns_leave(peer);
     free(serving->wants);
     serving->wants = NULL;
     serving->n_wants = 0;
@@ -261,7 +261,7 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
     struct run *run = new_run(message, peer->exchange->now_ms);
     if (!run)
         return err_set(err, ERR_NOMEM, "no memory for a request");
-    transfer_serve_wake(peer, run->class);
+    transfer_turns_wake(peer, run->class);
     TAILQ_INSERT_TAIL(&transfer_serve_lane(peer, run->class)->runs, run, link);
     serving->n_runs++;
     transfer_serve_pump_all(peer->exchange);
@@ -282,8 +282,8 @@ static void cancel_in_lane(struct exchange_peer *peer, uint8_t class, uint32_t r
 
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request)
 {
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class++)
-        cancel_in_lane(peer, class, request);
+    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++)
+        cancel_in_lane(peer, i, request);
     transfer_serve_pump_all(peer->exchange);
 }
 
@@ -312,7 +312,7 @@ int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct 
         .codec = head->codec,
         .index = head->index,
         .piece = {.stored_bytes = head->stored_bytes, .raw_bytes = head->raw_bytes, .encoding = head->encoding}};
-    transfer_serve_wake(peer, class);
+    transfer_turns_wake(peer, class);
     struct lane *lane = transfer_serve_lane(peer, class);
     TAILQ_INSERT_TAIL(&lane->batches, batch, link);
     lane->n_batches++;

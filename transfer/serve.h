@@ -4,7 +4,8 @@
  *
  *   serve.c       questions and requests come, are refused, cancelled
  *   serve_read.c  what they ask for is read from the store
- *   serve_send.c  whose turn it is, and the sending
+ *   serve_turns.c whose turn it is
+ *   serve_send.c  what of that is sent next
  *   deal.c        what has been sent how often
  *
  * Words: a *lane* holds the requests of one peer in one class. A peer in a *slot* is read for and sent to; the others
@@ -80,5 +81,22 @@ bool transfer_serve_read(struct exchange_peer *peer, struct lane *lane);
 
 /* ---- serve_send.c ---- */
 
-/* A lane that was empty has something now. */
-void transfer_serve_wake(struct exchange_peer *peer, uint8_t class);
+/* Look at what the peer has taken. */
+void transfer_serve_measure(struct exchange_peer *peer);
+/* May more be queued in its session? */
+bool transfer_serve_is_window_open(const struct exchange_peer *peer);
+
+/* ---- serve_turns.c ---- */
+
+/* Something is going to be put into this lane. */
+void transfer_turns_wake(struct exchange_peer *peer, uint8_t class);
+/* So much was sent. */
+void transfer_turns_count(struct exchange_peer *peer, uint8_t class, uint64_t bytes);
+/* The peer goes. */
+void transfer_turns_leave(struct exchange_peer *peer);
+/* Should nothing more be read for it in this turn? */
+bool transfer_turns_is_over(const struct exchange_peer *peer);
+/* End turns, begin others, refuse those who waited too long. */
+void transfer_turns_give(struct exchange *exchange);
+/* How many should there be at a time? */
+void transfer_turns_probe(struct exchange *exchange);
