@@ -21,7 +21,6 @@ OWNED_DEFINE(owned_sha256, struct crypto_sha256, crypto_sha256_free)
 /* ---- one layer: file -> digest of the file -> decompression -> digest of the tar -> store ---- */
 
 struct pipe {
-    const struct image_import *import; /* borrowed */
     struct image_source_feed feed;
     struct crypto_sha256 *packed; /* owned */
     struct crypto_sha256 *plain;  /* owned */
@@ -38,8 +37,7 @@ static void pipe_release(struct pipe *pipe)
 
 static int pipe_open(struct pipe *pipe, const struct image_import *import, int fd, struct err *err)
 {
-    pipe->import = import;
-    pipe->feed = (struct image_source_feed){.fd = fd};
+    pipe->feed = (struct image_source_feed){.fd = fd, .options = import->options};
     int status = crypto_sha256_new(&pipe->packed, err);
     if (status == 0)
         status = crypto_sha256_new(&pipe->plain, err);
@@ -48,19 +46,9 @@ static int pipe_open(struct pipe *pipe, const struct image_import *import, int f
     return status;
 }
 
-int image_import_check(const struct image_import *import, struct err *err)
-{
-    const struct image_import_options *options = import->options;
-    bool cancelled = options->is_cancelled && options->is_cancelled(options->ctx);
-    return cancelled ? err_set(err, ERR_CANCELLED, "the import was cancelled") : 0;
-}
-
 static ssize_t pipe_read(void *ctx, void *ret_data, size_t room_bytes, struct err *err)
 {
     struct pipe *pipe = ctx;
-    int status = image_import_check(pipe->import, err);
-    if (status < 0)
-        return status;
     ssize_t got = image_source_feed(&pipe->feed, ret_data, room_bytes, err);
     if (got > 0)
         crypto_sha256_add(pipe->packed, ret_data, (size_t)got);
@@ -124,15 +112,13 @@ static int keep_blob(const struct image_trial *trial, struct err *err)
 {
     OWNED(owned_ingest) struct store_ingest *ingest = NULL;
     OWNED(owned_free) uint8_t *piece = malloc(COPY_BYTES);
-    struct image_source_feed feed = {.fd = trial->blob_fd};
+    struct image_source_feed feed = {.fd = trial->blob_fd, .options = trial->import->options};
     struct store_object_info info;
     if (!piece)
         return err_set(err, ERR_NOMEM, "no memory to copy a blob");
-    ssize_t got;
     int status = store_ingest_new(trial->import->store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &ingest, err);
     while (status == 0) {
-        status = image_import_check(trial->import, err);
-        got = status < 0 ? status : image_source_feed(&feed, piece, COPY_BYTES, err);
+        ssize_t got = image_source_feed(&feed, piece, COPY_BYTES, err);
         if (got <= 0) {
             status = (int)got;
             break;
@@ -234,7 +220,7 @@ static int give_name(struct image_import *import, const struct buf *config, cons
     char complete[NAME_MAX_BYTES + 1];
     OWNED(buf_release) struct buf manifest = BUF(LIMIT_MANIFEST_BYTES);
     OWNED(owned_image) struct image *image = NULL;
-    int status = image_import_check(import, err);
+    int status = image_source_check(import->options, err);
     if (status == 0)
         status = image_name_complete(name, complete, err);
     if (status == 0)
@@ -302,7 +288,7 @@ static int make_config(const struct id *diff_id, struct buf *config, struct err 
 /* No digest says what it should be, so it is at least read to its end as an archive first. */
 static int import_rootfs(struct image_import *import, struct err *err)
 {
-    struct image_source_feed feed = {.fd = import->source.file_fd};
+    struct image_source_feed feed = {.fd = import->source.file_fd, .options = import->options};
     struct image_blob blob = {0};
     struct store_object_info info;
     OWNED(buf_release) struct buf config = BUF(LIMIT_MANIFEST_BYTES);

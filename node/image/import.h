@@ -32,9 +32,6 @@ struct image_blob {
 int image_import_one(struct image_import *import, const struct buf *config, const struct image_blob *layers,
                      size_t layer_count, const char *const *names, size_t name_count, struct err *err);
 
-/* ERR_CANCELLED if the import's options say so. */
-int image_import_check(const struct image_import *import, struct err *err);
-
 /* The formats. */
 int image_import_oci(struct image_import *import, struct err *err);
 int image_import_docker(struct image_import *import, struct err *err);

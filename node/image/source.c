@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -54,9 +55,18 @@ int image_source_read(const struct image_source *source, const char *path, struc
     return status;
 }
 
+int image_source_check(const struct image_import_options *options, struct err *err)
+{
+    bool cancelled = options->is_cancelled && options->is_cancelled(options->ctx);
+    return cancelled ? err_set(err, ERR_CANCELLED, "the import was cancelled") : 0;
+}
+
 ssize_t image_source_feed(void *ctx, void *ret_data, size_t room_bytes, struct err *err)
 {
     struct image_source_feed *feed = ctx;
+    int status = image_source_check(feed->options, err);
+    if (status < 0)
+        return status;
     for (;;) {
         ssize_t got = pread(feed->fd, ret_data, room_bytes, (off_t)feed->offset);
         if (got < 0 && errno == EINTR)
@@ -122,10 +132,26 @@ static enum image_format decide(const struct look *look)
 
 /* ---- opening ---- */
 
-static int unpack(int fd, const char *scratch_dir, struct image_source *source, struct err *err)
+/* A few MiB may say that they are many GiB: they get what is free now, but for an eighth, and no more (faults 70). */
+static int check_room(const char *scratch_dir, uint64_t *ret_max_bytes, struct err *err)
 {
-    struct image_source_feed feed = {.fd = fd};
+    struct statvfs st;
+    if (statvfs(scratch_dir, &st) < 0)
+        return err_errno(err, errno, "cannot look how much is free in '%s'", scratch_dir);
+    uint64_t room = (uint64_t)st.f_bavail * st.f_frsize;
+    room -= room / 8;
+    *ret_max_bytes = room == 0 ? 1 : room < LIMIT_OBJECT_BYTES ? room : LIMIT_OBJECT_BYTES;
+    return 0;
+}
+
+static int unpack(int fd, const struct image_import_options *import, struct image_source *source, struct err *err)
+{
+    const char *scratch_dir = import->scratch_dir;
+    struct image_source_feed feed = {.fd = fd, .options = import};
     struct store_archive_unpack_options options = {.ids = STORE_ARCHIVE_IDS_CALLER};
+    int status = check_room(scratch_dir, &options.max_bytes, err);
+    if (status < 0)
+        return status;
     char *dir = file_path("%s/import-XXXXXX", scratch_dir);
     if (!dir)
         return err_set(err, ERR_NOMEM, "no memory for a path");
@@ -155,9 +181,9 @@ static int open_dir(int fd, struct image_source *source, struct err *err)
     return 0;
 }
 
-static int open_file(int fd, const char *scratch_dir, struct image_source *source, struct err *err)
+static int open_file(int fd, const struct image_import_options *options, struct image_source *source, struct err *err)
 {
-    struct image_source_feed feed = {.fd = fd};
+    struct image_source_feed feed = {.fd = fd, .options = options};
     struct look look = {0};
     if (source->format == IMAGE_FORMAT_ANY) {
         int status = store_archive_scan(image_source_feed, &feed, look_at_entry, &look, err);
@@ -166,7 +192,7 @@ static int open_file(int fd, const char *scratch_dir, struct image_source *sourc
         source->format = decide(&look);
     }
     source->file_fd = fd;
-    return source->format == IMAGE_FORMAT_ROOTFS ? 0 : unpack(fd, scratch_dir, source, err);
+    return source->format == IMAGE_FORMAT_ROOTFS ? 0 : unpack(fd, options, source, err);
 }
 
 int image_source_open(int fd, const struct image_import_options *options, struct image_source *ret_source,
@@ -180,7 +206,7 @@ int image_source_open(int fd, const struct image_import_options *options, struct
     if (S_ISDIR(st.st_mode))
         status = open_dir(fd, &source, err);
     else if (S_ISREG(st.st_mode))
-        status = open_file(fd, options->scratch_dir, &source, err);
+        status = open_file(fd, options, &source, err);
     else
         status = err_set(err, ERR_INVALID, "the image is neither a file nor a directory");
     if (status < 0)

@@ -32,9 +32,13 @@ int image_source_open_file(const struct image_source *source, const char *path, 
 /* A whole document of at most LIMIT_MANIFEST_BYTES, appended to buf. */
 int image_source_read(const struct image_source *source, const char *path, struct buf *buf, struct err *err);
 
-/* A store_archive_read_cb over a regular file, from its start. */
+/* ERR_CANCELLED if the import's options say so. */
+int image_source_check(const struct image_import_options *options, struct err *err);
+
+/* A store_archive_read_cb over a regular file, from its start; each read asks whether the import goes on. */
 struct image_source_feed {
-    int fd; /* borrowed */
+    int fd;                                     /* borrowed */
+    const struct image_import_options *options; /* borrowed */
     uint64_t offset;
 };
 ssize_t image_source_feed(void *ctx, void *ret_data, size_t room_bytes, struct err *err);

@@ -158,7 +158,7 @@ static int compare_all(void *ctx, const void *data, size_t len_bytes, struct err
 
 static int check_time(struct attempt *attempt, struct err *err)
 {
-    int status = image_import_check(attempt->trial->import, err);
+    int status = image_source_check(attempt->trial->import->options, err);
     if (status == 0 && clock_mono_ms(&attempt->clock) > attempt->deadline_ms)
         status = err_set(err, ERR_TIMEOUT, "the trials took too long");
     return status;

@@ -256,6 +256,24 @@ static void test_image__import_can_be_cancelled(void **state)
     assert_true(patience.most > 3); /* more than once for each layer */
 }
 
+/* An archive too, while it is looked at and unpacked: faults 70, the time that a stranger's bytes take. */
+static void test_image__archive_can_be_cancelled(void **state)
+{
+    struct world *world = *state;
+    struct err err = {0};
+    OWNED(owned_free) char *path = file_path("%s/image.tar", world->scratch.dir);
+    make_layout(world->layout, &(struct layout){0});
+    tar_up(world->layout, path);
+    for (unsigned most = 0; most < 2; most++) { /* the look, the unpacking */
+        struct patience patience = {.most = most};
+        struct image_import_options options = {
+            .scratch_dir = world->scratch_dir, .is_cancelled = has_run_out, .ctx = &patience};
+        assert_int_equal(image_import(world->store, path, &options, NULL, &err), ERR_CANCELLED);
+        assert_int_equal(patience.asked, most + 1);
+        assert_int_equal(names_in(world->scratch_dir), 0);
+    }
+}
+
 static void test_image__rootfs(void **state)
 {
     struct world *world = *state;
@@ -896,6 +914,7 @@ int main(void)
         TEST(import_layout),
         TEST(formats_agree),
         TEST(import_can_be_cancelled),
+        TEST(archive_can_be_cancelled),
         TEST(rootfs),
         TEST(import_fd),
         TEST(manifests_that_do_not_add_up),

@@ -461,6 +461,38 @@ static void test_original__cancelled_anywhere(void **state)
     assert_true(end > 15); /* the trials ask too */
 }
 
+static bool count(void *ctx)
+{
+    ++*(unsigned *)ctx;
+    return false;
+}
+
+static unsigned steps_of_import(struct world *world, const char *name)
+{
+    struct err err = {0};
+    unsigned steps = 0;
+    struct image_import_options options = {
+        .name = name, .scratch_dir = world->scratch.dir, .is_cancelled = count, .ctx = &steps};
+    assert_int_equal(image_import(world->store, world->layout, &options, NULL, &err), 0);
+    return steps;
+}
+
+/* A blob that was tried once is not tried again, whatever came of it. */
+static void test_original__known_blobs(void **state)
+{
+    struct world *world = *state;
+    static const char *const filters[] = {PYTHON(9), TWO_MEMBERS};
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        make_layout(world->layout, &(struct layout){.lower_filter = filters[i], .lower_bytes = LONG_BYTES + i});
+        unsigned first = steps_of_import(world, "first:1"), second = steps_of_import(world, "second:1");
+        assert_true(first > 8 && second <= 2);
+        OWNED(owned_image) struct image *image = NULL;
+        assert_int_equal(image_get(world->store, "second:1", &image, NULL), 0);
+        OWNED(owned_image_origin) struct image_origin *origin = origin_of(world->store, image);
+        assert_int_equal(origin->layers[0].packing.codec, i == 0 ? IMAGE_CODEC_GZIP : IMAGE_CODEC_OPAQUE);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_original__##name, set_up, tear_down)
@@ -478,6 +510,7 @@ int main(void)
         TEST(hostile_fields),
         cmocka_unit_test(test_original__heads),
         TEST(cancelled_anywhere),
+        TEST(known_blobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
