@@ -36,6 +36,7 @@ void figures_take(struct swarm *swarm, uint8_t group, struct figures *ret_figure
     struct sample times = {0}; /* millionths of the ideal */
     uint64_t wanted = 0;
     uint64_t duplicate = 0;
+    uint64_t needed = 0;
     for (size_t i = 0; i < swarm->n_demands; i++) {
         const struct demand *demand = &swarm->demands[i];
         if (demand->excused || (group != FIGURES_ALL && demand->group != group))
@@ -47,6 +48,7 @@ void figures_take(struct swarm *swarm, uint8_t group, struct figures *ret_figure
             figures.failed++;
             continue;
         }
+        needed += swarm->catalogue.objects[demand->object].size_bytes;
         sample_add(&times_us, took_us);
         sample_add(&times, took_us * 1000000 / demand->ideal_us);
     }
@@ -57,6 +59,7 @@ void figures_take(struct swarm *swarm, uint8_t group, struct figures *ret_figure
     figures.p99_x = (double)sample_permille(&times, 990) / 1e6;
     figures.last_x = (double)sample_permille(&times, 1000) / 1e6;
     figures.seed_copies = (double)tally->seed_bytes / (double)swarm->catalogue.objects[0].size_bytes;
+    figures.wasted_percent = percent((double)tally->chunk_bytes - (double)needed, (double)needed);
     figures.duplicate_percent = percent((double)duplicate, (double)wanted);
     figures.control_percent = percent((double)(tally->wire_bytes - tally->chunk_bytes), (double)tally->wire_bytes);
     figures.other_per_chunk = (double)(all_messages(swarm) - tally->messages[MESSAGE_CHUNK]) /
@@ -75,6 +78,7 @@ void figures_report(const struct figures *figures, const struct swarm *swarm, st
     report_number(report, figures->p99_x, 3);
     report_number(report, figures->last_x, 3);
     report_number(report, figures->seed_copies, 2);
+    report_number(report, figures->wasted_percent, 2);
     report_number(report, figures->duplicate_percent, 2);
     report_number(report, figures->control_percent, 2);
     report_count(report, swarm->tally.messages[MESSAGE_CHUNK]);
@@ -142,8 +146,9 @@ void figures_note_run(struct report *report, const struct swarm *swarm)
         report_note(report, "%u nodes: %llu sessions refused, %llu times a liar was named, %llu protocol errors",
                     swarm->n_nodes, (unsigned long long)swarm->tally.refused,
                     (unsigned long long)swarm->tally.liars_named, (unsigned long long)swarm->tally.protocol_errors);
-    report_note(report, "%u nodes: %.2f virtual s in %.1f s, %.0f MiB in memory", swarm->n_nodes,
-                (double)(swarm->now_us - SWARM_START_US) / 1e6, ran_s, (double)memory_resident() / (1 << 20));
+    report_note(report, "%u nodes: %.2f virtual s in %.1f s, %.0f MiB in memory, %llu ticks", swarm->n_nodes,
+                (double)(swarm->now_us - SWARM_START_US) / 1e6, ran_s, (double)memory_resident() / (1 << 20),
+                (unsigned long long)swarm->tally.ticks);
     report_note(report, "%u nodes: seed %llu, events %llu, hash %016llx", swarm->n_nodes,
                 (unsigned long long)swarm->options->seed, (unsigned long long)swarm->events,
                 (unsigned long long)swarm->hash);

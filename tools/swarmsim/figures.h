@@ -7,7 +7,7 @@
 #include "tools/swarmsim/swarm.h"
 
 #define FIGURES_COLUMNS                                                                                                \
-    "done failed p50_x p99_x last_x seed_copies duplicate_% control_% chunk_messages other_messages up_%"
+    "done failed p50_x p99_x last_x seed_copies wasted_% duplicate_% control_% chunk_messages other_messages up_%"
 
 struct figures {
     size_t done;
@@ -15,6 +15,7 @@ struct figures {
     double median_s;
     double median_x, p99_x, last_x; /* times the ideal */
     double seed_copies;
+    double wasted_percent;    /* bytes of chunks that were sent and not needed, of those that were */
     double duplicate_percent; /* bytes that came twice, of those that were wanted */
     double control_percent;   /* bytes on the wire that are not chunks, of all */
     double other_per_chunk;   /* messages that are not chunks, per chunk */

@@ -12,7 +12,7 @@
 /* As in node/mesh/content.c. */
 #define PROVIDERS_ASKED 16u
 #define PROVIDERS_DIALLED 8u
-#define PEERS_HEARD 40u
+#define PEERS_WANTED_MAX 256u
 #define SOON_US 1000u
 
 #define DIAL_DELAYS 5u /* one way each: two for TCP, three for the handshake */
@@ -23,8 +23,8 @@ struct wish {
     struct node *node;
     size_t demand;
     uint32_t object;
-    struct exchange_fetch *fetch;                   /* NULL: it has ended */
-    uint32_t wanted[PEERS_HEARD + PROVIDERS_ASKED]; /* nodes */
+    struct exchange_fetch *fetch;      /* NULL: it has ended */
+    uint32_t wanted[PEERS_WANTED_MAX]; /* nodes */
     unsigned n_wanted;
     unsigned rounds;
     bool asking; /* the DHT */
@@ -74,6 +74,7 @@ static void tick(struct swarm *swarm, void *ctx, uint64_t armed_us)
     if (node->armed_us != armed_us || !node->exchange)
         return; /* an earlier one took its place */
     node->armed_us = UINT64_MAX;
+    swarm->tally.ticks++;
     exchange_tick(node->exchange, swarm_ms(swarm), &wake_ms);
     if (wake_ms != UINT64_MAX)
         arm(node, swarm->now_us + (wake_ms > swarm_ms(swarm) ? (wake_ms - swarm_ms(swarm)) * 1000 : SOON_US));
@@ -315,7 +316,7 @@ static void on_peer(void *ctx, const struct id *object, const struct id *peer, c
     uint32_t number = catalogue_find(&node->swarm->catalogue, object);
     (void)addr;
     for (struct wish *wish = node->wishes; wish; wish = wish->next) {
-        if (wish->fetch && wish->object == number && wish->n_wanted < PEERS_HEARD)
+        if (wish->fetch && wish->object == number && wish->n_wanted < node->swarm->options->heard)
             want_node(wish, node_of(node->swarm, peer)->number);
     }
 }

@@ -29,6 +29,8 @@ const struct flag options_flags[] = {
     {"spread", FLAG_NUMBER, FIELD(spread_percent), true, 0, 100, "20",
      "percent by which the delay of a pair may differ from that, either way"},
     {"sessions", FLAG_NUMBER, FIELD(sessions), true, 1, 65535, "256", "that a node has at most"},
+    {"heard", FLAG_NUMBER, FIELD(heard), true, 0, 200, "40",
+     "nodes that a fetch wants, beyond which it learns of no more from peers"},
     {"dht", FLAG_NUMBER, FIELD(dht_ms), true, 0, 60000, "30", "ms that a read or a write of the DHT takes"},
     {"job", FLAG_NUMBER, FIELD(job_us), true, 0, 1000000, "100", "us that blocking work on the store takes"},
     {"patience", FLAG_NUMBER, FIELD(patience_s), true, 1, 1000000, "60", "s without progress, then a fetch gives up"},

@@ -33,6 +33,7 @@ struct options {
     uint64_t delay_ms;
     uint64_t spread_percent;
     uint64_t sessions;
+    uint64_t heard;
     uint64_t dht_ms;
     uint64_t job_us;
     uint64_t patience_s;

@@ -67,9 +67,10 @@ static void leave_when_done(struct swarm *swarm, void *ctx, uint64_t demand_numb
     const struct demand *demand = &swarm->demands[demand_number];
     struct node *node = ctx;
     uint64_t stay_us = swarm->options->stay_s * 1000000;
+    if (!node->exchange)
+        return;
     if (demand->end_us > 0 && swarm->now_us >= demand->end_us + stay_us) {
-        if (node->exchange)
-            node_kill(node);
+        node_kill(node);
         return;
     }
     uint64_t next_us = demand->end_us > 0 ? demand->end_us + stay_us : swarm->now_us + 1000000;

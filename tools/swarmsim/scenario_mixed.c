@@ -129,6 +129,8 @@ static void begin_life(struct churn *churn)
 static void end_life(struct swarm *swarm, void *ctx, uint64_t node)
 {
     struct churn *churn = ctx;
+    if (!swarm->nodes[node].exchange)
+        return; /* the run is over */
     churn->deaths++;
     swarm_excuse(swarm, (uint32_t)node);
     node_kill(&swarm->nodes[node]);

@@ -54,6 +54,7 @@ struct tally {
     uint64_t refused;       /* sessions */
     uint64_t liars_named;
     uint64_t protocol_errors;
+    uint64_t ticks; /* calls of exchange_tick */
 };
 
 struct swarm {
