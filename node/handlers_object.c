@@ -352,9 +352,17 @@ static json_t *fetch_result(const struct fetch *fetch, const struct exchange_sta
         if (stats->shares[i].bytes > 0)
             json_object_set_new(by_peer, id_hex(&stats->shares[i].node, node),
                                 json_integer((json_int_t)stats->shares[i].bytes));
-    return json_pack("{s:s, s:s, s:I, s:o, s:I}", "event", API_EVENT_RESULT, "digest",
+    uint64_t delta_bytes = 0, delta_wire_bytes = stats->deltas.signature_bytes;
+    for (size_t i = 0; i < EXCHANGE_CODECS; i++) {
+        delta_bytes += stats->deltas.gap_bytes[i];
+        delta_wire_bytes += stats->deltas.wire_bytes[i];
+    }
+    return json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "event", API_EVENT_RESULT, "digest",
                      digest_text(&fetch->digest, digest), "size_bytes", (json_int_t)stats->total_bytes, "bytes_by_peer",
-                     by_peer, "local_bytes", (json_int_t)stats->local_bytes);
+                     by_peer, "local_bytes", (json_int_t)stats->local_bytes, "wire_bytes",
+                     (json_int_t)stats->wire_bytes, "duplicate_bytes", (json_int_t)stats->duplicate_bytes,
+                     "delta_bytes", (json_int_t)delta_bytes, "delta_wire_bytes", (json_int_t)delta_wire_bytes,
+                     "duration_ms", (json_int_t)stats->duration_ms);
 }
 
 static void on_fetched(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)

@@ -93,7 +93,9 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
 #define API_FIELDS_OBJECT "digest size_bytes kind chunks pinned created"
 #define API_FIELDS_OBJECT_PUT "digest size_bytes chunks"
 #define API_FIELDS_FETCH_PROGRESS "event done_bytes total_bytes rate peers"
-#define API_FIELDS_FETCH_RESULT "event digest size_bytes bytes_by_peer local_bytes"
+#define API_FIELDS_FETCH_RESULT                                                                                        \
+    "event digest size_bytes bytes_by_peer local_bytes wire_bytes duplicate_bytes delta_bytes delta_wire_bytes "       \
+    "duration_ms"
 #define API_FIELDS_WHY "key policy candidates"
 #define API_FIELDS_CANDIDATE                                                                                           \
     "rank node name score epoch counter claimed_cost expected_rtt_ms measured cost value chosen reason"
