@@ -35,6 +35,7 @@ struct store_assembly {
 
     pthread_mutex_t lock; /* states, counts and batch */
     uint8_t *states;      /* owned */
+    uint64_t rot_found;   /* of the store, when it was last looked up what is here */
     uint32_t missing_chunks;
     uint64_t missing_bytes;
     struct store_batch batch;
@@ -105,6 +106,7 @@ static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct store_assembly *assembly = ctx;
     const struct store_root *root = &assembly->recipe->root;
+    assembly->rot_found = assembly->store->rot.found;
     assembly->missing_chunks = root->chunk_count;
     assembly->missing_bytes = root->size_bytes;
     for (uint32_t i = 0; i < root->chunk_count; i++) {
@@ -492,16 +494,29 @@ static int check_whole(struct store_assembly *assembly, struct err *err)
     return status;
 }
 
+/* What was here may have rotted since it was looked up, and have been forgotten. */
+static int look_again(struct store_assembly *assembly, struct err *err)
+{
+    int status = 0;
+    pthread_mutex_lock(&assembly->lock);
+    if (assembly->rot_found != assembly->store->rot.found)
+        status = store_db_view(assembly->store->db, scan_present, assembly, err);
+    pthread_mutex_unlock(&assembly->lock);
+    return status;
+}
+
 int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err)
 {
     const struct store_root *root = &assembly->recipe->root;
     char text[DIGEST_TEXT_SIZE];
     uint32_t missing;
     uint64_t missing_bytes;
-    store_assembly_missing(assembly, &missing, &missing_bytes);
-    if (missing > 0)
-        return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text), missing);
     int status = store_assembly_sync(assembly, err);
+    if (status == 0)
+        status = look_again(assembly, err);
+    store_assembly_missing(assembly, &missing, &missing_bytes);
+    if (status == 0 && missing > 0)
+        return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text), missing);
     if (status == 0)
         status = check_whole(assembly, err);
     if (status == ERR_CORRUPT)

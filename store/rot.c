@@ -112,6 +112,7 @@ static int flush(struct store *store, struct findings *findings, struct err *err
         if (findings->forgot[i]) {
             store->live_bytes -= STORE_RECORD_HEAD_BYTES + findings->rots[i].stored_bytes;
             store->rot.waiting += findings->fresh[i];
+            store->rot.found++;
         }
     findings->count = 0;
     return status;

@@ -227,6 +227,29 @@ static void test_ingest__survives_removals_of_what_it_shares(void **state)
     assert_int_equal(fixture_pack_bytes(f->store), 0);
 }
 
+/* Runs of zero pages are one chunk, wherever they lie. */
+static void test_ingest__zeros_cost_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    uint8_t *page = fixture_bytes(8, 4096);
+    uint8_t *zeros = calloc(1, 1u << 20);
+    struct store_ingest *ingest;
+    must(store_ingest_new(f->store, STORE_CHECKPOINT, STORE_CHUNKING_PAGES, &ingest, &err));
+    for (int i = 0; i < 32; i++) {
+        must(store_ingest_write(ingest, zeros, 1u << 20, &err));
+        if (i == 16)
+            must(store_ingest_write(ingest, page, 4096, &err));
+    }
+    struct store_object_info info;
+    must(store_ingest_finish(ingest, &info, &err));
+    store_ingest_free(ingest);
+    assert_int_equal(info.size_bytes, (32u << 20) + 4096);
+    assert_in_range(fixture_pack_bytes(f->store), 4096, 16384); /* of which 36 a chunk are the recipe */
+    free(zeros);
+    free(page);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -241,6 +264,7 @@ int main(void)
         on_store(test_ingest__many_leaves),
         on_store(test_ingest__two_of_the_same_object_at_once),
         on_store(test_ingest__survives_removals_of_what_it_shares),
+        on_store(test_ingest__zeros_cost_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -444,6 +444,40 @@ static void test_rot__the_list_forgets_what_is_dropped(void **state)
     small_release(&small);
 }
 
+/* An assembly counts on a chunk of another object; that rots while the rest comes. */
+static void test_rot__an_assembly_looks_again(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    struct err err = {0};
+    struct store *store = small.f->store;
+    const struct store_recipe *recipe = small.recipe[1];
+    assert_int_equal(store_object_remove(store, &small.info[1].digest, &err), 1);
+    struct records records;
+    list_records(&small, &records);
+    struct store_assembly *assembly = NULL;
+    must(store_assembly_new(store, &recipe->root.object, STORE_LAYER, recipe, &assembly, &err));
+    assert_true(store_assembly_has(assembly, 0));
+    flip(small.pack, records.offsets[0] + STORE_RECORD_HEAD_BYTES);
+    uint8_t *back = malloc(LIMIT_CHUNK_BYTES);
+    struct store_piece piece;
+    assert_int_equal(
+        store_piece_read(store, STORE_PIECE_CHUNK, &recipe->chunks[0].id, back, LIMIT_CHUNK_BYTES, &piece, &err),
+        ERR_CORRUPT);
+    const uint8_t *bytes = object_bytes(&small, 1);
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < recipe->root.chunk_count; i++)
+            must(
+                store_assembly_add(assembly, i, STORE_RAW, bytes + recipe->offsets[i], recipe->chunks[i].length, &err));
+        assert_int_equal(store_assembly_finish(assembly, NULL, &err), round == 0 ? ERR_CONFLICT : 0);
+        assert_int_equal(store_assembly_has(assembly, 0), round == 1);
+    }
+    store_assembly_free(assembly);
+    fixture_expect(store, &recipe->root.object, bytes, BYTES);
+    free(back);
+    small_release(&small);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -454,6 +488,7 @@ int main(void)
         on_store(test_rot__a_pack_that_goes_while_it_is_written_is_not_acknowledged),
         on_store(test_rot__findings_survive_a_restart),
         on_store(test_rot__the_list_forgets_what_is_dropped),
+        on_store(test_rot__an_assembly_looks_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
