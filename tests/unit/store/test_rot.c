@@ -148,6 +148,13 @@ static int count_broken(const struct store_broken *broken, void *ctx)
     return 0;
 }
 
+static int count_any(const struct store_broken *broken, void *ctx)
+{
+    (void)broken;
+    ++*(int *)ctx;
+    return 0;
+}
+
 static int broken(struct store *store)
 {
     struct err err = {0};
@@ -444,6 +451,45 @@ static void test_rot__the_list_forgets_what_is_dropped(void **state)
     small_release(&small);
 }
 
+/* faults 57: packs on a disk that is not mounted are not forgotten; if they are lost, fsck says what to fetch */
+static void test_rot__no_pack_at_all_is_somebodys_mistake(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    struct err err = {0};
+    uint8_t *more = fixture_bytes(50, 300000);
+    struct store_object_info info;
+    fixture_reopen(small.f);
+    fixture_put(small.f->store, STORE_LAYER, more, 300000, &info);
+    store_close(small.f->store);
+    small.f->store = NULL;
+    OWNED(owned_free) char *packs = file_path("%s/packs", small.f->dir);
+    OWNED(owned_free) char *aside = file_path("%s/aside", small.f->dir);
+    assert_int_equal(rename(packs, aside), 0);
+    assert_int_equal(store_open(&small.f->options, &small.f->store, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.text, "not mounted"));
+    assert_int_equal(rmdir(packs), 0);
+    assert_int_equal(rename(aside, packs), 0);
+    fixture_open(small.f);
+    fixture_expect(small.f->store, &info.digest, more, 300000);
+    assert_int_equal(broken(small.f->store), 0);
+
+    store_close(small.f->store);
+    small.f->store = NULL;
+    must(file_remove_tree(packs, &err));
+    struct store_fsck_report report;
+    assert_int_equal(store_fsck(small.f->dir, true, small.f->options.clock, &report, NULL, NULL, &err), 0);
+    assert_int_equal(report.objects_lost, 3);
+    fixture_open(small.f);
+    int lost = 0;
+    must(store_broken_each(small.f->store, count_any, &lost, &err));
+    assert_int_equal(lost, 3);
+    must(store_partial_drop(small.f->store, &info.digest, &err)); /* nobody wants this one any more */
+    repair(&small);
+    free(more);
+    small_release(&small);
+}
+
 /* An assembly counts on a chunk of another object; that rots while the rest comes. */
 static void test_rot__an_assembly_looks_again(void **state)
 {
@@ -489,6 +535,7 @@ int main(void)
         on_store(test_rot__findings_survive_a_restart),
         on_store(test_rot__the_list_forgets_what_is_dropped),
         on_store(test_rot__an_assembly_looks_again),
+        on_store(test_rot__no_pack_at_all_is_somebodys_mistake),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
