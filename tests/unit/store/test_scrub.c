@@ -1,5 +1,7 @@
 /* The scrub: one pass looks at every piece, finds what nobody has asked for, and survives its process. */
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -165,6 +167,76 @@ static void test_scrub__goes_on_after_a_restart(void **state)
     free(bytes);
 }
 
+/* ---- threads ---- */
+
+struct crowd {
+    struct fixture *f;
+    atomic_bool done;
+};
+
+struct member {
+    struct crowd *crowd;
+    uint64_t seed;
+};
+
+static void *put_and_remove(void *arg)
+{
+    struct member *member = arg;
+    struct err err = {0};
+    uint8_t *bytes = fixture_bytes(member->seed, 1000000);
+    for (int i = 0; i < 25; i++) {
+        struct store_object_info info;
+        bytes[500000] = (uint8_t)i;
+        fixture_put(member->crowd->f->store, STORE_BLOB, bytes, 1000000 - (size_t)i * 1000, &info);
+        assert_int_equal(store_object_remove(member->crowd->f->store, &info.digest, &err), 1);
+    }
+    free(bytes);
+    return NULL;
+}
+
+static void *scrub_on(void *arg)
+{
+    struct member *member = arg;
+    while (!member->crowd->done) {
+        struct err err = {0};
+        int more = store_scrub_step(member->crowd->f->store, 300000, NULL, &err);
+        assert_true(more >= 0 || more == ERR_BUSY);
+    }
+    return NULL;
+}
+
+/* What is freed under the scrub's eyes is not rot. */
+static void test_scrub__takes_nothing_that_comes_and_goes_for_rot(void **state)
+{
+    struct crowd crowd = {.f = *state};
+    struct err err = {0};
+    crowd.f->options.pack_bytes = 1500000; /* packs come and go too */
+    fixture_reopen(crowd.f);
+    uint8_t *bytes = fixture_bytes(99, BYTES);
+    struct store_object_info info;
+    fixture_put(crowd.f->store, STORE_BLOB, bytes, BYTES, &info);
+    struct member members[4];
+    pthread_t threads[4];
+    for (uint64_t i = 0; i < 4; i++) {
+        members[i] = (struct member){&crowd, 1 + i / 2}; /* the writers' objects share chunks */
+        pthread_create(&threads[i], NULL, i % 2 ? scrub_on : put_and_remove, &members[i]);
+    }
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[2], NULL);
+    crowd.done = true;
+    pthread_join(threads[1], NULL);
+    pthread_join(threads[3], NULL);
+    run_pass(crowd.f, UINT64_MAX);
+    struct store_scrub scrub = status_of(crowd.f);
+    assert_true(scrub.passes > 1);
+    assert_int_equal(scrub.last_bad, 0);
+    assert_int_equal(store_rot_take(crowd.f->store, NULL, NULL, &err), 0);
+    fixture_expect(crowd.f->store, &info.digest, bytes, BYTES);
+    assert_int_equal(store_object_remove(crowd.f->store, &info.digest, &err), 1);
+    assert_int_equal(fixture_pack_bytes(crowd.f->store), 0);
+    free(bytes);
+}
+
 static void test_scrub__its_row_is_as_written(void **state)
 {
     (void)state;
@@ -193,6 +265,7 @@ int main(void)
         on_store(test_scrub__finds_rot_that_nobody_asked_for),
         on_store(test_scrub__mends_heads),
         on_store(test_scrub__goes_on_after_a_restart),
+        on_store(test_scrub__takes_nothing_that_comes_and_goes_for_rot),
         cmocka_unit_test(test_scrub__its_row_is_as_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
