@@ -1,6 +1,7 @@
 #include "store/compress.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
@@ -73,6 +74,20 @@ int store_compress_undo(const void *data, size_t len_bytes, void *ret_data, size
     if (got != raw_bytes)
         return err_set(err, ERR_CORRUPT, "a compressed chunk gives %zu bytes, not %zu", got, raw_bytes);
     return 0;
+}
+
+size_t store_compress_again(void *frame, size_t len_bytes, size_t raw_bytes, int level)
+{
+    size_t cap = len_bytes - len_bytes / 50;
+    OWNED(owned_free) uint8_t *raw = malloc(raw_bytes + 1);
+    OWNED(owned_free) uint8_t *out = malloc(cap + 1);
+    if (!raw || !out || store_compress_undo(frame, len_bytes, raw, raw_bytes, NULL) < 0)
+        return len_bytes;
+    size_t got = ZSTD_compress(out, cap, raw, raw_bytes, level);
+    if (ZSTD_isError(got))
+        return len_bytes; /* it does not fit into so little */
+    memcpy(frame, out, got);
+    return got;
 }
 
 /* ---- deltas ---- */

@@ -22,6 +22,10 @@ const uint8_t *store_compress_chunk(struct store_compress *press, const void *da
 /* Decompress a single frame that must give exactly raw_bytes (at most LIMIT_CHUNK_BYTES). ERR_CORRUPT otherwise. */
 int store_compress_undo(const void *data, size_t len_bytes, void *ret_data, size_t raw_bytes, struct err *err);
 
+/* A frame of ours once more, with more effort (zstd's levels): the new one takes the old one's place if it saves a
+ * fiftieth. Its length, which is len_bytes if nothing was gained, or could be. */
+size_t store_compress_again(void *frame, size_t len_bytes, size_t raw_bytes, int level);
+
 /* ---- deltas ---- */
 
 /* No frame of `len_bytes` takes more. */

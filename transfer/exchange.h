@@ -6,6 +6,7 @@
  *   serve*.c    answers WANT, PIECES, RUN and DEAL
  *   deal.c      what was sent how often
  *   pace.c      limits on bytes a second
+ *   press.c     when it pays to compress again
  *   maps.c      answers MAP, learns recipes for it
  *   peers.c     who else wants or has an object: told, and heard
  *   wish.c      where fetches begin and end, what callers are told
@@ -33,6 +34,7 @@
 #include "transfer/goodput.h"
 #include "transfer/message.h"
 #include "transfer/pace.h"
+#include "transfer/press.h"
 #include "transfer/transfer.h"
 
 struct exchange;
@@ -146,6 +148,7 @@ struct serving {
     uint64_t sample_ms;
     uint64_t sample_bytes; /* drained by then */
     uint64_t rate;         /* bytes/s that it takes when there are more; 0: never slow enough to tell */
+    struct press press;
 
     struct gap_order_list orders; /* owned: GAPS, in the order they came (gap_serve.c) */
     unsigned n_orders;
@@ -168,6 +171,7 @@ struct serve {
     unsigned urgent;  /* of those in use, beyond `slots` */
     unsigned waiting; /* peers without one */
     bool freezing;    /* something of EXCHANGE_FREEZE is being sent */
+    bool pressing;    /* a job compresses again */
     uint64_t drained_bytes;
     uint64_t rate; /* bytes/s in all, lately */
     uint64_t probe_ms;

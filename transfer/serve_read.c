@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "node/base/limits.h"
+#include "store/compress.h"
 #include "transfer/serve.h"
 
 #define BATCHES 2u
+#define JOBS_FEW 2u
 #define BATCH_MIN_BYTES (128u << 10)
 
 struct read_job {
@@ -21,10 +23,23 @@ struct read_job {
     struct id object;
     bool load; /* only find the recipe of `object` */
     struct store_recipe *recipe;
-    struct batch *batch; /* owned; data and pieces' indices are set */
+    int level;            /* chunks are compressed again at this one; 0: they are not */
+    size_t frame_bytes;   /* of what was, before */
+    size_t pressed_bytes; /* and after */
+    struct batch *batch;  /* owned; data and pieces' indices are set */
     struct id ids[BATCH_PIECES];
     unsigned n_ids;
 };
+
+static void press(struct read_job *read, uint8_t *data, struct store_piece *piece)
+{
+    if (read->level == 0 || piece->encoding != STORE_ZSTD)
+        return;
+    size_t len = store_compress_again(data, piece->stored_bytes, piece->raw_bytes, read->level);
+    read->frame_bytes += piece->stored_bytes;
+    read->pressed_bytes += len;
+    piece->stored_bytes = (uint32_t)len;
+}
 
 static void read_work(struct job *job)
 {
@@ -43,6 +58,7 @@ static void read_work(struct job *job)
             batch->gone = true; /* never here, or rotten: the store has taken note */
             return;
         }
+        press(read, batch->data + used, &piece->piece);
         piece->offset = used;
         used += piece->piece.stored_bytes;
         batch->n++;
@@ -75,6 +91,10 @@ static void read_done(struct job *job)
     struct exchange *exchange = job->exchange;
     struct lane *lane = transfer_serve_lane(peer, read->class);
     lane->reading = false;
+    if (read->level > 0) {
+        exchange->serve.pressing = false;
+        transfer_press_judge(&peer->serving.press, read->frame_bytes, read->pressed_bytes);
+    }
     bool useless = peer->gone || exchange->dead;
     struct run *run = useless ? NULL : transfer_serve_find(peer, read->class, read->request);
     if (run && read->load)
@@ -143,6 +163,15 @@ static bool plan_batch(struct read_job *read, const struct run *run)
     return true;
 }
 
+/* Only where it holds nobody up: the peer has a batch to go on with, and the thread pool is not behind. */
+static int choose_level(struct exchange_peer *peer, const struct lane *lane, const struct run *run)
+{
+    const struct exchange *exchange = peer->exchange;
+    if (run->type != STORE_PIECE_CHUNK || lane->n_batches == 0 || exchange->serve.pressing || exchange->jobs > JOBS_FEW)
+        return 0;
+    return transfer_press_level(&peer->serving.press, peer->serving.rate);
+}
+
 static bool start_read(struct exchange_peer *peer, struct lane *lane, struct run *run)
 {
     struct read_job *read = calloc(1, sizeof *read);
@@ -160,6 +189,8 @@ static bool start_read(struct exchange_peer *peer, struct lane *lane, struct run
         return false;
     }
     if (read->batch) {
+        read->level = choose_level(peer, lane, run);
+        peer->exchange->serve.pressing |= read->level > 0;
         peer->exchange->serve_bytes += read->batch->cap;
         peer->serving.turn_bytes += read->batch->cap;
     }

@@ -606,6 +606,57 @@ static void test_serve__nonsense_is_refused(void **state)
     bench_free(bench);
 }
 
+/* ---- compressing again ---- */
+
+/* Text that level 1 leaves much of. */
+static void put_text(struct bench *bench, size_t len)
+{
+    static const char *const WORDS[] = {"chunk ",    "recipe ",   "basis ",  "lookup ", "bucket ",
+                                        "provider ", "layer ",    "digest ", "lease ",  "tombstone ",
+                                        "snapshot ", "downtime ", "(",       ");\n"};
+    uint64_t seed = 3;
+    struct rng rng = rng_seeded(&seed);
+    OWNED(owned_free) char *text = malloc(len + 16);
+    for (size_t at = 0; at < len;) {
+        const char *word = WORDS[rng_below(&rng, sizeof WORDS / sizeof WORDS[0])];
+        at += (size_t)sprintf(text + at, rng_below(&rng, 9) ? "%s" : "%s%u ", word, (unsigned)rng_below(&rng, 1000));
+    }
+    bench->object = mesh_put(bench->node, (uint8_t *)text, len);
+    struct store_recipe *recipe = NULL;
+    assert_int_equal(store_recipe_load(bench->node->store, &bench->object, &recipe, NULL), 1);
+    bench->root = recipe->root_id;
+    bench->n_chunks = recipe->root.chunk_count;
+    store_recipe_free(recipe);
+}
+
+static uint64_t bytes_at_rate(uint64_t rate)
+{
+    struct bench *bench = bench_new(MIB);
+    put_text(bench, 6 * MIB);
+    add_askers(bench, 1, rate);
+    struct asker *asker = &bench->askers[0];
+    uint32_t next = 0;
+    for (unsigned t = 0; t < 3000 && asker->pieces < bench->n_chunks; t++) {
+        for (; next < bench->n_chunks && next < asker->pieces + 40; next++)
+            ask_run(asker, EXCHANGE_LAYER, next, 1);
+        run_ms(bench, 10);
+    }
+    assert_int_equal(asker->pieces, bench->n_chunks);
+    uint64_t got = asker->got;
+    bench_free(bench);
+    return got;
+}
+
+/* The slower the peer, the fewer bytes it is sent for the same chunks. */
+static void test_serve__slow_peers_get_better_frames(void **state)
+{
+    (void)state;
+    uint64_t fast = bytes_at_rate(100 * MIB), slow = bytes_at_rate(MIB / 4);
+    print_message("%llu bytes to a fast peer, %llu to a slow one\n", (unsigned long long)fast,
+                  (unsigned long long)slow);
+    assert_true(slow * 100 < fast * 95);
+}
+
 /* ---- rot ---- */
 
 static void spoil_packs(struct bench *bench)
@@ -664,6 +715,7 @@ int main(void)
         cmocka_unit_test(test_serve__each_chunk_is_dealt_once),
         cmocka_unit_test(test_serve__unsent_deals_come_back),
         cmocka_unit_test(test_serve__nonsense_is_refused),
+        cmocka_unit_test(test_serve__slow_peers_get_better_frames),
         cmocka_unit_test(test_serve__rot_is_not_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
