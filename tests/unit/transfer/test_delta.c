@@ -4,6 +4,7 @@
 #include "transfer/exchange.h"
 #include "transfer/gap.h"
 
+#define KIB 1024u
 #define MIB (1u << 20)
 #define PAGE 4096u
 
@@ -72,9 +73,6 @@ static void rig_finish(struct rig *rig)
     mesh_wait(rig->mesh, &rig->wish, 20000);
     assert_int_equal(rig->wish.status, 0);
     assert_true(mesh_has(&rig->mesh->nodes[1], &rig->object, rig->newer, rig->newer_len));
-    if (getenv("SHOW_BYTES"))
-        print_message("%llu bytes there, %llu back; %llu of deltas\n", (unsigned long long)rig->link->bytes,
-                      (unsigned long long)rig->link->back->bytes, (unsigned long long)rig->wish.stats.wire_bytes);
 }
 
 static uint64_t rig_bytes(const struct rig *rig)
@@ -126,7 +124,7 @@ static void test_delta__small_edits(void **state)
 static void test_delta__insertion(void **state)
 {
     (void)state;
-    struct rig *rig = rig_new(16 * MIB);
+    struct rig *rig = rig_new(4 * MIB);
     memmove(rig->newer + 1010, rig->newer + 1000, rig->len - 1000);
     memset(rig->newer + 1000, 0x77, 10);
     rig->newer_len += 10;
@@ -154,6 +152,229 @@ static void test_delta__similar_is_found(void **state)
     rig_free(rig);
 }
 
+/* Bytes shift, and no chunk is the same: positions are all that is known, and drift. */
+static void test_delta__dense_edits(void **state)
+{
+    (void)state;
+    for (int has = 0; has < 2; has++) {
+        struct rig *rig = rig_new(4 * MIB);
+        size_t to = 0;
+        for (size_t from = 0; from < rig->len; from += 8 * KIB) {
+            size_t part = rig->len - from < 8 * KIB ? rig->len - from : 8 * KIB;
+            memcpy(rig->newer + to, rig->older + from, part);
+            to += part;
+            rig->newer[to++] = (uint8_t)from; /* one byte more every 8 KiB */
+        }
+        rig->newer_len = to;
+        rig_start(rig, STORE_CHUNKING_ARCHIVE, has);
+        rig_finish(rig);
+        assert_true(rig->wish.stats.local_bytes < MIB / 2);
+        assert_in_range(rig_bytes(rig), 512, has ? 60000 : 700000);
+        rig_free(rig);
+    }
+}
+
+/* Memory: pages that differ in few bytes, and some that were put in between. */
+static void test_delta__page_images(void **state)
+{
+    (void)state;
+    for (int has = 0; has < 2; has++) {
+        struct rig *rig = rig_new(8 * MIB);
+        for (size_t page = 0; page < rig->len / PAGE; page += 9)
+            rig->newer[page * PAGE + 100]++;
+        memmove(rig->newer + 3 * MIB + 3 * PAGE, rig->newer + 3 * MIB, rig->len - 3 * MIB);
+        rig->newer_len += 3 * PAGE;
+        rig_start(rig, STORE_CHUNKING_PAGES, has);
+        rig_finish(rig);
+        assert_in_range(rig_bytes(rig), 1000, has ? 32000 : 500000);
+        rig_free(rig);
+    }
+}
+
+/* What is wholly new is not worth signatures for long, and comes plain. */
+static void test_delta__unlike_basis(void **state)
+{
+    (void)state;
+    for (int has = 0; has < 2; has++) {
+        struct rig *rig = rig_new(8 * MIB);
+        OWNED(owned_free) uint8_t *other = mesh_bytes(rig->len, 77);
+        memcpy(rig->newer, other, rig->len);
+        rig_start(rig, STORE_CHUNKING_ARCHIVE, has);
+        rig_finish(rig);
+        assert_in_range(rig_bytes(rig), rig->len, rig->len + rig->len / 30);
+        assert_int_equal(rig->mesh->nodes[1].liars, 0);
+        rig_free(rig);
+    }
+}
+
+/* ---- trouble ---- */
+
+/* A byte in the middle of every delta, but not of what comes plain. */
+static bool spoil(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    (void)link;
+    if (type == MESSAGE_DELTA && data[8] != MESSAGE_CODEC_PLAIN)
+        data[17 + (len - 17) / 2] ^= 0x20;
+    return true;
+}
+
+/* faults 46: a delta that does not give its chunks proves no lie. The gap comes plain; after three, all do. */
+static void test_delta__spoiled_deltas(void **state)
+{
+    (void)state;
+    for (int has = 0; has < 2; has++) {
+        struct rig *rig = rig_new(4 * MIB);
+        rig_edit(rig, 20, 300);
+        rig_start(rig, STORE_CHUNKING_ARCHIVE, has);
+        rig->link->back->meddle = spoil;
+        rig_finish(rig);
+        assert_int_equal(rig->mesh->nodes[1].liars, 0);
+        assert_in_range(rig->wish.stats.wire_bytes, MIB / 4, 4 * MIB);
+        rig_free(rig);
+    }
+}
+
+/* The basis has changed under us: what is compared with it is not what the provider has. */
+static bool change_range(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    if (type == MESSAGE_GAPS)
+        data[101 + 15] ^= 0x40; /* a byte of the offset of the first range: it is another one there */
+    (void)link, (void)len;
+    return true;
+}
+
+static void test_delta__other_range(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(2 * MIB);
+    rig_edit(rig, 2, 300);
+    rig_start(rig, STORE_CHUNKING_ARCHIVE, true);
+    rig->link->meddle = change_range;
+    rig_finish(rig);
+    assert_int_equal(rig->mesh->nodes[1].liars, 0);
+    rig_free(rig);
+}
+
+/* Plain bytes of a gap that are wrong are a lie, as they are in a chunk. */
+static bool forge_plain(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    (void)link, (void)len;
+    if (type == MESSAGE_DELTA)
+        data[8] = MESSAGE_CODEC_PLAIN;
+    return true;
+}
+
+static void test_delta__plain_lies(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(4 * MIB);
+    rig_edit(rig, 8, 300);
+    rig_start(rig, STORE_CHUNKING_ARCHIVE, true);
+    rig->link->back->meddle = forge_plain;
+    struct mesh *mesh = rig->mesh;
+    for (unsigned i = 0; i < 3000 && mesh->nodes[1].liars == 0; i++)
+        mesh_step(mesh);
+    assert_int_equal(mesh->nodes[1].liars, 1);
+    rig_free(rig);
+}
+
+/* faults 44: a signature that is none ends the session before librsync sees it. */
+static bool forge_signature(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    (void)link, (void)len;
+    if (type == MESSAGE_SIGNATURE)
+        memset(data + 8 + 4, 0, 4); /* block length 0 */
+    return true;
+}
+
+static void test_delta__hostile_signatures(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(4 * MIB);
+    rig_edit(rig, 8, 300);
+    rig_start(rig, STORE_CHUNKING_ARCHIVE, false);
+    rig->link->meddle = forge_signature;
+    for (unsigned i = 0; i < 3000 && rig->link->up; i++)
+        mesh_step(rig->mesh);
+    assert_false(rig->link->up);
+    rig_free(rig);
+}
+
+/* The provider goes away in the middle; another one gives the rest. */
+static void test_delta__provider_is_cut(void **state)
+{
+    (void)state;
+    for (unsigned after = 1; after < 12; after++) {
+        struct rig *rig = rig_new(MIB);
+        rig_edit(rig, 10, 300);
+        rig_start(rig, STORE_CHUNKING_ARCHIVE, after % 2);
+        for (unsigned i = 0; i < 2 * after; i++)
+            mesh_step(rig->mesh);
+        if (!rig->wish.done) {
+            mesh_cut(rig->link);
+            struct mesh_link *again = mesh_join(rig->mesh, 1, 0);
+            mesh_ask(&rig->wish, again, false);
+        }
+        rig_finish(rig);
+        rig_free(rig);
+    }
+}
+
+static void test_delta__wish_is_cancelled(void **state)
+{
+    (void)state;
+    for (unsigned after = 1; after < 16; after++) {
+        struct rig *rig = rig_new(MIB);
+        rig_edit(rig, 10, 300);
+        rig_start(rig, STORE_CHUNKING_ARCHIVE, after % 2);
+        for (unsigned i = 0; i < 2 * after; i++)
+            mesh_step(rig->mesh);
+        if (!rig->wish.done)
+            exchange_fetch_cancel(rig->wish.fetch);
+        for (unsigned i = 0; i < 20; i++)
+            mesh_step(rig->mesh);
+        rig_free(rig);
+    }
+}
+
+/* A rollout: several nodes go to the new version at once, some with the old one, one without; all helps. */
+static void test_delta__rollout(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(4 * MIB);
+    rig_edit(rig, 20, 2000);
+    struct mesh *mesh = mesh_new(5);
+    mesh->rate = 10u << 20;
+    struct id basis = {0};
+    for (unsigned i = 0; i < 4; i++)
+        basis = mesh_put(&mesh->nodes[i], rig->older, rig->len);
+    struct id object = mesh_put(&mesh->nodes[0], rig->newer, rig->newer_len);
+    struct mesh_wish wishes[5];
+    uint64_t seed_bytes = 0;
+    for (unsigned i = 1; i < 5; i++)
+        mesh_fetch_like(mesh, i, &object, &basis, &wishes[i]);
+    for (unsigned i = 1; i < 5; i++) {
+        for (unsigned k = 0; k < i; k++) {
+            struct mesh_link *link = mesh_join(mesh, i, k);
+            mesh_ask(&wishes[i], link, false);
+            if (k > 0)
+                exchange_fetch_add_peer(wishes[k].fetch, link->back->peer, false, mesh_ms(mesh));
+        }
+    }
+    for (unsigned i = 1; i < 5; i++) {
+        mesh_wait(mesh, &wishes[i], 20000);
+        assert_int_equal(wishes[i].status, 0);
+        assert_true(mesh_has(&mesh->nodes[i], &object, rig->newer, rig->newer_len));
+    }
+    for (unsigned i = 1; i < 4; i++)
+        assert_true(wishes[i].stats.deltas.gap_bytes[MESSAGE_CODEC_PREFIX] > 0);
+    for (unsigned i = 0; i < mesh->n_links; i++)
+        seed_bytes += mesh->links[i].from == 0 ? mesh->links[i].bytes : 0;
+    assert_in_range(seed_bytes, 1, 5 * MIB); /* once to who has nothing, and little to the others */
+    mesh_free(mesh);
+    rig_free(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +383,16 @@ int main(void)
         cmocka_unit_test(test_delta__small_edits),
         cmocka_unit_test(test_delta__insertion),
         cmocka_unit_test(test_delta__similar_is_found),
+        cmocka_unit_test(test_delta__dense_edits),
+        cmocka_unit_test(test_delta__page_images),
+        cmocka_unit_test(test_delta__unlike_basis),
+        cmocka_unit_test(test_delta__spoiled_deltas),
+        cmocka_unit_test(test_delta__other_range),
+        cmocka_unit_test(test_delta__plain_lies),
+        cmocka_unit_test(test_delta__hostile_signatures),
+        cmocka_unit_test(test_delta__provider_is_cut),
+        cmocka_unit_test(test_delta__wish_is_cancelled),
+        cmocka_unit_test(test_delta__rollout),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }
