@@ -107,36 +107,52 @@ static int import_layer(const struct image_import *import, int fd, const struct 
 
 /* ---- how its blob can be had again ---- */
 
+static int copy_blob(const struct image_trial *trial, struct crypto_sha256 *hash, struct store_ingest *ingest,
+                     struct err *err)
+{
+    struct image_source_feed feed = {.fd = trial->blob_fd, .options = trial->import->options};
+    OWNED(owned_free) uint8_t *piece = malloc(COPY_BYTES);
+    if (!piece)
+        return err_set(err, ERR_NOMEM, "no memory to copy a blob");
+    for (;;) {
+        ssize_t got = image_source_feed(&feed, piece, COPY_BYTES, err);
+        if (got <= 0)
+            return (int)got;
+        crypto_sha256_add(hash, piece, (size_t)got);
+        int status = store_ingest_write(ingest, piece, (size_t)got, err);
+        if (status < 0)
+            return status;
+    }
+}
+
 /* The blob as it is, because nothing here would make it. */
 static int keep_blob(const struct image_trial *trial, struct err *err)
 {
     OWNED(owned_ingest) struct store_ingest *ingest = NULL;
-    OWNED(owned_free) uint8_t *piece = malloc(COPY_BYTES);
-    struct image_source_feed feed = {.fd = trial->blob_fd, .options = trial->import->options};
+    OWNED(owned_sha256) struct crypto_sha256 *hash = NULL;
     struct store_object_info info;
-    if (!piece)
-        return err_set(err, ERR_NOMEM, "no memory to copy a blob");
-    int status = store_ingest_new(trial->import->store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &ingest, err);
-    while (status == 0) {
-        ssize_t got = image_source_feed(&feed, piece, COPY_BYTES, err);
-        if (got <= 0) {
-            status = (int)got;
-            break;
-        }
-        status = store_ingest_write(ingest, piece, (size_t)got, err);
-    }
+    struct id digest;
+    int status = crypto_sha256_new(&hash, err);
     if (status == 0)
-        status = store_ingest_finish(ingest, &info, err);
-    if (status == 0 && !id_equal(&info.digest, &trial->blob.digest))
-        status = err_set(err, ERR_CORRUPT, "it does not have the digest that the image's manifest gives");
-    return status;
+        status = store_ingest_new(trial->import->store, STORE_LAYER, STORE_CHUNKING_ARCHIVE, &ingest, err);
+    if (status == 0)
+        status = copy_blob(trial, hash, ingest, err);
+    if (status < 0)
+        return status;
+    crypto_sha256_take(hash, &digest);
+    if (!id_equal(&digest, &trial->blob.digest))
+        return err_set(err, ERR_CORRUPT, "it does not have the digest that the image's manifest gives");
+    return store_ingest_finish(ingest, &info, err);
 }
 
 static int find_packing(const struct image_trial *trial, struct image_packing *ret_packing, struct err *err)
 {
     struct image_packing packing = {.codec = IMAGE_CODEC_PLAIN};
     int status = 1;
-    if (!id_equal(&trial->blob.digest, &trial->layer.diff_id))
+    bool plain = id_equal(&trial->blob.digest, &trial->layer.diff_id);
+    if (plain && trial->blob.size_bytes != trial->layer.size_bytes)
+        return err_set(err, ERR_CORRUPT, "it does not have the size that its digest has");
+    if (!plain)
         status = image_origin_find(trial->import->store, &trial->blob, &trial->layer.diff_id, &packing, err);
     if (status == 0)
         status = image_trial_run(trial, &packing, err);

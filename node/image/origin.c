@@ -345,7 +345,7 @@ static int look_for_blob(const struct store_ref *ref, void *ctx)
     for (size_t i = 0; i < origin->layer_count && i < image->layer_count; i++) {
         const struct image_origin_layer *layer = &origin->layers[i];
         if (!id_equal(&layer->blob.digest, &search->blob->digest) ||
-            !id_equal(&image->layers[i].diff_id, search->diff_id))
+            layer->blob.size_bytes != search->blob->size_bytes || !id_equal(&image->layers[i].diff_id, search->diff_id))
             continue;
         *search->ret_packing = layer->packing;
         return layer->packing.codec != IMAGE_CODEC_OPAQUE ||

@@ -249,6 +249,34 @@ static void test_original__docker_archive_with_layout(void **state)
     assert_int_equal(image_origin_get(world->store, plain, &none, NULL), 0);
 }
 
+static int import_over(struct world *world, const char *blob, const void *data, size_t len, struct err *err)
+{
+    OWNED(owned_free) char *path = file_path("%s/blobs/sha256/%s", world->layout, blob);
+    struct image_import_options options = {.scratch_dir = world->scratch.dir, .name = "other:1"};
+    write_text(path, data, len);
+    return image_import(world->store, world->layout, &options, NULL, err);
+}
+
+/* faults 38: that a layer is here already makes no blob of it true. */
+static void test_original__false_blob_of_a_known_layer(void **state)
+{
+    struct world *world = *state;
+    struct err err = {0};
+    char hex[ID_HEX_SIZE];
+    struct store_usage before, after;
+    OWNED(owned_image) struct image *image = import_filtered(world, PYTHON(6));
+    OWNED(owned_image_origin) struct image_origin *origin = origin_of(world->store, image);
+    size_t len = (size_t)origin->layers[0].blob.size_bytes;
+    OWNED(owned_free) uint8_t *zeros = calloc(1, len);
+    id_hex(&origin->layers[0].blob.digest, hex);
+    assert_int_equal(image_remove(world->store, image->name, &err), 0); /* nobody knows the blob any more */
+    assert_int_equal(store_usage(world->store, &before, &err), 0);
+    assert_int_equal(import_over(world, hex, zeros, len, &err), ERR_CORRUPT);
+    assert_int_equal(import_over(world, hex, zeros, len - 1, &err), ERR_CORRUPT);
+    assert_int_equal(store_usage(world->store, &after, &err), 0);
+    assert_int_equal(after.objects, before.objects);
+}
+
 /* ---- between nodes ---- */
 
 static void send_object(struct world *world, const struct id *digest)
@@ -505,6 +533,7 @@ int main(void)
         TEST(goes_with_the_name),
         TEST(no_layout),
         TEST(docker_archive_with_layout),
+        TEST(false_blob_of_a_known_layer),
         TEST(moves),
         TEST(hostile_origins),
         TEST(hostile_fields),
