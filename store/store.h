@@ -10,11 +10,12 @@
  *
  * 1. What was acknowledged is durable: pack bytes are synced before the index commit that makes them exist, and that
  *    commit is synced before the function returns. A failed sync fails the request and retires the pack.
- * 2. An object that store_object_stat finds is complete. Its bytes are checked against their digests on every read.
+ * 2. An object that store_object_stat finds is complete, but for what has rotted and was not traced yet ("rot" below).
+ *    Its bytes are checked against their digests on every read.
  * 3. A chunk is stored once, however many objects and partial objects contain it.
  * 4. Bytes in the index never leave the store by pointer: values are copied, or live during one callback.
- * 5. After SIGKILL at any moment the store opens clean: finished objects are there, verified chunks of unfinished
- *    assemblies are there, unfinished ingests are gone.
+ * 5. After SIGKILL or a power cut at any moment the store opens clean: finished objects are there, verified chunks of
+ * unfinished assemblies are there, unfinished ingests are gone.
  */
 #pragma once
 
@@ -337,9 +338,9 @@ struct store_scrub {
 };
 
 /* Go on with the pass under way, or begin one: read pieces from the disk, not from memory, until want_bytes have been
- * read or 256 pieces (one at least), and check each by checksum and SHA-256. 1 if the pass goes on, 0 if this step ended it.
- * The caller gives the pace: for a pass a week, (pack_bytes of store_usage) * (time since the last step) / (a week). A
- * kill costs a minute's steps at most. ERR_BUSY if another thread is in a step. ret_scrub may be NULL. */
+ * read or 256 pieces (one at least), and check each by checksum and SHA-256. 1 if the pass goes on, 0 if this step
+ * ended it. The caller gives the pace: for a pass a week, (pack_bytes of store_usage) * (time since the last step) / (a
+ * week). A kill costs a minute's steps at most. ERR_BUSY if another thread is in a step. ret_scrub may be NULL. */
 int store_scrub_step(struct store *store, uint64_t want_bytes, struct store_scrub *ret_scrub, struct err *err);
 /* Does not wait for a step. */
 void store_scrub_status(struct store *store, struct store_scrub *ret_scrub);

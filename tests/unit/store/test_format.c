@@ -1,6 +1,7 @@
 /* docs/store-format.md says what the code does. */
 #include "fixture.h"
 #include "store/chunk.h"
+#include "store/open.h"
 #include "store/pack.h"
 
 static void read_spec(struct buf *spec)
@@ -97,6 +98,7 @@ static void test_format__numbers(void **state)
         {STORE_CHUNK_MAX_PAGES, "A chunk of n pages ends at n = %lu;"},
         {STORE_CHUNK_MIN_PAGES, "or if n >= %lu and its last page"},
         {STORE_PACK_BYTES >> 20, "A pack that passes %lu MiB"},
+        {STORE_FORMAT_VERSION, "`meta[\"format\"]` = u32 %lu."},
     };
     for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
         char sentence[128];
