@@ -25,7 +25,9 @@ struct parcel {
     struct parcel *next;
     struct link *link;
     uint64_t sent_us;
+    uint64_t due_us; /* when the receiver's downlink is through with it */
     uint32_t wire_bytes;
+    uint32_t left_bytes;  /* of those, still to leave */
     uint32_t chunk_bytes; /* of the object */
     uint32_t len;
     uint8_t type;
@@ -97,7 +99,7 @@ void net_init_wires(struct wires *wires, uint64_t up_bytes_per_s, uint64_t down_
     *wires = (struct wires){.up_bytes_per_s = up_bytes_per_s, .down_bytes_per_s = down_bytes_per_s};
     TAILQ_INIT(&wires->turns);
     TAILQ_INIT(&wires->waiters);
-    wires->window_bytes = down_bytes_per_s * (WINDOW_US + delay_us) / 1000000 + LIMIT_CHUNK_BYTES;
+    wires->window_us = WINDOW_US + delay_us + LIMIT_CHUNK_BYTES * UINT64_C(1000000) / down_bytes_per_s;
 }
 
 static void init_link(struct link *link, struct session *session, struct node *from, struct node *to)
@@ -131,17 +133,15 @@ void net_session_unpin(struct session *session)
 
 static void drop_queue(struct swarm *swarm, struct link *link)
 {
-    struct parcel *parcel = link->first;
-    if (link->place == LINK_SENDING)
-        parcel = parcel->next; /* the first is let go when it has left */
-    else if (link->place != LINK_EMPTY)
-        TAILQ_REMOVE(link->place == LINK_IN_TURN ? &link->from->wires.turns : &link->to->wires.waiters, link, turn);
-    while (parcel) {
-        struct parcel *next = parcel->next;
+    if (link->place == LINK_IN_TURN)
+        TAILQ_REMOVE(&link->from->wires.turns, link, turn);
+    else if (link->place == LINK_HELD_BACK)
+        TAILQ_REMOVE(&link->to->wires.waiters, link, turn);
+    while (link->first) {
+        struct parcel *parcel = link->first;
+        link->first = parcel->next;
         free_parcel(&swarm->pool, parcel);
-        parcel = next;
     }
-    link->first = NULL;
 }
 
 void net_session_down(struct swarm *swarm, struct session *session)
@@ -153,13 +153,18 @@ void net_session_down(struct swarm *swarm, struct session *session)
 
 /* ---- leaving ---- */
 
-static void left(struct swarm *swarm, struct event *event);
-static void arrived(struct swarm *swarm, struct event *event);
+static void sent(struct swarm *swarm, struct event *event);
 static void delivered(struct swarm *swarm, struct event *event);
+static void wake_waiters(struct swarm *swarm, void *ctx, uint64_t unused);
 
 static uint64_t time_us(uint64_t bytes, uint64_t bytes_per_s)
 {
     return bytes * 1000000 / bytes_per_s;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
 }
 
 /* What the message takes on the wire; of a chunk also what it is in truth. */
@@ -175,27 +180,44 @@ static void weigh(struct parcel *parcel)
     }
     bytes += (bytes / SESSION_FRAME_BYTES + 1) * FRAME_BYTES;
     bytes += (bytes / SEGMENT_BYTES + 1) * SEGMENT_HEAD_BYTES;
-    parcel->wire_bytes = (uint32_t)bytes;
+    parcel->wire_bytes = parcel->left_bytes = (uint32_t)bytes;
 }
 
-static void schedule(struct swarm *swarm, struct parcel *parcel, uint64_t at_us,
-                     void (*happen)(struct swarm *swarm, struct event *event))
+/* It takes its place on the receiver's downlink when its first byte leaves. */
+static void book_downlink(struct swarm *swarm, struct link *link, struct parcel *parcel)
 {
-    parcel->event.happen = happen;
-    swarm_at(swarm, &parcel->event, at_us);
+    struct wires *wires = &link->to->wires;
+    uint64_t took_us = time_us(parcel->wire_bytes, wires->down_bytes_per_s);
+    wires->down_free_us = later(wires->down_free_us, swarm->now_us + link->session->delay_us) + took_us;
+    parcel->due_us = wires->down_free_us;
 }
 
-static void send_first(struct swarm *swarm, struct link *link)
+static void send_some(struct swarm *swarm, struct link *link)
 {
     struct wires *wires = &link->from->wires;
     struct parcel *parcel = link->first;
+    if (parcel->left_bytes == parcel->wire_bytes)
+        book_downlink(swarm, link, parcel);
+    uint64_t most = swarm->options->quantum_kib << 10;
+    wires->sending = link;
+    wires->sending_bytes = parcel->left_bytes < most ? parcel->left_bytes : most;
     link->place = LINK_SENDING;
     link->session->pins++;
-    link->to->wires.coming_bytes += parcel->wire_bytes;
-    wires->sending = true;
-    uint64_t took_us = time_us(parcel->wire_bytes, wires->up_bytes_per_s) + wires->up_debt_us;
+    uint64_t took_us = time_us(wires->sending_bytes, wires->up_bytes_per_s) + wires->up_debt_us;
     wires->up_debt_us = 0;
-    schedule(swarm, parcel, swarm->now_us + took_us, left);
+    wires->sent.happen = sent;
+    swarm_at(swarm, &wires->sent, swarm->now_us + took_us);
+}
+
+static void hold_back(struct swarm *swarm, struct link *link)
+{
+    struct node *node = link->to;
+    struct wires *wires = &node->wires;
+    link->place = LINK_HELD_BACK;
+    TAILQ_INSERT_TAIL(&wires->waiters, link, turn);
+    if (!wires->waking)
+        swarm_call_at(swarm, wires->down_free_us - wires->window_us, wake_waiters, node, 0);
+    wires->waking = true;
 }
 
 /* The next in turn whose receiver has room. */
@@ -204,14 +226,12 @@ static void send_next(struct swarm *swarm, struct node *node)
     struct wires *wires = &node->wires;
     struct link *link;
     while (!wires->sending && swarm->now_us >= wires->silent_until_us && (link = TAILQ_FIRST(&wires->turns))) {
-        struct wires *far = &link->to->wires;
+        bool begun = link->first->left_bytes < link->first->wire_bytes;
         TAILQ_REMOVE(&wires->turns, link, turn);
-        if (far->coming_bytes < far->window_bytes) {
-            send_first(swarm, link);
-        } else {
-            link->place = LINK_HELD_BACK;
-            TAILQ_INSERT_TAIL(&far->waiters, link, turn);
-        }
+        if (begun || link->to->wires.down_free_us <= swarm->now_us + link->to->wires.window_us)
+            send_some(swarm, link);
+        else
+            hold_back(swarm, link);
     }
 }
 
@@ -219,6 +239,24 @@ static void line_up(struct link *link)
 {
     link->place = LINK_IN_TURN;
     TAILQ_INSERT_TAIL(&link->from->wires.turns, link, turn);
+}
+
+static void wake_waiters(struct swarm *swarm, void *ctx, uint64_t unused)
+{
+    struct wires *wires = &((struct node *)ctx)->wires;
+    struct link *link;
+    (void)unused;
+    wires->waking = false;
+    while (wires->down_free_us <= swarm->now_us + wires->window_us && (link = TAILQ_FIRST(&wires->waiters))) {
+        TAILQ_REMOVE(&wires->waiters, link, turn);
+        line_up(link);
+        send_next(swarm, link->from);
+    }
+    link = TAILQ_FIRST(&wires->waiters);
+    if (link && !wires->waking) {
+        swarm_call_at(swarm, wires->down_free_us - wires->window_us, wake_waiters, ctx, 0);
+        wires->waking = true;
+    }
 }
 
 static void let_go(struct swarm *swarm, struct parcel *parcel)
@@ -234,53 +272,63 @@ static void count_sent(struct swarm *swarm, const struct parcel *parcel)
     swarm_count_sent(swarm, parcel->link->from->number, parcel->type, parcel->wire_bytes, parcel->chunk_bytes);
 }
 
-static void left(struct swarm *swarm, struct event *event)
+/* The last of it has left: no message of a session overtakes another. */
+static void fly(struct swarm *swarm, struct link *link, struct parcel *parcel, uint64_t there_us)
 {
-    struct parcel *parcel = (struct parcel *)event;
-    struct link *link = parcel->link;
-    struct node *node = link->from;
-    node->wires.sending = false;
+    link->due_us = later(link->due_us, there_us);
+    link->session->pins++;
     count_sent(swarm, parcel);
-    if (!link->session->up) {
-        link->to->wires.coming_bytes -= parcel->wire_bytes;
-        let_go(swarm, parcel);
-        send_next(swarm, node);
-        return;
-    }
+    parcel->event.happen = delivered;
+    swarm_at(swarm, &parcel->event, link->due_us);
+}
+
+static void take_first(struct swarm *swarm, struct link *link)
+{
+    struct parcel *parcel = link->first;
     link->first = parcel->next;
-    link->queued_bytes -= parcel->wire_bytes;
-    link->late_us = (7 * link->late_us + (swarm->now_us - parcel->sent_us)) / 8;
-    if (link->first) {
-        line_up(link);
-    } else {
+    if (!link->first)
         link->end = &link->first;
+    link->late_us = (7 * link->late_us + (swarm->now_us - parcel->sent_us)) / 8;
+    fly(swarm, link, parcel, later(parcel->due_us, swarm->now_us + link->session->delay_us));
+}
+
+static void sent(struct swarm *swarm, struct event *event)
+{
+    struct wires *wires = (struct wires *)event;
+    struct link *link = wires->sending;
+    struct node *node = link->from;
+    wires->sending = NULL;
+    if (link->session->up) {
+        link->queued_bytes -= wires->sending_bytes;
+        link->first->left_bytes -= (uint32_t)wires->sending_bytes;
+        if (link->first->left_bytes == 0)
+            take_first(swarm, link);
         link->place = LINK_EMPTY;
+        if (link->first)
+            line_up(link);
     }
-    schedule(swarm, parcel, swarm->now_us + link->session->delay_us, arrived);
     send_next(swarm, node);
-    node_writable(link);
+    if (link->session->up)
+        node_writable(link);
+    net_session_unpin(link->session);
 }
 
 static void send_small(struct swarm *swarm, struct link *link, struct parcel *parcel)
 {
     struct wires *wires = &link->from->wires;
+    struct wires *far = &link->to->wires;
     uint64_t took_us = time_us(parcel->wire_bytes, wires->up_bytes_per_s);
     if (wires->sending)
         wires->up_debt_us += took_us;
-    link->session->pins++;
-    count_sent(swarm, parcel);
-    schedule(swarm, parcel, swarm->now_us + took_us + link->session->delay_us, arrived);
+    if (far->down_free_us > swarm->now_us)
+        far->down_free_us += time_us(parcel->wire_bytes, far->down_bytes_per_s);
+    fly(swarm, link, parcel, swarm->now_us + took_us + link->session->delay_us);
 }
 
-int net_send(struct link *link, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes)
+static struct parcel *pack(struct swarm *swarm, uint8_t type, const void *head, size_t head_bytes, const void *body,
+                           size_t body_bytes)
 {
-    struct swarm *swarm = link->from->swarm;
-    if (!link->session->up)
-        return ERR_CLOSED;
-    if (link->queued_bytes >= LIMIT_SESSION_OUT_BYTES)
-        return ERR_LIMIT;
     struct parcel *parcel = make_parcel(&swarm->pool, head_bytes + body_bytes);
-    parcel->link = link;
     parcel->next = NULL;
     parcel->sent_us = swarm->now_us;
     parcel->type = type;
@@ -291,9 +339,20 @@ int net_send(struct link *link, uint8_t type, const void *head, size_t head_byte
     if (body_bytes > 0)
         memcpy(parcel->data + head_bytes, body, body_bytes);
     weigh(parcel);
-    parcel->queued = link->place != LINK_EMPTY || parcel->wire_bytes > SMALL_BYTES ||
-                     swarm->now_us < link->from->wires.silent_until_us;
-    if (!parcel->queued) {
+    return parcel;
+}
+
+int net_send(struct link *link, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes)
+{
+    struct swarm *swarm = link->from->swarm;
+    if (!link->session->up)
+        return ERR_CLOSED;
+    if (link->queued_bytes >= LIMIT_SESSION_OUT_BYTES)
+        return ERR_LIMIT;
+    struct parcel *parcel = pack(swarm, type, head, head_bytes, body, body_bytes);
+    parcel->link = link;
+    if (link->place == LINK_EMPTY && parcel->wire_bytes <= SMALL_BYTES &&
+        swarm->now_us >= link->from->wires.silent_until_us) {
         send_small(swarm, link, parcel);
         return 0;
     }
@@ -321,56 +380,13 @@ uint32_t net_rtt_ms(const struct link *link)
 
 /* ---- arriving ---- */
 
-/* Those who are held back for this node, as far as there is room. */
-static void wake_waiters(struct swarm *swarm, struct wires *wires)
-{
-    uint64_t room = wires->window_bytes > wires->coming_bytes ? wires->window_bytes - wires->coming_bytes : 0;
-    struct link *link;
-    while (room > 0 && (link = TAILQ_FIRST(&wires->waiters))) {
-        uint64_t bytes = link->first->wire_bytes;
-        TAILQ_REMOVE(&wires->waiters, link, turn);
-        line_up(link);
-        send_next(swarm, link->from);
-        room -= bytes < room ? bytes : room;
-    }
-}
-
-static void arrived(struct swarm *swarm, struct event *event)
-{
-    struct parcel *parcel = (struct parcel *)event;
-    struct link *link = parcel->link;
-    struct wires *wires = &link->to->wires;
-    if (swarm->now_us < wires->silent_until_us && link->session->up) {
-        schedule(swarm, parcel, wires->silent_until_us, arrived);
-        return;
-    }
-    uint64_t took_us = time_us(parcel->wire_bytes, wires->down_bytes_per_s);
-    uint64_t due_us = swarm->now_us;
-    if (parcel->queued) {
-        /* it has been coming in for as long as it takes, or since the wire was free */
-        if (wires->down_free_us + took_us > due_us)
-            due_us = wires->down_free_us + took_us;
-        wires->down_free_us = due_us;
-    } else if (wires->down_free_us > due_us) {
-        wires->down_free_us += took_us;
-    }
-    if (due_us < link->due_us)
-        due_us = link->due_us;
-    link->due_us = due_us;
-    if (due_us > swarm->now_us)
-        schedule(swarm, parcel, due_us, delivered);
-    else
-        delivered(swarm, event);
-}
-
 static void delivered(struct swarm *swarm, struct event *event)
 {
     struct parcel *parcel = (struct parcel *)event;
     struct link *link = parcel->link;
-    struct wires *wires = &link->to->wires;
-    if (parcel->queued) {
-        wires->coming_bytes -= parcel->wire_bytes;
-        wake_waiters(swarm, wires);
+    if (link->session->up && swarm->now_us < link->to->wires.silent_until_us) {
+        swarm_at(swarm, event, link->to->wires.silent_until_us);
+        return;
     }
     if (link->session->up) {
         swarm->hash = random_mix(swarm->hash ^ swarm->now_us ^ (uint64_t)link->from->number << 40 ^

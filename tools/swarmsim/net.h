@@ -1,11 +1,11 @@
 /*
  * The network: every node has an uplink and a downlink, sessions share them, every pair of nodes has a delay.
  *
- * What a session sends waits in its own queue. The uplink serves the queues in turn, a message each time. A message
- * that has left arrives after the delay and passes the downlink, first come, first served. As TCP does, a sender holds
- * back while more than a little waits for a receiver's downlink. Small messages of a session that has nothing else to
- * send do not wait behind other sessions' bulk, as the fair queueing of an operating system has it; they take their
- * time of the wires all the same.
+ * What a session sends waits in its own queue. The uplink serves the queues in turn, a frame's worth each time. A
+ * message is there a delay after its last byte has left, or when the receiver's downlink, first come, first served, is
+ * through with it. As TCP does, a sender holds back while more than a little waits for a receiver's downlink. Small
+ * messages of a session that has nothing else to send do not wait behind other sessions' bulk, as the fair queueing of
+ * an operating system has it; they take their time of the wires all the same.
  *
  * Chunks are charged with their raw bytes, everything with frames, and with headers of TCP and IP.
  */
@@ -17,19 +17,27 @@
 #include <sys/queue.h>
 
 #include "node/base/err.h"
+#include "tools/sim/timeline.h"
 
 struct exchange_peer;
+struct swarm;
+
+/* Whatever happens at some time. The first member of what it is about. */
+struct event {
+    struct timed timed;
+    void (*happen)(struct swarm *swarm, struct event *event);
+};
+
 struct message_slab;
 struct node;
 struct parcel;
 struct session;
-struct swarm;
 
 enum link_place {
     LINK_EMPTY,
     LINK_IN_TURN,   /* in its sender's turns */
     LINK_HELD_BACK, /* in its receiver's waiters */
-    LINK_SENDING,   /* its first message is leaving */
+    LINK_SENDING,   /* some of its first message is leaving */
 };
 
 /* One direction of a session. */
@@ -43,7 +51,7 @@ struct link {
     struct parcel *first;       /* owned list: waits to leave */
     struct parcel **end;
     uint64_t queued_bytes; /* of those, on the wire */
-    uint64_t due_us;       /* when the last of those that have arrived has passed the downlink */
+    uint64_t due_us;       /* when the last of those that have left is there */
     uint64_t late_us;      /* smoothed: how long messages wait before they leave */
     enum link_place place;
 };
@@ -59,16 +67,18 @@ struct session {
 
 /* What a node has to do with the network. */
 struct wires {
+    struct event sent;    /* the end of what is being sent */
+    struct link *sending; /* NULL: nothing */
+    uint64_t sending_bytes;
     uint64_t up_bytes_per_s;
     uint64_t down_bytes_per_s;
     struct link_list turns;
     struct link_list waiters; /* links to here that are held back */
-    bool sending;
+    bool waking;              /* they will be looked at */
     uint64_t silent_until_us; /* nothing leaves before, and what arrives waits */
     uint64_t up_debt_us;      /* small messages took so much of the time of the next large one */
-    uint64_t down_free_us;
-    uint64_t coming_bytes; /* bulk that has left its sender and is not here yet */
-    uint64_t window_bytes; /* of that, at most */
+    uint64_t down_free_us;    /* when the downlink is through with all that is on its way to it */
+    uint64_t window_us;       /* further ahead than this nobody sends */
     uint64_t sent_bytes;
 };
 

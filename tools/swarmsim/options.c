@@ -28,6 +28,8 @@ const struct flag options_flags[] = {
     {"delay", FLAG_NUMBER, FIELD(delay_ms), true, 1, 10000, "5", "ms from one node to another"},
     {"spread", FLAG_NUMBER, FIELD(spread_percent), true, 0, 100, "20",
      "percent by which the delay of a pair may differ from that, either way"},
+    {"quantum", FLAG_NUMBER, FIELD(quantum_kib), true, 1, 1u << 20, "32",
+     "KiB of one session that leave a node before those of the next; less is slower"},
     {"sessions", FLAG_NUMBER, FIELD(sessions), true, 1, 65535, "256", "that a node has at most"},
     {"heard", FLAG_NUMBER, FIELD(heard), true, 0, 200, "40",
      "nodes that a fetch wants, beyond which it learns of no more from peers"},

@@ -32,6 +32,7 @@ struct options {
     uint64_t seed_up_mbit; /* 0: as the others */
     uint64_t delay_ms;
     uint64_t spread_percent;
+    uint64_t quantum_kib;
     uint64_t sessions;
     uint64_t heard;
     uint64_t dht_ms;

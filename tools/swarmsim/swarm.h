@@ -20,12 +20,6 @@
 struct node;
 struct swarm;
 
-/* Whatever happens at some time. The first member of what it is about. */
-struct event {
-    struct timed timed;
-    void (*happen)(struct swarm *swarm, struct event *event);
-};
-
 /* One who wants an object, from when on, and how that ended. */
 struct demand {
     uint32_t node;
