@@ -181,7 +181,7 @@ int store_read_piece(struct store *store, enum store_piece_type type, const stru
 int store_piece_read_raw(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                          size_t cap_bytes, size_t *ret_len, struct err *err)
 {
-    struct store_place place;
+    struct store_place place = {0};
     int got = store_read_piece(store, type, id, ret_data, cap_bytes, &place, err);
     if (got == 1)
         *ret_len = place.raw_bytes;
@@ -216,7 +216,7 @@ static int read_stored(struct store *store, const struct store_place *place, con
 int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                      size_t cap_bytes, struct store_piece *ret_piece, struct err *err)
 {
-    struct store_place place;
+    struct store_place place = {0};
     int got = find_and_read(store, type, id, read_stored, ret_data, cap_bytes, &place, err);
     if (got == 1)
         *ret_piece = (struct store_piece){
