@@ -85,7 +85,6 @@ static void test_scrub__finds_rot_that_nobody_asked_for(void **state)
     for (int i = 0; i < 3; i++) {
         struct store_object_info info;
         fixture_put(f->store, STORE_BLOB, bytes, BYTES, &info);
-        OWNED(owned_free) char *path = file_path("%s/packs/%016x.pack", f->dir, 1);
         flip(f, 700000);
         flip(f, 2000000);
         struct store_scrub scrub;
