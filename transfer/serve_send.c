@@ -106,7 +106,7 @@ static void count_part(struct exchange_peer *peer, struct batch *batch, uint32_t
     struct serving *serving = &peer->serving;
     transfer_peer_take(peer, PACE_UP, batch->class, all);
     transfer_turns_count(peer, batch->class, all);
-    serving->queued_bytes += all;
+    serving->queued_bytes = LIMIT_SESSION_BULK_BYTES - peer->out.room(peer->out.ctx);
     serving->was_full |= !transfer_serve_is_window_open(peer);
     serving->sent_bytes += part;
     batch->sent += part;
