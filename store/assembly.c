@@ -432,9 +432,16 @@ int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum sto
 
 /* ---- durability ---- */
 
-static int place_chunks(struct store_db_txn *txn, void *ctx, struct err *err)
+struct commit {
+    struct store_batch batch;
+    struct store_object_info *object; /* borrowed; NULL: not whole yet */
+};
+
+static int write_commit(struct store_db_txn *txn, void *ctx, struct err *err)
 {
-    return store_batch_place_chunks(ctx, txn, false, err);
+    struct commit *commit = ctx;
+    int status = store_batch_place_chunks(&commit->batch, txn, false, err);
+    return status < 0 || !commit->object ? status : store_objects_commit(txn, commit->object, err);
 }
 
 static void lose(struct store_assembly *assembly, const struct store_batch *batch)
@@ -445,32 +452,46 @@ static void lose(struct store_assembly *assembly, const struct store_batch *batc
     pthread_mutex_unlock(&assembly->lock);
 }
 
-int store_assembly_sync(struct store_assembly *assembly, struct err *err)
+/* Under the lock. */
+static int check_complete(const struct store_assembly *assembly, struct err *err)
 {
-    struct store_batch taken;
-    store_batch_init(&taken, assembly->store);
+    char text[DIGEST_TEXT_SIZE];
+    if (assembly->missing_chunks == 0)
+        return 0;
+    return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text),
+                   assembly->missing_chunks);
+}
+
+/* One commit for the chunks and for the object that they complete. A sync before this one may have lost some. */
+static int commit_with(struct store_assembly *assembly, struct store_object_info *object, struct err *err)
+{
+    struct commit commit = {.object = object};
+    store_batch_init(&commit.batch, assembly->store);
     pthread_mutex_lock(&assembly->sync_lock);
     pthread_mutex_lock(&assembly->lock);
-    store_batch_move(&assembly->batch, &taken);
+    int status = object ? check_complete(assembly, err) : 0;
+    if (status == 0)
+        store_batch_move(&assembly->batch, &commit.batch);
     pthread_mutex_unlock(&assembly->lock);
-    int status = store_batch_sync(&taken, err);
     if (status == 0)
-        status = store_db_update(assembly->store->db, place_chunks, &taken, err);
+        status = store_batch_sync(&commit.batch, err);
     if (status == 0)
-        store_batch_committed(&taken);
+        status = store_db_update(assembly->store->db, write_commit, &commit, err);
+    if (status == 0)
+        store_batch_committed(&commit.batch);
     else
-        lose(assembly, &taken);
+        lose(assembly, &commit.batch);
     pthread_mutex_unlock(&assembly->sync_lock);
-    store_batch_release(&taken);
+    store_batch_release(&commit.batch);
     return status;
 }
 
-/* ---- the end ---- */
-
-static int commit_object(struct store_db_txn *txn, void *ctx, struct err *err)
+int store_assembly_sync(struct store_assembly *assembly, struct err *err)
 {
-    return store_objects_commit(txn, ctx, err);
+    return commit_with(assembly, NULL, err);
 }
+
+/* ---- the end ---- */
 
 /* Hash what is left. ERR_CORRUPT if, and only if, the whole is not what it should be. */
 static int check_whole(struct store_assembly *assembly, struct err *err)
@@ -494,13 +515,18 @@ static int check_whole(struct store_assembly *assembly, struct err *err)
     return status;
 }
 
-/* What was here may have rotted since it was looked up, and have been forgotten. */
+/* Are all here? What was may have rotted since it was looked up, and have been forgotten: the index tells. */
 static int look_again(struct store_assembly *assembly, struct err *err)
 {
-    int status = 0;
     pthread_mutex_lock(&assembly->lock);
-    if (assembly->rot_found != assembly->store->rot.found)
+    bool is_news = assembly->rot_found != assembly->store->rot.found;
+    pthread_mutex_unlock(&assembly->lock);
+    int status = is_news ? store_assembly_sync(assembly, err) : 0;
+    pthread_mutex_lock(&assembly->lock);
+    if (status == 0 && is_news)
         status = store_db_view(assembly->store->db, scan_present, assembly, err);
+    if (status == 0)
+        status = check_complete(assembly, err);
     pthread_mutex_unlock(&assembly->lock);
     return status;
 }
@@ -508,15 +534,7 @@ static int look_again(struct store_assembly *assembly, struct err *err)
 int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err)
 {
     const struct store_root *root = &assembly->recipe->root;
-    char text[DIGEST_TEXT_SIZE];
-    uint32_t missing;
-    uint64_t missing_bytes;
-    int status = store_assembly_sync(assembly, err);
-    if (status == 0)
-        status = look_again(assembly, err);
-    store_assembly_missing(assembly, &missing, &missing_bytes);
-    if (status == 0 && missing > 0)
-        return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text), missing);
+    int status = look_again(assembly, err);
     if (status == 0)
         status = check_whole(assembly, err);
     if (status == ERR_CORRUPT)
@@ -534,7 +552,7 @@ int store_assembly_finish(struct store_assembly *assembly, struct store_object_i
         .created_ms = now_ms,
         .used_ms = now_ms,
     };
-    status = store_db_update(assembly->store->db, commit_object, &info, err);
+    status = commit_with(assembly, &info, err);
     if (status == 0 && ret_info)
         *ret_info = info;
     return status;
