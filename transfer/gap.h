@@ -70,9 +70,9 @@ struct gaps *transfer_gaps_new(struct fetch *fetch);
 /* Back on the exchange's thread. */
 void transfer_gaps_adopt(struct gaps *gaps, struct exchange *exchange);
 void transfer_gaps_free(struct gaps *gaps);
-/* Ask for some gaps, if the source is one to ask for any, in a request that is expected to bring at most `most` bytes.
- * Returns how many; 0: not asked. */
-uint64_t transfer_gaps_ask(struct source *source, uint64_t most);
+/* Ask for some gaps, in a request that is expected to bring at most `most` bytes. False: the source is to be asked for
+ * none, but for chunks; true: *ret_bytes were asked for, or 0, as enough are on their way. */
+bool transfer_gaps_ask(struct source *source, uint64_t most, uint64_t *ret_bytes);
 /* Is the chunk in a gap of this request that has not come? */
 bool transfer_gaps_contains(const struct request *request, uint32_t chunk);
 /* The request ends: what has not come of it may be asked for again. Frees request->gaps. */

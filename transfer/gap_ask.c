@@ -9,6 +9,7 @@
 #include "transfer/have.h"
 
 #define ASK_BYTES (4u << 20) /* of the object, in one request: others take other gaps */
+#define REQUESTS_MAX 8u      /* on their way from one source: its signatures then are 0.5 MiB, seldom 1 */
 #define LOOK_GAPS 256u
 #define SIMILAR_BASES 2u
 #define WORTH_SEARCHING_BYTES (64u << 10)
@@ -125,16 +126,26 @@ static bool do_they_pay(const struct fetch *fetch)
     return gap_bytes < TRIAL_BYTES || wire_bytes < gap_bytes / 4 * 3;
 }
 
-/* What has come in part from others is not asked for as a gap any more. */
-static bool may_ask(const struct source *source, uint32_t number)
+/* A gap of which a part has come from others, or is on its way, is one no more. */
+static bool is_open(struct fetch *fetch, uint32_t number)
 {
-    const struct fetch *fetch = source->fetch;
     struct gaps *gaps = fetch->gaps;
     const struct gap *gap = &gaps->plan.gaps[number];
-    if (gaps->state[number] != GAP_OPEN || source->plain_bases >> gap->basis & 1 || !gaps->bases[gap->basis])
+    for (uint32_t chunk = gap->first; gaps->state[number] == GAP_OPEN && chunk < gap->first + gap->count; chunk++) {
+        if (fetch->state[chunk] != CHUNK_FREE)
+            transfer_gaps_give_up(gaps, number);
+    }
+    return gaps->state[number] == GAP_OPEN;
+}
+
+static bool may_ask(const struct source *source, uint32_t number)
+{
+    const struct gaps *gaps = source->fetch->gaps;
+    const struct gap *gap = &gaps->plan.gaps[number];
+    if (source->plain_bases >> gap->basis & 1 || !gaps->bases[gap->basis] || !is_open(source->fetch, number))
         return false;
     for (uint32_t chunk = gap->first; chunk < gap->first + gap->count; chunk++) {
-        if (fetch->state[chunk] != CHUNK_FREE || !transfer_source_holds(source, chunk))
+        if (!transfer_source_holds(source, chunk))
             return false;
     }
     return true;
@@ -147,7 +158,7 @@ static size_t find_first(const struct source *source)
     struct fetch *fetch = source->fetch;
     struct gaps *gaps = fetch->gaps;
     size_t n = gaps->plan.n;
-    while (gaps->low < n && gaps->state[gaps->low] != GAP_OPEN)
+    while (gaps->low < n && !is_open(fetch, (uint32_t)gaps->low))
         gaps->low++;
     size_t from = gaps->low;
     if (from < n && transfer_pick_is_crowd(fetch))
@@ -214,19 +225,22 @@ static bool send_gaps(const struct request *request)
                                                                                         .n_items = asked->n});
 }
 
-uint64_t transfer_gaps_ask(struct source *source, uint64_t most)
+static unsigned count_requests(const struct source *source)
+{
+    unsigned n = 0;
+    const struct request *request;
+    TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
+        n += request->gaps && request->source == source;
+    }
+    return n;
+}
+
+/* The request for these gaps, which takes them. Returns what it may bring; 0: no memory, or nobody there. */
+static uint64_t ask(struct source *source, struct gap_request *asked, uint64_t cost)
 {
     struct fetch *fetch = source->fetch;
     struct gaps *gaps = fetch->gaps;
-    if (!gaps || source->delta_failures >= GAP_FAILURES || !do_they_pay(fetch))
-        return 0;
-    size_t first = find_first(source);
-    if (first == gaps->plan.n ||
-        !transfer_pick_is_worthwhile(source, gaps->plan.gaps[first].first, transfer_gaps_cost(&gaps->plan.gaps[first])))
-        return 0;
-    uint64_t cost = 0;
-    struct gap_request *asked = collect(source, first, most, &cost);
-    struct request *request = asked ? transfer_schedule_add(source, STORE_PIECE_CHUNK, cost) : NULL;
+    struct request *request = transfer_schedule_add(source, STORE_PIECE_CHUNK, cost);
     if (!request) {
         free(asked);
         return 0;
@@ -240,6 +254,27 @@ uint64_t transfer_gaps_ask(struct source *source, uint64_t most)
         set_state(fetch, &gaps->plan.gaps[asked->gaps[i]], CHUNK_FREE, CHUNK_ASKED);
     }
     return send_gaps(request) ? cost : 0;
+}
+
+bool transfer_gaps_ask(struct source *source, uint64_t most, uint64_t *ret_bytes)
+{
+    struct fetch *fetch = source->fetch;
+    struct gaps *gaps = fetch->gaps;
+    *ret_bytes = 0;
+    if (!gaps || source->delta_failures >= GAP_FAILURES || !do_they_pay(fetch))
+        return false;
+    size_t first = find_first(source);
+    if (first == gaps->plan.n)
+        return false;
+    const struct gap *gap = &gaps->plan.gaps[first];
+    if (count_requests(source) >= REQUESTS_MAX ||
+        !transfer_pick_is_worthwhile(source, gap->first, transfer_gaps_cost(gap)))
+        return true;
+    uint64_t cost = 0;
+    struct gap_request *asked = collect(source, first, most, &cost);
+    if (asked)
+        *ret_bytes = ask(source, asked, cost);
+    return asked;
 }
 
 bool transfer_gaps_contains(const struct request *request, uint32_t chunk)

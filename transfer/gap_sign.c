@@ -93,6 +93,7 @@ static bool send_signatures(struct sign_job *sign, struct request *request)
                                   .n_items = gap->signature.len};
         if (gap->signature.len == 0 || !transfer_peer_send(sign->peer, &message))
             return false;
+        transfer_peer_take(sign->peer, PACE_UP, request->source->fetch->class, gap->signature.len);
         request->source->fetch->deltas.signature_bytes += gap->signature.len;
         transfer_gap_cache_put(&exchange->signatures, &gap->key, gap->signature.data, gap->signature.len);
     }

@@ -209,8 +209,8 @@ static bool ask_run(struct source *source, const struct pick *pick)
 static uint64_t take_run(struct source *source)
 {
     uint64_t most = least(credit(source), LIMIT_RUN_BYTES);
-    uint64_t deltas = transfer_gaps_ask(source, most);
-    if (deltas > 0)
+    uint64_t deltas;
+    if (transfer_gaps_ask(source, most, &deltas))
         return deltas;
     struct pick pick;
     uint64_t dealt;

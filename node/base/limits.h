@@ -95,9 +95,9 @@
 #define LIMIT_DEALS 16                        /* objects of which it is known what was sent, and their chunks: */
 #define LIMIT_DEAL_CHUNKS (16u << 20)         /* x 1 B = 16 MiB, 1 TiB of objects */
 #define LIMIT_PEER_RUNS 64                    /* requests that one peer may have waiting here; then BUSY */
-#define LIMIT_PEER_ORDERS 16                 /* of those, for deltas; each x 1.5 KiB and the recipes */
-#define LIMIT_SIGNATURES_BYTES (16u << 20)   /* kept: 2 GiB of what objects are compared with */
-#define LIMIT_DELTAS_BYTES (16u << 20)       /* kept, in case others ask for the same */
+#define LIMIT_PEER_ORDERS 64                  /* the same for deltas; each x 1.5 KiB and recipes in memory */
+#define LIMIT_SIGNATURES_BYTES (16u << 20)    /* kept: 2 GiB of what objects are compared with */
+#define LIMIT_DELTAS_BYTES (16u << 20)        /* kept, in case others ask for the same */
 #define LIMIT_PEER_WANTS 1024            /* questions that one peer may have waiting: 32 KiB; then the session ends */
 #define LIMIT_PEER_MAPS 64               /* bitmaps being made for one peer; then "none" */
 #define LIMIT_PEER_STRIKES 16            /* messages that belong to no request; then the session ends (faults 37) */
@@ -111,10 +111,10 @@
 
 /* ---- store ---- */
 #define LIMIT_SIMILAR_OBJECTS (64u << 10) /* looked through for one that resembles another; x 32 B = 2 MiB */
-#define LIMIT_STORE_HOLDS (256u << 10)  /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
-#define LIMIT_STORE_PENDING (64u << 10) /* chunks that can be read before their commit; x 160 B = 10 MiB */
-#define LIMIT_STORE_TRACED (4u << 20)   /* leaves or roots that need what has rotted; x 80 B = 320 MiB if all do */
-#define LIMIT_STORE_BATCH (16u << 10)   /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
+#define LIMIT_STORE_HOLDS (256u << 10)    /* pieces that ingests and assemblies rely on at once; x 80 B = 20 MiB */
+#define LIMIT_STORE_PENDING (64u << 10)   /* chunks that can be read before their commit; x 160 B = 10 MiB */
+#define LIMIT_STORE_TRACED (4u << 20)     /* leaves or roots that need what has rotted; x 80 B = 320 MiB if all do */
+#define LIMIT_STORE_BATCH (16u << 10)     /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
 
 /* ---- archives ---- */
 #define LIMIT_PATH_BYTES 4096
