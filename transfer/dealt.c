@@ -1,7 +1,8 @@
 /*
  * Runs that the holder chooses. In a crowd, a whole holder knows better than those who ask it what has not been sent
  * yet: it is told what is free here, and deals of that what it has dealt the least. When it has dealt everything once
- * it says so, and is from then on asked for runs, of what others do not bring sooner.
+ * it says so, and is from then on asked for runs, of what others do not bring sooner. Where most have everything there
+ * is nothing to save.
  *
  * A holder that deals what is not needed, on purpose or because it has come meanwhile, loses the right to choose after
  * EMPTY_DEALS in a row; each costs a round trip, as it is cancelled when it is named.
@@ -17,7 +18,8 @@
 bool transfer_dealt_applies(const struct source *source)
 {
     const struct fetch *fetch = source->fetch;
-    return source->state == SOURCE_WHOLE && !source->dealt_out && fetch->n_free > 0 && transfer_pick_is_crowd(fetch);
+    return source->state == SOURCE_WHOLE && !source->dealt_out && fetch->n_free > 0 &&
+           fetch->n_whole <= fetch->n_partial + fetch->n_watches && transfer_pick_is_crowd(fetch);
 }
 
 /* Adds the ranges of what is free from `first` to `end`. False if there is no room for all. */
@@ -83,7 +85,7 @@ static void take_empty(struct source *source, bool all)
 {
     source->empty_deals++;
     source->dealt_out = all || source->empty_deals >= EMPTY_DEALS;
-    source->dealt_ms = source->fetch->exchange->now_ms;
+    source->spread_ms = source->fetch->exchange->now_ms + transfer_pick_spread_ms(source->fetch);
 }
 
 static bool take_chunks(struct fetch *fetch, const struct request *request)

@@ -105,6 +105,8 @@ struct asking {
     uint64_t not_before_ms;
     unsigned lost_in_a_row;
     struct goodput goodput; /* of objects */
+    uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
+    uint64_t base_ms;       /* then */
     uint64_t received_bytes;
     uint32_t failures;
     unsigned strikes;

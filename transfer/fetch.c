@@ -264,8 +264,8 @@ static void give_up_recipe(struct fetch *fetch, const char *what);
 void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
                                 const struct arrival *arrival)
 {
-    OWNED(owned_free) uint8_t *raw =
-        request->by_basis ? transfer_gap_leaves_decode(fetch, request, arrival) : decode(arrival);
+    OWNED(owned_free)
+    uint8_t *raw = request->by_basis ? transfer_gap_leaves_decode(fetch, request, arrival) : decode(arrival);
     free(arrival->data);
     uint32_t leaf = request->leaves[arrival->at];
     int status = ERR_CORRUPT;

@@ -40,8 +40,8 @@ struct source {
     bool exhausted;         /* holds nothing that is free, as long as fetch->n_freed is */
     uint64_t exhausted_at;  /* this */
     bool mapped;            /* was asked for a bitmap */
-    bool dealt_out;         /* has dealt all that was free here, */
-    uint64_t dealt_ms;      /* since then */
+    bool dealt_out;         /* has dealt all that was free here: */
+    uint64_t spread_ms;     /* before then it is not asked for what nobody else has */
     unsigned empty_deals;   /* in a row: nothing, or nothing that is needed */
     unsigned gone_in_a_row; /* answers that what it named is not there */
     uint64_t hints_ms;      /* when it may name other peers again */
@@ -157,6 +157,7 @@ struct fetch {
     unsigned n_sources;
     unsigned n_watches; /* sources that watch */
     unsigned n_partial; /* sources that are SOURCE_PARTIAL */
+    unsigned n_whole;   /* and SOURCE_WHOLE */
 
     struct id root;                /* of the recipe that is followed, from FIND's end on */
     struct source *teller;         /* who named it; NULL: it was here */
@@ -336,6 +337,8 @@ bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pi
 bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, uint64_t bytes);
 /* Do others get the object at the same time? Then it pays to ask for what is rare, and for other things than they. */
 bool transfer_pick_is_crowd(const struct fetch *fetch);
+/* How long to wait for what was dealt to somebody else, before the holder is asked for it again. */
+uint64_t transfer_pick_spread_ms(const struct fetch *fetch);
 /* Bytes of the object that are free, about. */
 uint64_t transfer_pick_free_bytes(const struct fetch *fetch);
 

@@ -10,12 +10,15 @@ static void take_sample(struct goodput *goodput, uint64_t bytes, uint64_t took_m
 {
     uint64_t rate = bytes * 1000 / took_ms;
     goodput->rate = goodput->rate ? (3 * goodput->rate + rate) / 4 : rate;
+    goodput->best -= goodput->best / 64;
+    if (goodput->best < goodput->rate)
+        goodput->best = goodput->rate;
     goodput->measured = true;
 }
 
 void transfer_goodput_begin(struct goodput *goodput, uint64_t now_ms)
 {
-    *goodput = (struct goodput){.rate = goodput->rate, .asked_ms = now_ms};
+    *goodput = (struct goodput){.rate = goodput->rate, .best = goodput->best, .asked_ms = now_ms};
 }
 
 void transfer_goodput_add(struct goodput *goodput, uint64_t bytes, uint64_t now_ms)

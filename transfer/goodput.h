@@ -12,6 +12,7 @@
 
 struct goodput {
     uint64_t rate;     /* bytes/s, smoothed; 0: unknown */
+    uint64_t best;     /* the best of late: it halves in about 4 s of transfer */
     uint64_t asked_ms; /* when bytes were asked for after none were */
     uint64_t bytes;    /* that came since */
     bool measured;     /* a window has been, since */

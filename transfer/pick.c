@@ -150,11 +150,22 @@ static struct pick extend(const struct choice *choice, uint32_t first, uint64_t 
     return pick;
 }
 
-/* A holder that has dealt everything: what nobody else has yet is most likely on its way to somebody. */
-static bool is_still_spreading(const struct source *source, uint32_t chunk)
+/* A holder that has dealt everything: what nobody else has yet is most likely on its way to somebody. Should it be lost
+ * with who got it, one of those who miss it is to ask again, not all at once. */
+static bool is_still_spreading(struct source *source, uint32_t chunk)
 {
-    return source->dealt_out && source->fetch->held_by[chunk] == 0 &&
-           source->fetch->exchange->now_ms < source->dealt_ms + SPREAD_MS;
+    struct fetch *fetch = source->fetch;
+    if (!source->dealt_out || fetch->held_by[chunk] > 0)
+        return false;
+    if (fetch->exchange->now_ms < source->spread_ms)
+        return true;
+    source->spread_ms = fetch->exchange->now_ms + transfer_pick_spread_ms(fetch);
+    return false;
+}
+
+uint64_t transfer_pick_spread_ms(const struct fetch *fetch)
+{
+    return SPREAD_MS * (1 + rng_below(&fetch->exchange->config.rng, fetch->n_partial / 2 + 1));
 }
 
 bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pick)

@@ -25,7 +25,9 @@
 #define QUEUE_BYTES (4u << 20) /* of fast peers: memory */
 #define FIRST_CREDIT_BYTES (1u << 20)
 #define FIRST_CROWD_CREDIT_BYTES (256u << 10)
-#define CROWD_CREDIT_BYTES (8u << 20) /* at least, of all */
+#define CROWD_CREDIT_BYTES (4u << 20) /* at least, of all */
+#define CROWD_QUEUE_MS 300u
+#define RTT_MS 30000u
 #define STALL_MIN_MS 400u
 #define STALL_MAX_MS 1500u
 #define LOST_MS 5000u
@@ -53,6 +55,20 @@ static uint32_t rtt_ms(const struct exchange_peer *peer)
     return peer->out.rtt_ms(peer->out.ctx);
 }
 
+/* Without what waits on the way, as far as it was ever seen so: what is asked for would else wait the longer, the more
+ * is asked for. A way that has become longer is believed after RTT_MS. */
+static uint32_t base_rtt_ms(struct exchange_peer *peer)
+{
+    struct asking *asking = &peer->asking;
+    uint32_t rtt = rtt_ms(peer);
+    uint64_t now = peer->exchange->now_ms;
+    if (rtt <= asking->base_rtt_ms || now >= asking->base_ms + RTT_MS) {
+        asking->base_rtt_ms = rtt;
+        asking->base_ms = now;
+    }
+    return asking->base_rtt_ms;
+}
+
 uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t ahead, uint64_t bytes)
 {
     uint64_t rate = peer->asking.goodput.rate;
@@ -73,7 +89,7 @@ static bool is_sated(const struct source *source)
     const struct exchange *exchange = source->fetch->exchange;
     if (!transfer_pick_is_crowd(source->fetch) || transfer_dealt_applies(source))
         return false;
-    uint64_t most = exchange->goodput.rate * (rtt_ms(source->peer) + 2 * QUEUE_MS) / 1000;
+    uint64_t most = exchange->goodput.best * (base_rtt_ms(source->peer) + CROWD_QUEUE_MS) / 1000;
     return exchange->fetch_bytes >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
 }
 
@@ -83,8 +99,8 @@ static uint64_t credit(const struct source *source)
     const struct asking *asking = &source->peer->asking;
     if (is_sated(source))
         return 0;
-    uint64_t window =
-        asking->goodput.rate * rtt_ms(source->peer) / 1000 + least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
+    uint64_t window = asking->goodput.rate * base_rtt_ms(source->peer) / 1000 +
+                      least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
     if (asking->goodput.rate == 0)
         window = first_window(source);
     window = within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);

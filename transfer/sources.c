@@ -32,6 +32,8 @@ static void set_state(struct source *source, enum source_state state)
     struct fetch *fetch = source->fetch;
     fetch->n_partial -= source->state == SOURCE_PARTIAL;
     fetch->n_partial += state == SOURCE_PARTIAL;
+    fetch->n_whole -= source->state == SOURCE_WHOLE;
+    fetch->n_whole += state == SOURCE_WHOLE;
     for (uint32_t i = 0; source->bits && fetch->held_by && i < fetch->n_chunks; i++) {
         if (have_get(source->bits, i))
             fetch->held_by[i]--;
