@@ -14,12 +14,30 @@
 
 #define DEAL_BYTES (256u << 10)
 #define EMPTY_DEALS 8u
+#define FIRST_DEAL_BYTES (8u << 20) /* of less, holders who do not know of each other would choose the same */
+
+/* Those who come first to a holder do not know yet that they are a crowd. */
+static bool may_be_crowd(const struct source *source)
+{
+    return source->peer->asking.goodput.rate == 0 && transfer_pick_free_bytes(source->fetch) >= FIRST_DEAL_BYTES;
+}
 
 bool transfer_dealt_applies(const struct source *source)
 {
     const struct fetch *fetch = source->fetch;
     return source->state == SOURCE_WHOLE && !source->dealt_out && fetch->n_free > 0 &&
-           fetch->n_whole <= fetch->n_partial + fetch->n_watches && transfer_pick_is_crowd(fetch);
+           ((transfer_pick_is_crowd(fetch) && fetch->n_whole <= fetch->n_partial + fetch->n_watches) ||
+            may_be_crowd(source));
+}
+
+bool transfer_dealt_is_awaited(const struct source *source)
+{
+    const struct request *request;
+    TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
+        if (request->source == source && request->dealing)
+            return true;
+    }
+    return false;
 }
 
 /* Adds the ranges of what is free from `first` to `end`. False if there is no room for all. */

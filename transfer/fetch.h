@@ -346,6 +346,8 @@ uint64_t transfer_pick_free_bytes(const struct fetch *fetch);
 
 /* Is the source to choose by itself what it sends? */
 bool transfer_dealt_applies(const struct source *source);
+/* It was asked to choose and has not said what: a run could be the same. */
+bool transfer_dealt_is_awaited(const struct source *source);
 /* Ask for up to `most` bytes of what is free. */
 bool transfer_dealt_ask(struct source *source, uint64_t most, uint64_t *ret_bytes);
 int transfer_dealt_take(struct exchange_peer *peer, const struct message *message, struct err *err);

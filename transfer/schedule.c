@@ -232,7 +232,7 @@ static uint64_t take_run(struct source *source)
     uint64_t dealt;
     if (transfer_dealt_applies(source))
         return transfer_dealt_ask(source, most, &dealt) ? dealt : 0;
-    if (!transfer_pick_run(source, most, &pick) || !ask_run(source, &pick))
+    if (transfer_dealt_is_awaited(source) || !transfer_pick_run(source, most, &pick) || !ask_run(source, &pick))
         return 0;
     return pick.bytes;
 }
