@@ -118,3 +118,5 @@ void transfer_gap_orders_cancel(struct exchange_peer *peer, uint32_t request);
 /* Make more deltas if more can be sent. */
 void transfer_gap_orders_pump(struct exchange_peer *peer);
 void transfer_gap_orders_release(struct exchange_peer *peer);
+/* Give all of them back: BUSY. */
+void transfer_gap_orders_shed(struct exchange_peer *peer, uint32_t retry_ms);

@@ -80,6 +80,16 @@ void transfer_gap_orders_release(struct exchange_peer *peer)
         drop_order(peer, TAILQ_FIRST(&peer->serving.orders));
 }
 
+void transfer_gap_orders_shed(struct exchange_peer *peer, uint32_t retry_ms)
+{
+    struct gap_order *order;
+    while ((order = TAILQ_FIRST(&peer->serving.orders))) {
+        transfer_peer_send(peer,
+                           &(struct message){.type = MESSAGE_BUSY, .request = order->request, .retry_ms = retry_ms});
+        drop_order(peer, order);
+    }
+}
+
 void transfer_gap_orders_cancel(struct exchange_peer *peer, uint32_t request)
 {
     struct gap_order *order = find_order(peer, request);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "node/base/limits.h"
-#include "transfer/fetch.h"
+#include "transfer/gap.h"
 
 #define BUSY_RETRY_MS 500u
 #define WINDOW_FIRST_BYTES (128u << 10)
@@ -181,6 +181,7 @@ void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
         while (!TAILQ_EMPTY(&lane->runs))
             transfer_serve_refuse(peer, TAILQ_FIRST(&lane->runs), MESSAGE_BUSY, retry_ms);
     }
+    transfer_gap_orders_shed(peer, retry_ms);
 }
 
 void transfer_serve_init(struct exchange_peer *peer)
