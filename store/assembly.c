@@ -106,7 +106,6 @@ static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct store_assembly *assembly = ctx;
     const struct store_root *root = &assembly->recipe->root;
-    assembly->rot_found = assembly->store->rot.found;
     assembly->missing_chunks = root->chunk_count;
     assembly->missing_bytes = root->size_bytes;
     for (uint32_t i = 0; i < root->chunk_count; i++) {
@@ -127,6 +126,13 @@ static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
         }
     }
     return 0;
+}
+
+/* What is forgotten after the number was read is looked up again in the end. */
+static int look_up(struct store_assembly *assembly, struct err *err)
+{
+    assembly->rot_found = assembly->store->rot.found;
+    return store_db_view(assembly->store->db, scan_present, assembly, err);
 }
 
 static int write_partial(struct store_db_txn *txn, void *ctx, struct err *err)
@@ -197,7 +203,7 @@ static int begin(struct store_assembly *assembly, struct err *err)
     struct store *store = assembly->store;
     int status = allocate(assembly, err);
     if (status == 0)
-        status = store_db_view(store->db, scan_present, assembly, err);
+        status = look_up(assembly, err);
     if (status == 0)
         status = store_evict_make_room(store, assembly->missing_bytes, err);
     int here = status < 0 ? status : hold_root(assembly, err);
@@ -206,7 +212,7 @@ static int begin(struct store_assembly *assembly, struct err *err)
     else
         status = here < 0 ? here : store_db_update(store->db, write_partial, assembly, err);
     /* Again: what is listed by the recipe stays from now on, and eviction may have taken some of it before. */
-    return status < 0 ? status : store_db_view(store->db, scan_present, assembly, err);
+    return status < 0 ? status : look_up(assembly, err);
 }
 
 int store_assembly_new(struct store *store, const struct id *digest, enum store_kind kind,
@@ -524,7 +530,7 @@ static int look_again(struct store_assembly *assembly, struct err *err)
     int status = is_news ? store_assembly_sync(assembly, err) : 0;
     pthread_mutex_lock(&assembly->lock);
     if (status == 0 && is_news)
-        status = store_db_view(assembly->store->db, scan_present, assembly, err);
+        status = look_up(assembly, err);
     if (status == 0)
         status = check_complete(assembly, err);
     pthread_mutex_unlock(&assembly->lock);
@@ -553,6 +559,8 @@ int store_assembly_finish(struct store_assembly *assembly, struct store_object_i
         .used_ms = now_ms,
     };
     status = commit_with(assembly, &info, err);
+    if (status == 0)
+        status = store_objects_check(assembly->store, &assembly->digest, assembly->rot_found, err);
     if (status == 0 && ret_info)
         *ret_info = info;
     return status;

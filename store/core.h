@@ -41,7 +41,7 @@ struct store_pending {
 struct store_rot_state {
     pthread_mutex_t take_lock;
     atomic_uint_fast64_t waiting; /* rows of the rot table */
-    atomic_uint_fast64_t found;   /* pieces forgotten since the start: who relies on some looks again when it moves */
+    atomic_uint_fast64_t found;   /* moves before pieces are forgotten: who relies on some looks again when it has */
 };
 
 /* How far a scrub has come. */

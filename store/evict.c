@@ -37,18 +37,41 @@ static bool is_cache(enum store_kind kind)
     return kind == STORE_CACHE || kind == STORE_CHECKPOINT;
 }
 
-/* An object may be evicted if nobody pins it (running containers pin what they use), no reference says keep, and
- * losing it loses nothing: it is a cache by its kind, or at least one other provider is known. replicas == 0 means none
- * or unknown, so it may be the only copy. */
+/* Somebody pins it (running containers pin what they use), or a reference says keep. */
+static int is_bound(struct store_db_txn *txn, const struct id *digest, struct err *err)
+{
+    int pinned = has_row_with_prefix(txn, STORE_DB_PIN, digest, err);
+    return pinned != 0 ? pinned : has_row_with_prefix(txn, STORE_DB_KEEP, digest, err);
+}
+
+/* An object may be evicted if nobody pins it, no reference says keep, and losing it loses nothing: it is a cache by its
+ * kind, or at least one other provider is known. replicas == 0 means none or unknown, so it may be the only copy. */
 static int may_evict(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct judge *judge = ctx;
     if (!is_cache(judge->info->kind) && judge->info->replicas == 0)
         return 0;
-    int bound = has_row_with_prefix(txn, STORE_DB_PIN, &judge->info->digest, err);
-    if (bound == 0)
-        bound = has_row_with_prefix(txn, STORE_DB_KEEP, &judge->info->digest, err);
+    int bound = is_bound(txn, &judge->info->digest, err);
     return bound < 0 ? bound : !bound;
+}
+
+/* A partial object that is old is left over from something that nobody goes on with; but what was complete once and has
+ * lost bytes may be the only copy of the others. */
+static int may_drop(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct store_partial_info *partial = ctx;
+    struct store_broken broken;
+    int bound = is_bound(txn, &partial->digest, err);
+    if (bound != 0)
+        return bound < 0 ? bound : 0;
+    int was_complete = store_rows_broken_get(txn, &partial->digest, &broken, err);
+    return was_complete < 0 ? was_complete : !was_complete || is_cache(partial->kind);
+}
+
+int store_evict_may_drop(struct store *store, const struct store_partial_info *partial, struct err *err)
+{
+    struct store_partial_info copy = *partial;
+    return store_db_view(store->db, may_drop, &copy, err);
 }
 
 /* ---- in which order ---- */

@@ -17,6 +17,7 @@ struct store_ingest {
     struct store_draft draft;
     struct store_compress *press;        /* owned */
     struct crypto_sha256 *hash;          /* owned; of the whole */
+    uint64_t rot_found;                  /* of the store, at the beginning */
     size_t held_bytes;                   /* in `held` */
     bool broken;                         /* a write failed: what was cut is no longer the stream */
     uint8_t held[STORE_CHUNK_MAX_BYTES]; /* the beginning of a chunk whose end has not come yet */
@@ -40,6 +41,7 @@ int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunk
     made->chunking = chunking;
     made->press = NULL;
     made->hash = NULL;
+    made->rot_found = store->rot.found;
     made->held_bytes = 0;
     made->broken = false;
     store_chunk_init(&made->chunker, chunking);
@@ -158,6 +160,9 @@ int store_ingest_finish(struct store_ingest *ingest, struct store_object_info *r
     if (status < 0)
         return status;
     draft->left_orphans = !id_equal(&finish.info.root, &draft->root_id); /* it was here, cut differently */
+    status = store_objects_check(ingest->store, &digest, ingest->rot_found, err);
+    if (status < 0)
+        return status;
     if (ret_info)
         *ret_info = finish.info;
     return 0;

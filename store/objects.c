@@ -2,8 +2,12 @@
 
 #include <string.h>
 
+#include "node/base/scope.h"
 #include "store/gc.h"
+#include "store/read.h"
 #include "store/tree.h"
+
+OWNED_DEFINE(owned_recipe, struct store_recipe, store_recipe_free)
 
 bool store_kind_is_valid(unsigned number)
 {
@@ -84,6 +88,22 @@ void store_objects_demote(struct store *store, const struct id *digest)
 {
     struct demotion demotion = {digest, clock_wall_ms(&store->clock)};
     store_db_update(store->db, demote, &demotion, NULL);
+}
+
+int store_objects_check(struct store *store, const struct id *digest, uint64_t found_before, struct err *err)
+{
+    char text[DIGEST_TEXT_SIZE];
+    OWNED(owned_recipe) struct store_recipe *recipe = NULL;
+    if (store->rot.found == found_before)
+        return 0;
+    int got = store_recipe_load(store, digest, &recipe, err);
+    if (got == 1)
+        got = store_read_has_all(store, recipe, err);
+    if (got == 1 || (got < 0 && got != ERR_CORRUPT))
+        return got == 1 ? 0 : got;
+    store_objects_demote(store, digest);
+    return err_set(err, ERR_CONFLICT, "a part of object '%s' that was here has rotted meanwhile: once more, please",
+                   digest_text(digest, text));
 }
 
 /* ---- queries and small changes ---- */

@@ -16,3 +16,7 @@ int store_objects_break(struct store_db_txn *txn, const struct id *digest, uint6
 /* The same by itself, where a read found that something is absent or has rotted. Best effort: the read has failed
  * anyway. */
 void store_objects_demote(struct store *store, const struct id *digest);
+
+/* After the commit of an object whose parts were looked up when rot.found was `found_before`: has one of them rotted
+ * since, and been traced before there was an object? Then it is broken, and this is ERR_CONFLICT. */
+int store_objects_check(struct store *store, const struct id *digest, uint64_t found_before, struct err *err);

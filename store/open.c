@@ -7,6 +7,7 @@
 #include "node/base/file.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
+#include "store/evict.h"
 #include "store/gc.h"
 #include "store/lock.h"
 #include "store/packs.h"
@@ -161,9 +162,9 @@ static int drop_if_old(const struct store_partial_info *info, void *ctx)
     struct sweep *sweep = ctx;
     if (sweep->now_ms < info->started_ms || sweep->now_ms - info->started_ms < STORE_PARTIAL_KEEP_MS)
         return 0;
-    int pinned = store_pinned(sweep->store, &info->digest, sweep->err);
-    if (pinned != 0)
-        return pinned < 0 ? pinned : 0;
+    int may = store_evict_may_drop(sweep->store, info, sweep->err);
+    if (may != 1)
+        return may;
     int dropped = store_partial_drop(sweep->store, &info->digest, sweep->err);
     return dropped < 0 ? dropped : 0;
 }

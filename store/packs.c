@@ -511,14 +511,13 @@ static int count_pack(struct store_span key, struct store_span value, void *ctx)
     return 0;
 }
 
-/* One pack may get lost. Several, and all of them, are on a disk that is not mounted: not to be forgotten. */
-static int check_mounted(struct store *store, struct err *err)
+int store_packs_check_mounted(struct store *store, struct err *err)
 {
     struct census census = {.store = store};
     struct store_span all = {0};
     int status = store_db_each(store->db, STORE_DB_PACK, all, all, count_pack, &census, err);
     if (status == 0 && census.expected > 1 && census.present == 0)
-        return err_set(err, ERR_CORRUPT,
+        return err_set(err, ERR_IO,
                        "none of %zu packs is in '%s': is a disk not mounted? If they are lost, run `cmig-node fsck`",
                        census.expected, store->packs_dir);
     return status;
@@ -528,7 +527,7 @@ int store_packs_recover(struct store *store, struct err *err)
 {
     struct recovery recovery = {.store = store, .err = err};
     struct store_span all = {0};
-    int status = check_mounted(store, err);
+    int status = store_packs_check_mounted(store, err);
     if (status == 0)
         status = note_numbers(store, err);
     return status < 0 ? status : store_db_each(store->db, STORE_DB_PACK, all, all, recover_row, &recovery, err);

@@ -163,10 +163,8 @@ static int find_and_read(struct store *store, enum store_piece_type type, const 
         *ret_place = place;
         if (status != ERR_CORRUPT)
             return status < 0 ? status : 1;
-        if (store_rows_same_place(&before, &place)) {
-            store_rot_found(store, type, id, &place);
-            return status;
-        }
+        if (store_rows_same_place(&before, &place))
+            return store_rot_found(store, type, id, &place, err);
         before = place;
     }
     return status;
@@ -264,6 +262,24 @@ static int has_recipe(struct store_db_txn *txn, void *ctx, struct err *err)
     for (uint32_t i = 0; i < recipe->root.leaf_count && got == 1 && row.place.pack != 0; i++)
         got = store_rows_piece_get(txn, STORE_PIECE_LEAF, &recipe->root.leaves[i].id, &row, err);
     return got == 1 ? row.place.pack != 0 : got;
+}
+
+static int has_all(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct store_recipe *recipe = ctx;
+    struct store_piece_row row;
+    int got = has_recipe(txn, ctx, err);
+    for (uint32_t i = 0; i < recipe->root.chunk_count && got == 1; i++) {
+        got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, &recipe->chunks[i].id, &row, err);
+        if (got == 1)
+            got = row.place.pack != 0;
+    }
+    return got;
+}
+
+int store_read_has_all(struct store *store, const struct store_recipe *recipe, struct err *err)
+{
+    return store_db_view(store->db, has_all, (void *)recipe, err);
 }
 
 int store_read_has_recipe(struct store *store, const struct store_recipe *recipe, struct err *err)

@@ -24,6 +24,8 @@ int store_read_find(struct store *store, enum store_piece_type type, const struc
                     struct err *err);
 /* Are the root and all leaves of a recipe here? 1 or 0. */
 int store_read_has_recipe(struct store *store, const struct store_recipe *recipe, struct err *err);
+/* These and all chunks, durably? 1 or 0. */
+int store_read_has_all(struct store *store, const struct store_recipe *recipe, struct err *err);
 /* Find and read. 1, 0, or ERR_CORRUPT, when the piece has rotted and is forgotten. */
 int store_read_piece(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                      size_t cap_bytes, struct store_place *ret_place, struct err *err);

@@ -107,12 +107,14 @@ static int forget_all(struct store_db_txn *txn, void *ctx, struct err *err)
 
 static int flush(struct store *store, struct findings *findings, struct err *err)
 {
-    int status = findings->count == 0 ? 0 : store_db_update(store->db, forget_all, findings, err);
+    if (findings->count == 0)
+        return 0;
+    store->rot.found++;
+    int status = store_db_update(store->db, forget_all, findings, err);
     for (size_t i = 0; i < findings->count && status == 0; i++)
         if (findings->forgot[i]) {
             store->live_bytes -= STORE_RECORD_HEAD_BYTES + findings->rots[i].stored_bytes;
             store->rot.waiting += findings->fresh[i];
-            store->rot.found++;
         }
     findings->count = 0;
     return status;
@@ -174,14 +176,16 @@ static int forget_one(struct store *store, const struct store_rot *rot)
     return flush(store, findings, NULL);
 }
 
-void store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
-                     const struct store_place *place)
+int store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
+                    const struct store_place *place, struct err *err)
 {
     if (store->is_scratch)
-        return;
+        return ERR_CORRUPT;
     struct store_rot rot = rot_of(store, type, id, place, store_rot_look(store, place));
     uint64_t size = 0;
-    int status;
+    int status = rot.cause == STORE_ROT_MISSING ? store_packs_check_mounted(store, err) : 0;
+    if (status < 0)
+        return status;
     if (rot.cause >= STORE_ROT_CUT) {
         store_packs_retire(store, place->pack);
         store_pack_look(store->packs_dir, place->pack, &size);
@@ -191,6 +195,7 @@ void store_rot_found(struct store *store, enum store_piece_type type, const stru
     }
     if (status == 0)
         store_gc_run(store, NULL);
+    return ERR_CORRUPT;
 }
 
 /* ---- tracing ---- */
@@ -199,6 +204,7 @@ struct trace {
     struct store *store;
     struct store_rot rots[ROUND];
     size_t count;
+    size_t ended;                         /* of these, those that wait no more */
     struct map bad[STORE_PIECE_ROOT + 1]; /* by type: ids of what is absent or needs what is; values mean nothing */
     struct store_broken *broken;          /* owned */
     size_t broken_count;
@@ -245,13 +251,15 @@ static int take_rows(struct store_db_txn *txn, void *ctx, struct err *err)
     return 0;
 }
 
-/* A leaf or root whose own bytes turn out to be bad is a finding of its own, and traced in the next round. */
+/* A leaf or root whose own bytes turn out to be bad is a finding of its own, and traced in the next round. One that
+ * cannot be read for another reason may need what has rotted: then the findings wait for better times. */
 static int look_into(struct trace *trace, enum store_piece_type type, const struct id *id, uint8_t *raw)
 {
     size_t len = 0;
     bool needs = false;
-    if (store_piece_read_raw(trace->store, type, id, raw, STORE_ROOT_MAX_BYTES, &len, NULL) != 1)
-        return 0;
+    int got = store_piece_read_raw(trace->store, type, id, raw, STORE_ROOT_MAX_BYTES, &len, trace->err);
+    if (got != 1)
+        return got == ERR_CORRUPT ? 0 : got;
     size_t head = type == STORE_PIECE_LEAF ? STORE_LEAF_HEAD_BYTES : STORE_ROOT_HEAD_BYTES;
     size_t step = type == STORE_PIECE_LEAF ? STORE_LEAF_ENTRY_BYTES : STORE_ROOT_ENTRY_BYTES;
     for (size_t at = head; at + step <= len && !needs; at += step) {
@@ -308,14 +316,27 @@ static int each_object(const struct store_object_info *info, void *ctx)
     return 0;
 }
 
+/* What came again meanwhile, and has rotted again, is a finding that was not traced yet. */
+static int end_finding(struct store_db_txn *txn, const struct store_rot *rot, struct err *err)
+{
+    struct store_rot now;
+    int got = store_rows_rot_get(txn, rot->type, &rot->id, &now, err);
+    if (got != 1 || now.pack != rot->pack || now.offset != rot->offset)
+        return got < 0 ? got : 0;
+    return store_rows_rot_del(txn, rot, err);
+}
+
 static int write_round(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct trace *trace = ctx;
     int status = 0;
+    trace->ended = 0;
     for (size_t i = 0; i < trace->broken_count && status >= 0; i++)
         status = store_objects_break(txn, &trace->broken[i].digest, clock_wall_ms(&trace->store->clock), err);
-    for (size_t i = 0; i < trace->count && status >= 0; i++)
-        status = store_rows_rot_del(txn, &trace->rots[i], err);
+    for (size_t i = 0; i < trace->count && status >= 0; i++) {
+        status = end_finding(txn, &trace->rots[i], err);
+        trace->ended += status == 1;
+    }
     return status < 0 ? status : 0;
 }
 
@@ -352,7 +373,7 @@ static int64_t take_round(struct store *store, store_rot_cb cb, void *ctx, struc
     release_trace(trace);
     if (status < 0)
         return status;
-    store->rot.waiting -= trace->count;
+    store->rot.waiting -= trace->ended;
     for (size_t i = 0; i < trace->count && cb; i++)
         cb(&trace->rots[i], ctx);
     return (int64_t)trace->count;

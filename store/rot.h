@@ -19,10 +19,10 @@ int store_rot_recover(struct store *store, struct err *err);
 enum store_rot_cause store_rot_look(struct store *store, const struct store_place *place);
 
 /* A record was bad twice while the index pointed to it: forget it, if the index still does. If its pack is gone, is no
- * file or was cut, all pieces are forgotten that it took along. Not inside a transaction. Best effort: whoever found
- * it has failed anyway. */
-void store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
-                     const struct store_place *place);
+ * file or was cut, all pieces are forgotten that it took along. Not inside a transaction. ERR_CORRUPT, always, be it
+ * forgotten or not: whoever found it has failed; but ERR_IO if no pack is there at all, and nothing has rotted. */
+int store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
+                    const struct store_place *place, struct err *err);
 /* All pieces whose records end behind `size_bytes` of a pack. */
 int store_rot_found_pack(struct store *store, uint64_t number, uint64_t size_bytes, enum store_rot_cause cause,
                          struct err *err);

@@ -221,6 +221,16 @@ bool store_rows_rot_decode(struct store_span key, struct store_span value, struc
     return true;
 }
 
+int store_rows_rot_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                       struct store_rot *ret_rot, struct err *err)
+{
+    uint8_t bytes[STORE_PIECE_KEY_BYTES];
+    struct store_span key = piece_key(type, id, bytes);
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_ROT, key, &value, err);
+    return got == 1 && !store_rows_rot_decode(key, value, ret_rot) ? bad_row("rot", err) : got;
+}
+
 int store_rows_rot_put(struct store_db_txn *txn, const struct store_rot *rot, struct err *err)
 {
     uint8_t key[STORE_PIECE_KEY_BYTES];
@@ -246,6 +256,15 @@ bool store_rows_broken_decode(struct store_span key, struct store_span value, st
     *ret_broken = (struct store_broken){.kind = value.data[8], .since_ms = wire_load_u64(value.data)};
     memcpy(ret_broken->digest.b, key.data, ID_BYTES);
     return true;
+}
+
+int store_rows_broken_get(struct store_db_txn *txn, const struct id *digest, struct store_broken *ret_broken,
+                          struct err *err)
+{
+    struct store_span key = span(digest->b, ID_BYTES);
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_BROKEN, key, &value, err);
+    return got == 1 && !store_rows_broken_decode(key, value, ret_broken) ? bad_row("broken", err) : got;
 }
 
 int store_rows_broken_put(struct store_db_txn *txn, const struct store_broken *broken, struct err *err)

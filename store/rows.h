@@ -69,11 +69,15 @@ int store_rows_place_in(struct store_db_txn *txn, const struct store_place *plac
 int store_rows_place_out(struct store_db_txn *txn, const struct store_place *place, struct err *err);
 
 /* Pieces whose bytes have rotted, until somebody takes the finding. */
+int store_rows_rot_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                       struct store_rot *ret_rot, struct err *err);
 int store_rows_rot_put(struct store_db_txn *txn, const struct store_rot *rot, struct err *err);
 int store_rows_rot_del(struct store_db_txn *txn, const struct store_rot *rot, struct err *err);
 bool store_rows_rot_decode(struct store_span key, struct store_span value, struct store_rot *ret_rot);
 
 /* Objects that were complete and are to be repaired. */
+int store_rows_broken_get(struct store_db_txn *txn, const struct id *digest, struct store_broken *ret_broken,
+                          struct err *err);
 int store_rows_broken_put(struct store_db_txn *txn, const struct store_broken *broken, struct err *err);
 int store_rows_broken_del(struct store_db_txn *txn, const struct id *digest, struct err *err);
 bool store_rows_broken_decode(struct store_span key, struct store_span value, struct store_broken *ret_broken);

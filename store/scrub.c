@@ -283,9 +283,9 @@ static int confirm(struct step *step, const struct checked *piece, struct err *e
     size_t len;
     if (!raw)
         return err_set(err, ERR_NOMEM, "no memory to check a piece");
-    int got = store_piece_read_raw(step->store, piece->type, &piece->id, raw, cap, &len, NULL);
+    int got = store_piece_read_raw(step->store, piece->type, &piece->id, raw, cap, &len, err);
     step->mark.now.bad += got == ERR_CORRUPT;
-    return 0;
+    return got < 0 && got != ERR_CORRUPT ? got : 0;
 }
 
 static int check_piece(struct step *step, struct checked *piece, struct err *err)

@@ -63,7 +63,7 @@ int store_open(const struct store_options *options, struct store **ret_store, st
 void store_close(struct store *store);
 
 /* To be called now and then (minutes): drops partial objects untouched for STORE_PARTIAL_KEEP_MS that nobody pins or
- * assembles, frees what is no longer referenced, clears stale index readers. */
+ * assembles and no reference keeps, and that were never complete or are caches; frees what is no longer referenced, clears stale index readers. */
 int store_maintain(struct store *store, struct err *err);
 #define STORE_PARTIAL_KEEP_MS (7ull * 24 * 3600 * 1000)
 

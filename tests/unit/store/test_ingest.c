@@ -1,6 +1,8 @@
+#include <fcntl.h>
 #include <pthread.h>
 
 #include "fixture.h"
+#include "store/pack.h"
 
 static struct id digest_of(const void *data, size_t len)
 {
@@ -250,6 +252,38 @@ static void test_ingest__zeros_cost_nothing(void **state)
     free(page);
 }
 
+/* What was found here rots while the rest comes, and is traced before the object is one. */
+static void test_ingest__is_no_object_without_what_has_rotted_meanwhile(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    uint8_t *bytes = fixture_bytes(12, 3u << 20);
+    struct store_object_info info;
+    fixture_put(f->store, STORE_BLOB, bytes, 1u << 20, &info);
+    struct store_ingest *ingest;
+    must(store_ingest_new(f->store, STORE_BLOB, STORE_CHUNKING_ARCHIVE, &ingest, &err));
+    must(store_ingest_write(ingest, bytes, 2u << 20, &err));
+
+    OWNED(owned_free) char *path = file_path("%s/packs/%016x.pack", f->dir, 1);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "rot", 3, STORE_RECORD_HEAD_BYTES), 3);
+    close(fd);
+    uint8_t byte;
+    size_t len;
+    assert_int_equal(store_object_read(f->store, &info.digest, 0, &byte, 1, &len, &err), ERR_CORRUPT);
+    assert_int_equal(store_rot_take(f->store, NULL, NULL, &err), 1);
+
+    must(store_ingest_write(ingest, bytes + (2u << 20), 1u << 20, &err));
+    assert_int_equal(store_ingest_finish(ingest, &info, &err), ERR_CONFLICT);
+    store_ingest_free(ingest);
+    struct id digest;
+    crypto_sha256(bytes, 3u << 20, &digest);
+    assert_int_equal(store_object_stat(f->store, &digest, NULL, &err), 0);
+    fixture_put(f->store, STORE_BLOB, bytes, 3u << 20, &info); /* once more */
+    fixture_expect(f->store, &digest, bytes, 3u << 20);
+    free(bytes);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -265,6 +299,7 @@ int main(void)
         on_store(test_ingest__two_of_the_same_object_at_once),
         on_store(test_ingest__survives_removals_of_what_it_shares),
         on_store(test_ingest__zeros_cost_nothing),
+        on_store(test_ingest__is_no_object_without_what_has_rotted_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
