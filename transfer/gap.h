@@ -87,6 +87,17 @@ void transfer_gaps_give_up(struct gaps *gaps, uint32_t gap);
 
 /* ---- gap_sign.c ---- */
 
+struct gap_costs {
+    double gap_bytes; /* of all gaps of a request, */
+    double range_bytes;
+    double literal_share; /* how much of them is new, 0 to 1 */
+    uint64_t goodput;     /* bytes/s from the provider; 0: unknown */
+    uint32_t rtt_ms;
+    uint32_t price; /* of a GiB from it */
+};
+/* Both ends' time, one thing after the other: is it less with signatures than plain? Bytes that cost money are always
+ * saved, and so are those of a link that nobody knows. */
+bool transfer_gaps_signatures_pay(const struct gap_costs *costs);
 /* A provider has not got the basis. */
 int transfer_gaps_sign(struct exchange_peer *peer, const struct message *message, struct err *err);
 

@@ -44,27 +44,32 @@ static double share(const struct fetch *fetch)
     return gap_bytes > 0 ? (double)wire_bytes / (double)gap_bytes : SHARE_UNKNOWN;
 }
 
-/* Both ends' time for these gaps, one after the other: with signatures, and plain. Bytes that cost money are saved. */
-static bool do_signatures_pay(const struct request *request)
+bool transfer_gaps_signatures_pay(const struct gap_costs *costs)
+{
+    if (costs->goodput == 0 || costs->price > 0)
+        return true;
+    double byte_ns = 1e9 / (double)costs->goodput;
+    double literal = costs->literal_share;
+    double signature_bytes = costs->range_bytes / RSYNC_BLOCK_BYTES * (RSYNC_WEAK_BYTES + RSYNC_STRONG_BYTES);
+    double by_signature = costs->rtt_ms * 1e6 + costs->range_bytes * SIGN_NS + signature_bytes * byte_ns +
+                          costs->gap_bytes * ((1 - literal) * MATCHED_NS + literal * (UNMATCHED_NS + byte_ns));
+    return by_signature < costs->gap_bytes * (PLAIN_NS + byte_ns);
+}
+
+static bool do_they_pay(const struct request *request)
 {
     const struct exchange_peer *peer = request->source->peer;
     const struct fetch *fetch = request->source->fetch;
-    const struct gap_request *asked = request->gaps;
-    double gap_bytes = 0;
-    double range_bytes = 0;
-    for (unsigned i = 0; i < asked->n; i++) {
-        gap_bytes += fetch->gaps->plan.gaps[asked->gaps[i]].bytes;
-        range_bytes += fetch->gaps->plan.gaps[asked->gaps[i]].range_bytes;
+    struct gap_costs costs = {.literal_share = share(fetch),
+                              .goodput = peer->asking.goodput.rate,
+                              .rtt_ms = peer->out.rtt_ms(peer->out.ctx),
+                              .price = peer->asking.price};
+    for (unsigned i = 0; i < request->gaps->n; i++) {
+        const struct gap *gap = &fetch->gaps->plan.gaps[request->gaps->gaps[i]];
+        costs.gap_bytes += gap->bytes;
+        costs.range_bytes += gap->range_bytes;
     }
-    if (peer->asking.goodput.rate == 0 || peer->asking.price > 0)
-        return true;
-    double byte_ns = 1e9 / (double)peer->asking.goodput.rate;
-    double rtt_ns = peer->out.rtt_ms(peer->out.ctx) * 1e6;
-    double literal = share(fetch);
-    double signature_bytes = range_bytes / RSYNC_BLOCK_BYTES * (RSYNC_WEAK_BYTES + RSYNC_STRONG_BYTES);
-    double by_signature = rtt_ns + range_bytes * SIGN_NS + signature_bytes * byte_ns +
-                          gap_bytes * ((1 - literal) * MATCHED_NS + literal * (UNMATCHED_NS + byte_ns));
-    return by_signature < gap_bytes * (PLAIN_NS + byte_ns);
+    return transfer_gaps_signatures_pay(&costs);
 }
 
 /* ---- the job ---- */
@@ -189,7 +194,7 @@ int transfer_gaps_sign(struct exchange_peer *peer, const struct message *message
     }
     transfer_schedule_heard(peer, 0);
     request->gaps->signed_for = true;
-    if (do_signatures_pay(request))
+    if (do_they_pay(request))
         return start(peer, request, message, err);
     refuse(request);
     return 0;
