@@ -283,9 +283,20 @@ static int lose_chunk(struct store_assembly *assembly, const struct store_chunk 
 {
     char text[ID_HEX_SIZE];
     pthread_mutex_lock(&assembly->lock);
+    store_batch_give_up(&assembly->batch, &chunk->id);
     set_states(assembly, &chunk->id, MISSING);
     pthread_mutex_unlock(&assembly->lock);
     return err_set(err, ERR_CONFLICT, "chunk %s has rotted on disk and is missing again", id_hex(&chunk->id, text));
+}
+
+static bool find_in_batch(struct store_assembly *assembly, const struct id *id, struct store_place *ret_place)
+{
+    pthread_mutex_lock(&assembly->lock);
+    const struct store_batch_entry *entry = store_batch_find(&assembly->batch, id);
+    if (entry)
+        *ret_place = entry->place;
+    pthread_mutex_unlock(&assembly->lock);
+    return entry != NULL;
 }
 
 /* 1 and the bytes of a chunk that is here, 0 if it cannot be had now, being synced by another thread. */
@@ -293,17 +304,16 @@ static int read_back(struct store_assembly *assembly, uint32_t i, uint8_t *raw, 
 {
     const struct store_chunk *chunk = chunk_of(assembly, i);
     struct store_place place = {0};
-    pthread_mutex_lock(&assembly->lock);
-    bool here = assembly->states[i] == HERE;
-    const struct store_batch_entry *entry = here ? store_batch_find(&assembly->batch, &chunk->id) : NULL;
-    if (entry)
-        place = entry->place;
-    pthread_mutex_unlock(&assembly->lock);
-    if (!here)
+    if (!store_assembly_has(assembly, i))
         return 0;
-    if (entry) {
+    /* Looked up in the batch first: not every chunk of it has found room among those that wait (pending.h). */
+    if (find_in_batch(assembly, &chunk->id, &place)) {
         int status = store_read_at(assembly->store, &place, &chunk->id, raw, err);
-        return status < 0 ? status : 1;
+        if (status != ERR_CORRUPT)
+            return status < 0 ? status : 1;
+        struct store_place now;
+        if (find_in_batch(assembly, &chunk->id, &now) && store_rows_same_place(&now, &place))
+            return lose_chunk(assembly, chunk, err);
     }
     int got = store_read_piece(assembly->store, STORE_PIECE_CHUNK, &chunk->id, raw, LIMIT_CHUNK_BYTES, &place, err);
     return got == ERR_CORRUPT ? lose_chunk(assembly, chunk, err) : got;

@@ -81,6 +81,18 @@ const struct store_batch_entry *store_batch_find(const struct store_batch *batch
     return place ? &batch->entries[place - 1] : NULL;
 }
 
+void store_batch_give_up(struct store_batch *batch, const struct id *chunk_id)
+{
+    uintptr_t place = (uintptr_t)map_get(&batch->by_id, chunk_id);
+    if (place == 0)
+        return;
+    struct store_batch_entry *entry = &batch->entries[place - 1];
+    store_pending_remove(batch->store, entry->pending);
+    entry->pending = NULL;
+    entry->bad = true;
+    map_remove(&batch->by_id, chunk_id);
+}
+
 int store_batch_sync(struct store_batch *batch, struct err *err)
 {
     struct store_pack *synced[8] = {0}; /* forgetting one costs a second sync, no more */
@@ -104,7 +116,7 @@ int store_batch_place_chunks(struct store_batch *batch, struct store_db_txn *txn
 {
     for (size_t i = 0; i < batch->count; i++) {
         struct store_batch_entry *entry = &batch->entries[i];
-        if (entry->type != STORE_PIECE_CHUNK)
+        if (entry->type != STORE_PIECE_CHUNK || entry->bad)
             continue;
         int used = store_tree_place_chunk(txn, &entry->id, &entry->place, create, err);
         if (used < 0)

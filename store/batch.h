@@ -15,6 +15,7 @@ struct store_batch_entry {
     struct store_pack *pack;             /* owned reference */
     struct store_pending_chunk *pending; /* owned; of chunks: by it others read them until the commit */
     bool used;                           /* set by the transaction: the index points to this record */
+    bool bad;                            /* given up: it is not placed */
 };
 
 struct store_batch {
@@ -38,6 +39,9 @@ int store_batch_note(struct store_batch *batch, enum store_piece_type type, cons
                      const struct store_place *place, struct store_pack *pack, struct err *err);
 /* The chunk's entry, or NULL; lives until the batch changes. */
 const struct store_batch_entry *store_batch_find(const struct store_batch *batch, const struct id *chunk_id);
+
+/* The chunk's bytes have rotted before the commit: it is as if it had not been written. */
+void store_batch_give_up(struct store_batch *batch, const struct id *chunk_id);
 
 int store_batch_sync(struct store_batch *batch, struct err *err);
 /* In a transaction: give the chunks their places (store_tree_place_chunk). */

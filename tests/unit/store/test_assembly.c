@@ -1,6 +1,9 @@
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "fixture.h"
+#include "store/pack.h"
 
 /* An object in a store of its own, from which its pieces are "sent" to the fixture's. */
 struct origin {
@@ -241,6 +244,35 @@ static void test_assembly__partial_objects_can_be_dropped_and_grow_old(void **st
     origin_release(&o);
 }
 
+/* Bytes that go bad between their write and the commit: the disk's fault, not the recipe's. */
+static void test_assembly__rot_before_the_commit_is_fetched_again(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct origin o;
+    origin_make(&o, 8, 3000000);
+    uint32_t count = o.recipe->root.chunk_count;
+    struct store_assembly *assembly = begin(&o, f->store);
+    OWNED(owned_free) char *path = file_path("%s/packs/%016x.pack", f->dir, 1);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    must(send_chunk(&o, assembly, count - 1, &err)); /* read back last of all */
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "rot", 3, st.st_size + STORE_RECORD_HEAD_BYTES), 3);
+    close(fd);
+    for (uint32_t i = count; i-- > 0;)
+        must(send_chunk(&o, assembly, i, &err));
+    assert_int_equal(missing(assembly), 0);
+    assert_int_equal(store_assembly_finish(assembly, NULL, &err), ERR_CONFLICT);
+    assert_int_equal(partials(f->store), 1);
+    assert_int_equal(missing(assembly), 1);
+    must(send_chunk(&o, assembly, count - 1, &err));
+    finish(&o, f->store, assembly);
+    assert_int_equal(store_object_remove(f->store, &o.digest, &err), 1);
+    assert_int_equal(fixture_pack_bytes(f->store), 0);
+    origin_release(&o);
+}
+
 static void test_assembly__recipe_of_other_bytes_is_found_out(void **state)
 {
     struct fixture *f = *state;
@@ -357,6 +389,7 @@ int main(void)
         on_store(test_assembly__what_other_objects_have_need_not_come),
         on_store(test_assembly__resumes_after_a_restart),
         on_store(test_assembly__partial_objects_can_be_dropped_and_grow_old),
+        on_store(test_assembly__rot_before_the_commit_is_fetched_again),
         on_store(test_assembly__recipe_of_other_bytes_is_found_out),
         on_store(test_assembly__two_of_one_object_and_threads_in_each),
         on_store(test_assembly__empty_object),
