@@ -263,16 +263,16 @@ static int mend_rows(struct store_db_txn *txn, void *ctx, struct err *err)
     return status;
 }
 
-/* The bytes are sound; is what was written down about them? */
-static int mend(struct step *step, struct checked *piece, struct err *err)
+/* The bytes are sound; is what was written down about them? What cannot be mended waits for the next pass: it must not
+ * keep this one from finding rot. */
+static void mend(struct step *step, struct checked *piece)
 {
-    int head = head_fits(piece, step->stored) ? 0 : mend_head(step, piece, err);
+    int head = head_fits(piece, step->stored) ? 0 : mend_head(step, piece, NULL);
     piece->row_is_wrong = piece->place.checksum != piece->checksum;
     step->rows_are_wrong |= piece->row_is_wrong;
     bool old = piece->place.checksum == STORE_CHECKSUM_NONE; /* of format 1: nothing is wrong with it */
     if (head == 1 || (piece->row_is_wrong && !old))
         step->mark.now.mended++;
-    return head < 0 ? head : 0;
 }
 
 /* Bad bytes may be freed ones: reading by name tells, and reports them if they are not. */
@@ -297,7 +297,9 @@ static int check_piece(struct step *step, struct checked *piece, struct err *err
     step->mark.now.bytes += store_rows_place_bytes(&piece->place);
     if (status == ERR_CORRUPT)
         return confirm(step, piece, err);
-    return status < 0 ? status : mend(step, piece, err);
+    if (status == 0)
+        mend(step, piece);
+    return status;
 }
 
 /* ---- one step ---- */
@@ -369,10 +371,10 @@ static int run_step(struct step *step, struct err *err)
     int status = 0;
     for (size_t i = 0; i < step->count && status == 0; i++)
         status = check_piece(step, &step->pieces[i], err);
-    if (status == 0 && step->rows_are_wrong)
-        status = store_db_update(store->db, mend_rows, step, err);
     if (status < 0)
         return status;
+    if (step->rows_are_wrong)
+        store_db_update(store->db, mend_rows, step, NULL);
     now->permille = permille(&step->mark);
     if (more == 0)
         end_pass(step);

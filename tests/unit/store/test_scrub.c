@@ -1,7 +1,9 @@
 /* The scrub: one pass looks at every piece, finds what nobody has asked for, and survives its process. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -138,6 +140,37 @@ static void test_scrub__mends_heads(void **state)
     free(bytes);
 }
 
+/* A disk that takes nothing any more: what can be read is looked at all the same. */
+static void test_scrub__what_cannot_be_mended_does_not_hold_it_up(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    uint8_t *bytes = fixture_bytes(3, BYTES);
+    struct store_object_info info;
+    fixture_put(f->store, STORE_BLOB, bytes, BYTES, &info);
+    store_scrub_step(f->store, 1, NULL, &err);
+    flip(f, 3);
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    struct rlimit none = {0, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int more = 1;
+    for (uint32_t i = 0; i < info.chunk_count && more == 1; i++)
+        more = store_scrub_step(f->store, 1, NULL, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    must(more);
+    assert_int_equal(status_of(f).mended, 0);
+    run_pass(f, UINT64_MAX);
+    run_pass(f, UINT64_MAX);
+    store_close(f->store);
+    f->store = NULL;
+    struct store_fsck_report report;
+    assert_int_equal(store_fsck(f->dir, false, f->options.clock, &report, NULL, NULL, &err), 1);
+    fixture_open(f);
+    free(bytes);
+}
+
 static void test_scrub__goes_on_after_a_restart(void **state)
 {
     struct fixture *f = *state;
@@ -263,6 +296,7 @@ int main(void)
         on_store(test_scrub__a_sound_store_stays_as_it_is),
         on_store(test_scrub__finds_rot_that_nobody_asked_for),
         on_store(test_scrub__mends_heads),
+        on_store(test_scrub__what_cannot_be_mended_does_not_hold_it_up),
         on_store(test_scrub__goes_on_after_a_restart),
         on_store(test_scrub__takes_nothing_that_comes_and_goes_for_rot),
         cmocka_unit_test(test_scrub__its_row_is_as_written),
