@@ -26,6 +26,7 @@
 
 #define GAP_FAILURES 3u
 #define GAP_BUSY_RETRY_MS 500u
+
 /* ---- of a fetch ---- */
 
 enum gap_state {

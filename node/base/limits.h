@@ -75,8 +75,8 @@
 #define LIMIT_CHUNK_BYTES (256u << 10)
 #define LIMIT_RUN_BYTES (1u << 20) /* one request asks for at most this much, or one chunk */
 #define LIMIT_RUN_CHUNKS 256
-#define LIMIT_GAP_BYTES (512u << 10)     /* of an object that one delta gives; with its basis and zstd < 2 MiB */
-#define LIMIT_GAP_BASIS_BYTES (1u << 20) /* that one delta is made against */
+#define LIMIT_GAP_BYTES (512u << 10)     /* of an object that one delta gives, */
+#define LIMIT_GAP_BASIS_BYTES (1u << 20) /* and what it is made against: a job has both, a frame and zstd's 0.6 MiB */
 #define LIMIT_OBJECT_CHUNKS (16u << 20)  /* 16 Mi chunks x 64 KiB = 1 TiB */
 #define LIMIT_OBJECT_BYTES (1ull << 40)
 #define LIMIT_MANIFEST_BYTES (4u << 20) /* OCI distribution spec: registries take at least 4 MiB */
