@@ -9,6 +9,7 @@
 #include "node/base/scope.h"
 #include "store/checksum.h"
 #include "store/evict.h"
+#include "store/recover.h"
 #include "store/rot.h"
 
 #define EVICT_FOR_FULL_DISK_BYTES (16u << 20)
@@ -380,69 +381,8 @@ int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err
 
 struct recovery {
     struct store *store;
-    struct store_pack *pack;
-    uint64_t owned_bytes; /* of records that the index points to */
-    bool has_damage;      /* bytes that are neither records nor zeros */
-    bool punch_damage;
     struct err *err;
 };
-
-struct owner_query {
-    const struct store_record *record;
-    uint64_t pack;
-    uint64_t offset;
-};
-
-/* Does the index point to this very record? */
-static int is_owned(struct store_db_txn *txn, void *ctx, struct err *err)
-{
-    struct owner_query *query = ctx;
-    struct store_piece_row row;
-    int got = store_rows_piece_get(txn, query->record->type, &query->record->id, &row, err);
-    return got == 1 ? row.place.pack == query->pack && row.place.offset == query->offset : got;
-}
-
-static int punch_unowned(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
-{
-    struct recovery *recovery = ctx;
-    struct owner_query query = {record, recovery->pack->number, offset};
-    int owned = record ? store_db_view(recovery->store->db, is_owned, &query, recovery->err) : 0;
-    if (owned < 0)
-        return owned;
-    if (owned == 1)
-        recovery->owned_bytes += len_bytes;
-    else if (!record)
-        recovery->has_damage = true;
-    if (owned == 1 || (!record && !recovery->punch_damage))
-        return 0;
-    return store_pack_punch(recovery->pack, offset, len_bytes, recovery->err);
-}
-
-/* Records before the end that were never committed are punched. So is what is left of one after a power cut, but only
- * if all that counts has been seen elsewhere: it may be the body, whole, of a record whose head has rotted. */
-static int punch_uncommitted(struct recovery *recovery, const struct store_pack_row *row, struct err *err)
-{
-    bool cut;
-    int status = store_pack_scan(recovery->pack, punch_unowned, recovery, &cut, err);
-    if (status < 0 || !recovery->has_damage || recovery->owned_bytes != row->live_bytes)
-        return status;
-    recovery->punch_damage = true;
-    return store_pack_scan(recovery->pack, punch_unowned, recovery, &cut, err);
-}
-
-/* Bytes behind the last committed record are cut off. */
-static int recover_pack(struct store *store, const struct store_pack_row *row, struct err *err)
-{
-    OWNED(owned_pack) struct store_pack *pack = NULL;
-    int status = store_pack_open(store->packs_dir, row->number, false, &pack, err);
-    if (status < 0)
-        return status;
-    if (pack->size > row->size_bytes && ftruncate(pack->fd, (off_t)row->size_bytes) < 0)
-        return err_errno(err, errno, "cannot truncate pack '%s'", pack->path);
-    struct recovery recovery = {.store = store, .pack = pack, .err = err};
-    status = punch_uncommitted(&recovery, row, err);
-    return status < 0 ? status : store_pack_sync(pack, err);
-}
 
 /* 1 if its file is there. What a file that is gone or too short took along is forgotten here and now. */
 static int look_at_pack(struct store *store, const struct store_pack_row *row, struct err *err)
@@ -473,7 +413,7 @@ static int recover_row(struct store_span key, struct store_span value, void *ctx
     int there = look_at_pack(store, &row, recovery->err);
     int status = there < 0 ? there : 0;
     if (row.open && status == 0) {
-        status = there ? recover_pack(store, &row, recovery->err) : 0;
+        status = there ? store_recover_pack(store, row.number, recovery->err) : 0;
         struct rotation rotation = {.closed = &row.number, .closed_count = 1};
         if (status == 0)
             status = store_db_update(store->db, write_rotation, &rotation, recovery->err);

@@ -377,6 +377,13 @@ bool store_rows_free_decode(struct store_span key, struct store_span value, stru
     return true;
 }
 
+int store_rows_free_has(struct store_db_txn *txn, uint64_t pack, uint64_t offset, struct err *err)
+{
+    uint8_t key[FREE_KEY_BYTES];
+    struct store_span value;
+    return store_db_get(txn, STORE_DB_FREE, free_key(pack, offset, key), &value, err);
+}
+
 int store_rows_free_del(struct store_db_txn *txn, const struct store_free_row *row, struct err *err)
 {
     uint8_t key[FREE_KEY_BYTES];

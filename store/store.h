@@ -14,8 +14,9 @@
  *    Its bytes are checked against their digests on every read.
  * 3. A chunk is stored once, however many objects and partial objects contain it.
  * 4. Bytes in the index never leave the store by pointer: values are copied, or live during one callback.
- * 5. After SIGKILL or a power cut at any moment the store opens clean: finished objects are there, verified chunks of
- * unfinished assemblies are there, unfinished ingests are gone.
+ * 5. After SIGKILL or a power cut at any moment the store opens clean: finished objects are there, unfinished ingests are
+ *    gone. Of unfinished assemblies the synced chunks are there; after SIGKILL all others as well whose
+ *    store_assembly_add has returned, after a power cut those that the disk had got (store/recover.h).
  */
 #pragma once
 
@@ -227,7 +228,8 @@ void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunk
 /* One chunk as it arrived. Checked for length and SHA-256 before anything is written: ERR_CORRUPT blames the sender,
  * and the chunk is still missing. What is here already is accepted and ignored. Other places of the recipe that
  * want the same chunk become present as well. Can be read by everybody from now on (store_piece_read), but is not
- * durable before the next sync, which comes by itself every STORE_ASSEMBLY_SYNC_BYTES. */
+ * durable before the next sync, which comes by itself every STORE_ASSEMBLY_SYNC_BYTES: a power cut may take it, SIGKILL
+ * does not. */
 int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
                        size_t len_bytes, struct err *err);
 #define STORE_ASSEMBLY_SYNC_BYTES (16u << 20)
@@ -236,7 +238,7 @@ int store_assembly_sync(struct store_assembly *assembly, struct err *err);
 /* All chunks are here: check the digest of the whole and make the object exist, durably. ERR_CONFLICT while chunks are
  * missing. ERR_CORRUPT if the whole does not have the promised digest: the recipe lied; it is forgotten. */
 int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err);
-/* Without a finish: the partial object stays. What was added since the last sync may be lost. NULL is fine. */
+/* Without a finish: the partial object stays, what was added since the last sync is dropped. NULL is fine. */
 void store_assembly_free(struct store_assembly *assembly);
 
 struct store_partial_info {

@@ -167,8 +167,10 @@ static void work(const struct fixture *f, const struct content *content, int ack
     store_close(store);
 }
 
+typedef void (*work_cb)(const struct fixture *f, const struct content *content, int acks);
+
 /* How many steps were acknowledged; *ret_done if the child got to the end. */
-static int run_child(const struct fixture *f, const struct content *content, long kill_at, bool *ret_done)
+static int run_child(const struct fixture *f, const struct content *content, work_cb run, long kill_at, bool *ret_done)
 {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
@@ -176,7 +178,7 @@ static int run_child(const struct fixture *f, const struct content *content, lon
     if (child == 0) {
         close(ends[0]);
         calls_left = kill_at;
-        work(f, content, ends[1]);
+        run(f, content, ends[1]);
         _exit(0);
     }
     close(ends[1]);
@@ -240,15 +242,13 @@ static void check_sound(const struct fixture *f)
     assert_int_equal(report.tails_truncated, 0);
 }
 
-static void check_after(struct fixture *f, const struct content *content, int acks)
+/* Of a store that was opened since: it is sound, and going on and removing everything leaves nothing. */
+static void check_after(struct fixture *f, const struct content *content)
 {
     struct err err = {0};
-    fixture_open(f);
-    check_steps(f->store, content, acks);
     store_close(f->store);
     f->store = NULL;
     check_sound(f);
-    /* Going on and removing everything leaves nothing. */
     fixture_open(f);
     assemble(f->store, content, -1);
     fixture_expect(f->store, &content->digest[1], content->bytes[1], OBJECT_BYTES);
@@ -272,15 +272,110 @@ static void test_kill__at_every_change_of_a_file(void **state)
     long k = 1;
     for (; !done; k++) {
         must(file_remove_tree(f->dir, &err));
-        int acks = run_child(f, &content, k, &done);
+        int acks = run_child(f, &content, work, k, &done);
         if (done) {
             assert_int_equal(acks, STEPS);
             break;
         }
-        check_after(f, &content, acks);
+        fixture_open(f);
+        check_steps(f->store, &content, acks);
+        check_after(f, &content);
     }
     print_message("killed at %ld places\n", k - 1);
     assert_true(k > 50);
+    content_release(&content);
+    fixture_open(f);
+}
+
+/* ---- what no commit has reached ---- */
+
+/* An acknowledgement for each chunk. Around them, and of them in the middle, others write to the same pack. */
+static void receive(const struct fixture *f, const struct content *content, int acks)
+{
+    struct err err = {0};
+    struct store *store;
+    struct store_assembly *assembly;
+    struct store_ingest *slow;
+    const struct store_recipe *recipe = content->recipe;
+    must_work(store_open(&f->options, &store, &err), &err);
+    must_work(store_assembly_new(store, &content->digest[1], STORE_BLOB, recipe, &assembly, &err), &err);
+    must_work(store_ingest_new(store, STORE_BLOB, STORE_CHUNKING_ARCHIVE, &slow, &err), &err);
+    must_work(store_ingest_write(slow, content->bytes[0], OBJECT_BYTES, &err), &err);
+    for (uint32_t i = 0; i < recipe->root.chunk_count; i++) {
+        const uint8_t *raw = content->bytes[1] + recipe->offsets[i];
+        must_work(store_assembly_add(assembly, i, STORE_RAW, raw, recipe->chunks[i].length, &err), &err);
+        acknowledge(acks);
+        if (i == 1)
+            ingest(store, content, 2);
+    }
+    _exit(0); /* which leaves as much as a kill */
+}
+
+static void just_open(const struct fixture *f, const struct content *content, int acks)
+{
+    (void)content;
+    struct err err = {0};
+    struct store *store;
+    must_work(store_open(&f->options, &store, &err), &err);
+    acknowledge(acks);
+    _exit(0);
+}
+
+static void check_chunks(struct fixture *f, const struct content *content, int acks)
+{
+    struct err err = {0};
+    fixture_open(f);
+    assert_false(is_whole(f->store, content, 0));
+    assert_true(is_whole(f->store, content, 2) || acks < 3);
+    for (int i = 0; i < acks; i++) {
+        static uint8_t raw[LIMIT_CHUNK_BYTES];
+        size_t len;
+        const struct store_chunk *chunk = &content->recipe->chunks[i];
+        must(store_piece_read_raw(f->store, STORE_PIECE_CHUNK, &chunk->id, raw, sizeof raw, &len, &err));
+        assert_int_equal(len, chunk->length);
+        assert_memory_equal(raw, content->bytes[1] + content->recipe->offsets[i], len);
+    }
+    check_after(f, content);
+}
+
+/* faults 42: a receiver goes on with every chunk that it had */
+static void test_kill__loses_no_chunk_of_an_assembly(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct content content;
+    content_make(&content);
+    store_close(f->store);
+    f->store = NULL;
+    bool done = false;
+    for (long k = 1; !done; k++) {
+        must(file_remove_tree(f->dir, &err));
+        int acks = run_child(f, &content, receive, k, &done);
+        assert_true(!done || acks == (int)content.recipe->root.chunk_count);
+        check_chunks(f, &content, acks);
+    }
+    content_release(&content);
+    fixture_open(f);
+}
+
+static void test_kill__of_a_start_that_keeps_chunks(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct content content;
+    content_make(&content);
+    store_close(f->store);
+    f->store = NULL;
+    bool done = false;
+    long k = 1;
+    for (; !done; k++) {
+        must(file_remove_tree(f->dir, &err));
+        int acks = run_child(f, &content, receive, -1, &done);
+        assert_true(done);
+        run_child(f, &content, just_open, k, &done);
+        check_chunks(f, &content, acks);
+    }
+    assert_true(k > 5);
     content_release(&content);
     fixture_open(f);
 }
@@ -372,6 +467,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_store(test_kill__at_every_change_of_a_file),
+        on_store(test_kill__loses_no_chunk_of_an_assembly),
+        on_store(test_kill__of_a_start_that_keeps_chunks),
         on_store(test_kill__between_two_writers),
         on_store(test_kill__of_an_ingest_that_has_committed_leaves),
     };
