@@ -280,16 +280,30 @@ static int check_unused(struct store *store, const struct id *digest, struct err
     return check_images(store, digest, err);
 }
 
+static int compare_broken(const struct store_broken *broken, void *ctx)
+{
+    return id_equal(&broken->digest, ctx);
+}
+
+/* 1 or 0 */
+static int is_broken(struct store *store, struct id *digest, struct err *err)
+{
+    return store_broken_each(store, compare_broken, digest, err);
+}
+
 static json_t *remove_work(struct node *node, void *arg, struct err *err)
 {
     struct removal *removal = arg;
     char digest[DIGEST_TEXT_SIZE];
     digest_text(&removal->digest, digest);
     int here = store_object_stat(node->store, &removal->digest, NULL, err);
+    bool is_whole = here == 1;
+    if (here == 0) /* of one that has rotted, what is left */
+        here = is_broken(node->store, &removal->digest, err);
     if (here == 0)
         err_set(err, ERR_NOTFOUND, "object '%s' is not on this node", digest);
     if (here <= 0 || (!removal->force && check_unused(node->store, &removal->digest, err) < 0) ||
-        store_object_remove(node->store, &removal->digest, err) < 0)
+        (is_whole ? store_object_remove : store_partial_drop)(node->store, &removal->digest, err) < 0)
         return NULL;
     removal->removed = true;
     return json_pack("{s:s}", "digest", digest);

@@ -40,11 +40,14 @@ struct pass {
     uint64_t told_ms;
 };
 
-static void on_step(void *ctx, bool is_over)
+static void on_step(void *ctx, bool is_over, const struct err *why)
 {
     struct pass *pass = ctx;
     uint64_t now = clock_mono_ms(&pass->node->clock);
-    if (is_over) {
+    if (why) {
+        api_stream_error(pass->req, why);
+        free(pass);
+    } else if (is_over) {
         api_stream_event(pass->req, report(pass->node, API_EVENT_RESULT));
         api_stream_end(pass->req);
         free(pass);

@@ -18,6 +18,7 @@
 #define RETRY_MS 60000u        /* after a repair that failed; then twice as long, and so on */
 #define RETRY_DOUBLINGS 6u
 #define LINES 8u /* logged of one step */
+#define FAILURE_LINE_MS 600000u
 
 struct repair {
     struct scrub *scrub;
@@ -37,6 +38,8 @@ struct scrub {
     bool restart, hurry;
     uint64_t stepped_ms; /* the pace's time up to which bytes have been read */
     int step_status;
+    bool take_failed;
+    struct err step_err, take_err;
     int64_t taken;
     uint64_t n_broken;
     struct store_broken candidates[REPAIRS];
@@ -47,6 +50,7 @@ struct scrub {
     struct repair repairs[REPAIRS];
     uint64_t retry_at_ms;
     unsigned failures; /* repairs, in a row */
+    struct log_limit failure_lines;
     bool restart_wanted;
     LIST_HEAD(, scrub_watch) watches;
     struct scrub_status status;
@@ -99,17 +103,24 @@ static void work_step(void *arg)
     scrub->n_broken = scrub->n_candidates = 0;
     scrub->step_status = 1;
     if (scrub->restart)
-        scrub->step_status = store_scrub_restart(scrub->store, NULL);
+        scrub->step_status = store_scrub_restart(scrub->store, &scrub->step_err);
     if (due > 0 && scrub->step_status >= 0)
-        scrub->step_status = store_scrub_step(scrub->store, due, NULL, NULL);
-    if (store_rot_waiting(scrub->store) > 0)
-        store_rot_take(scrub->store, note_rot, scrub, NULL);
+        scrub->step_status = store_scrub_step(scrub->store, due, NULL, &scrub->step_err);
+    scrub->take_failed =
+        store_rot_waiting(scrub->store) > 0 && store_rot_take(scrub->store, note_rot, scrub, &scrub->take_err) < 0;
     store_broken_each(scrub->store, note_broken, scrub, NULL);
     if (scrub->n_candidates == 0)
         scrub->after = (struct id){0};
 }
 
 /* ---- repairs ---- */
+
+static void put_off(struct scrub *scrub)
+{
+    unsigned doublings = scrub->failures < RETRY_DOUBLINGS ? scrub->failures : RETRY_DOUBLINGS;
+    scrub->failures++;
+    scrub->retry_at_ms = clock_mono_ms(&scrub->clock) + ((uint64_t)RETRY_MS << doublings);
+}
 
 static void on_repaired(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)
 {
@@ -120,13 +131,12 @@ static void on_repaired(void *ctx, int status, const struct err *err, const stru
     if (status == 0) {
         scrub->status.repaired++;
         scrub->failures = 0;
+        scrub->retry_at_ms = 0; /* somebody is there: others may be repaired as well */
         log_info("scrub", "repaired object=%s fetched_bytes=%llu", digest_text(&repair->digest, digest),
                  (unsigned long long)stats->fetched_bytes);
         return;
     }
-    unsigned doublings = scrub->failures < RETRY_DOUBLINGS ? scrub->failures : RETRY_DOUBLINGS;
-    scrub->failures++;
-    scrub->retry_at_ms = clock_mono_ms(&scrub->clock) + ((uint64_t)RETRY_MS << doublings);
+    put_off(scrub);
     log_warn("scrub", "cannot repair an object that has rotted, will try again object=%s why=\"%s\"",
              digest_text(&repair->digest, digest), err->text);
 }
@@ -165,7 +175,8 @@ static void repair_next(struct scrub *scrub)
                                     .class = EXCHANGE_LAYER,
                                     .on_done = on_repaired,
                                     .ctx = repair};
-        content_fetch(scrub->content, &wish, &repair->fetch, NULL);
+        if (content_fetch(scrub->content, &wish, &repair->fetch, NULL) < 0)
+            put_off(scrub);
     }
 }
 
@@ -191,24 +202,39 @@ static void log_findings(struct scrub *scrub)
     buf_clear(&scrub->lines);
 }
 
-static void tell(struct scrub *scrub, bool is_over)
+static void tell(struct scrub *scrub, bool is_over, const struct err *why)
 {
     for (struct scrub_watch *watch = LIST_FIRST(&scrub->watches), *next; watch; watch = next) {
         next = LIST_NEXT(watch, entry);
         if (is_over)
             LIST_REMOVE(watch, entry);
-        watch->on_step(watch->ctx, is_over);
+        watch->on_step(watch->ctx, is_over, why);
     }
+}
+
+/* What fails, fails again and again: a full disk, or one that is away. */
+static void log_failure(struct scrub *scrub, const char *what, const struct err *err)
+{
+    uint64_t skipped;
+    if (log_allowed(&scrub->failure_lines, clock_mono_ms(&scrub->clock), FAILURE_LINE_MS, &skipped))
+        log_error("scrub", "%s why=\"%s\" times=%llu", what, err->text, (unsigned long long)skipped + 1);
 }
 
 static void on_stepped(void *arg)
 {
     struct scrub *scrub = arg;
     struct scrub_status *status = &scrub->status;
+    bool failed = scrub->step_status < 0;
     scrub->working = false;
     status->rotten += (uint64_t)scrub->taken;
     status->broken = scrub->n_broken;
     log_findings(scrub);
+    if (failed) {
+        status->hurries = scrub->restart_wanted;
+        log_failure(scrub, "cannot read what is stored", &scrub->step_err);
+    }
+    if (scrub->take_failed)
+        log_failure(scrub, "cannot tell which objects have rotted", &scrub->take_err);
     if (scrub->step_status == 0) {
         status->hurries = scrub->restart_wanted;
         store_scrub_status(scrub->store, &status->store);
@@ -216,7 +242,7 @@ static void on_stepped(void *arg)
     }
     if (scrub->closing)
         return;
-    tell(scrub, !status->hurries);
+    tell(scrub, !status->hurries, failed && !status->hurries ? &scrub->step_err : NULL);
     repair_next(scrub);
     rearm(scrub);
 }

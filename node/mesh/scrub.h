@@ -27,11 +27,12 @@ void scrub_close(struct scrub *scrub);
 /* After the loop has ended. NULL is fine. */
 void scrub_free(struct scrub *scrub);
 
-/* Somebody who waits for a pass: told after each step, for the last time when the pass is over. */
+/* Somebody who waits for a pass: told after each step, for the last time when the pass is over, or is given up because
+ * the store cannot go on: then `why` says so, else it is NULL. */
 struct scrub_watch {
     LIST_ENTRY(scrub_watch)
     entry;
-    void (*on_step)(void *ctx, bool is_over);
+    void (*on_step)(void *ctx, bool is_over, const struct err *why);
     void *ctx; /* borrowed */
 };
 

@@ -45,3 +45,18 @@ is_whole() { lab_cmig "$1" ls --json | jq -e --arg d "$2" '.objects | any(.diges
     run grep "gave wrong bytes" "$LAB_DIR/c.log"
     [ "$status" -ne 0 ]
 }
+
+is_unbroken() { lab_cmig "$1" scrub --status --json | jq -e '.broken == 0'; }
+
+@test "what has rotted and nobody else has can be removed" {
+    mesh none a
+    head -c 2M /dev/urandom >"$LAB_DIR/file"
+    digest=$(lab_cmig a put "$LAB_DIR/file")
+    rot a
+    lab_cmig a scrub
+    lab_cmig a scrub --status --json | jq -e '.broken == 1'
+    lab_cmig a rm "$digest"
+    lab_wait 20 is_unbroken a
+    run lab_cmig a rm "$digest"
+    [ "$status" -ne 0 ]
+}
