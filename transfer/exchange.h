@@ -12,6 +12,7 @@
  *   wish.c      where fetches begin and end, what callers are told
  *   watch.c     what peers are told of what is being fetched
  *   fetch.c     the phases of a fetch, and the recipe's way here
+ *   roots.c     which recipe a fetch follows
  *   sources.c   who has what of a fetch
  *   schedule.c  whether a peer is asked, when, how much; what is lost
  *   pick.c      which run it is asked for
@@ -104,6 +105,8 @@ struct asking {
     uint32_t price;       /* the same */
     uint64_t not_before_ms;
     unsigned lost_in_a_row;
+    bool proved;            /* it gave something that was right, */
+    unsigned silences;      /* and since then, so often, others had to be asked for what it did not give */
     struct goodput goodput; /* of objects */
     uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
     uint64_t base_ms;       /* then */

@@ -117,26 +117,14 @@ static void find(struct fetch *fetch)
     TAILQ_FOREACH (source, &fetch->sources, link) {
         transfer_source_tick(source);
     }
-    if (transfer_sources_find_root(fetch))
+    if (transfer_roots_find(fetch))
         get_root(fetch);
     else
         transfer_fetch_want_peers(fetch);
 }
 
-/* Has a record of this recipe to be asked of somebody, and could it be this one? */
-static bool may_ask_records(const struct source *source)
-{
-    const struct request *request;
-    if (!transfer_source_usable(source) || !source->has_root || !id_equal(&source->root, &source->fetch->root))
-        return false;
-    TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
-        if (request->source == source)
-            return false;
-    }
-    return true;
-}
-
-static bool is_asked(const struct fetch *fetch, enum store_piece_type type, uint32_t leaf)
+/* Is somebody asked for the leaf, and not late? */
+static bool is_asked(const struct fetch *fetch, uint32_t leaf)
 {
     const struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
@@ -144,10 +132,8 @@ static bool is_asked(const struct fetch *fetch, enum store_piece_type type, uint
         if (!source->peer)
             continue;
         TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
-            if (request->source != source || request->type != type)
+            if (request->source != source || request->type != STORE_PIECE_LEAF || request->offered)
                 continue;
-            if (type == STORE_PIECE_ROOT)
-                return true;
             for (uint32_t i = 0; i < request->count; i++) {
                 if (request->leaves[i] == leaf)
                     return true;
@@ -159,13 +145,7 @@ static bool is_asked(const struct fetch *fetch, enum store_piece_type type, uint
 
 static void get_root(struct fetch *fetch)
 {
-    struct source *source;
-    if (is_asked(fetch, STORE_PIECE_ROOT, 0))
-        return;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (may_ask_records(source) && transfer_schedule_records(source, STORE_PIECE_ROOT, &fetch->root, NULL, 1))
-            return;
-    }
+    transfer_roots_ask(fetch);
 }
 
 static void fill_work(struct job *job)
@@ -194,7 +174,7 @@ static uint32_t choose_leaves(const struct fetch *fetch, uint32_t *leaf, uint32_
     const struct store_root *root = &fetch->building->root;
     uint32_t n = 0;
     for (; *leaf < root->leaf_count && n < REQUEST_LEAVES; (*leaf)++) {
-        if (store_recipe_has_leaf(fetch->building, *leaf) || is_asked(fetch, STORE_PIECE_LEAF, *leaf))
+        if (store_recipe_has_leaf(fetch->building, *leaf) || is_asked(fetch, *leaf))
             continue;
         ret_leaves[n] = *leaf;
         ret_ids[n++] = root->leaves[*leaf].id;
@@ -209,38 +189,37 @@ static void get_leaves(struct fetch *fetch)
         return;
     }
     uint32_t leaf = 0;
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
+    for (struct source *source; (source = transfer_roots_next(fetch));) {
         uint32_t leaves[REQUEST_LEAVES];
         struct id ids[REQUEST_LEAVES];
-        if (!may_ask_records(source))
-            continue;
         uint32_t n = choose_leaves(fetch, &leaf, leaves, ids);
-        if (n == 0)
+        if (n == 0 || (!transfer_gap_leaves_ask(source, leaves, n) &&
+                       !transfer_schedule_records(source, STORE_PIECE_LEAF, ids, leaves, n)))
             return;
-        if (!transfer_gap_leaves_ask(source, leaves, n))
-            transfer_schedule_records(source, STORE_PIECE_LEAF, ids, leaves, n);
     }
 }
 
 /* A root that is no root, or one of another object: its teller is to blame, for it is what its name says. */
-static int take_root(struct fetch *fetch, const uint8_t *raw, size_t len)
+static int take_root(struct fetch *fetch, struct source *source, const struct id *root, const uint8_t *raw, size_t len)
 {
     struct id id;
     crypto_sha256(raw, len, &id);
-    if (!id_equal(&id, &fetch->root))
+    if (!id_equal(&id, root))
         return ERR_CORRUPT;
     struct store_recipe *recipe = NULL;
     int status = store_recipe_from_root(raw, len, &recipe, NULL);
+    if (status == 0 && !id_equal(&recipe->root.object, &fetch->object)) {
+        store_recipe_free(recipe);
+        status = ERR_INVALID;
+    }
+    fetch->root = *root;
+    fetch->teller = source;
     if (status < 0)
         return status;
-    if (!id_equal(&recipe->root.object, &fetch->object)) {
-        store_recipe_free(recipe);
-        return ERR_INVALID;
-    }
     fetch->building = recipe;
     fetch->total_bytes = recipe->root.size_bytes;
     fetch->phase = FETCH_FILL;
+    transfer_roots_settle(fetch);
     return 0;
 }
 
@@ -269,12 +248,15 @@ void transfer_fetch_take_record(struct fetch *fetch, struct source *source, cons
     free(arrival->data);
     uint32_t leaf = request->leaves[arrival->at];
     int status = ERR_CORRUPT;
-    if (raw && fetch->phase == FETCH_ROOT && request->type == STORE_PIECE_ROOT)
-        status = take_root(fetch, raw, arrival->raw_bytes);
-    else if (raw && fetch->phase == FETCH_LEAVES && request->type == STORE_PIECE_LEAF)
+    bool needed = raw && fetch->phase == (request->type == STORE_PIECE_ROOT ? FETCH_ROOT : FETCH_LEAVES);
+    if (needed && request->type == STORE_PIECE_ROOT)
+        status = take_root(fetch, source, &request->root, raw, arrival->raw_bytes);
+    else if (needed)
         status = store_recipe_add_leaf(fetch->building, leaf, raw, arrival->raw_bytes, NULL);
     else if (raw)
-        status = 0; /* not needed any more */
+        status = 0;
+    if (status == 0 && needed)
+        transfer_source_proved(source);
     if (status == 0)
         fetch->progress_ms = fetch->exchange->now_ms;
     else if (status == ERR_INVALID)
@@ -321,6 +303,15 @@ static void give_up_recipe(struct fetch *fetch, const char *what)
     drop_recipe(fetch);
     if (teller)
         transfer_source_lied(teller, what);
+}
+
+void transfer_fetch_unstick(struct fetch *fetch)
+{
+    if (!transfer_roots_are_stuck(fetch))
+        return;
+    transfer_roots_avoid(fetch);
+    fetch->phase = FETCH_FIND;
+    drop_recipe(fetch);
 }
 
 /* ---- PREPARE ---- */

@@ -80,6 +80,7 @@ struct request {
     uint32_t first; /* chunk of the recipe */
     uint32_t count;
     uint32_t leaves[REQUEST_LEAVES];
+    struct id root; /* that is asked for */
     uint8_t came[MESSAGE_PIECES_MAX / 8];
     uint32_t n_came;
     uint64_t bytes; /* of the object, not yet come */
@@ -163,8 +164,12 @@ struct fetch {
     struct source *teller;         /* who named it; NULL: it was here */
     struct store_recipe *building; /* owned; a job's while working */
     struct recipe_ref *recipe;     /* complete */
+    uint64_t followed_ms;          /* since then */
     struct id bad_roots[8];
     unsigned n_bad_roots;
+    struct id avoided; /* a root by which nothing came; not followed */
+    uint64_t avoided_until_ms;
+    unsigned n_stuck; /* times that one was */
 
     struct store_assembly *assembly; /* owned; used by jobs */
     uint8_t *state;                  /* owned; enum chunk_state of each chunk; changed by transfer_pick_set only */
@@ -244,6 +249,8 @@ struct fetch *transfer_fetch_find(struct exchange *exchange, const struct id *ob
 struct fetch *transfer_fetch_by_root(struct exchange *exchange, const struct id *root);
 /* Go on if the phase allows. */
 void transfer_fetch_step(struct fetch *fetch);
+/* Follow another recipe, if nothing comes by this one and there is another. */
+void transfer_fetch_unstick(struct fetch *fetch);
 /* A piece has come in full. They take the arrival's data. */
 void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
                                 const struct arrival *arrival);
@@ -259,6 +266,32 @@ void transfer_verify_start(struct fetch *fetch);
 /* What has arrived, and counted for so many bytes, is stored, or thrown away. */
 void transfer_verify_settled(struct fetch *fetch, uint64_t bytes);
 
+/* ---- roots.c ---- */
+
+enum trust { TRUST_SILENT, TRUST_UNKNOWN, TRUST_PROVED };
+
+/* Of a source with a peer. */
+enum trust transfer_source_trust(const struct source *source);
+/* It gave something that was right. */
+void transfer_source_proved(struct source *source);
+bool transfer_roots_is_bad(const struct fetch *fetch, const struct id *root);
+/* Has it named a recipe that may be followed now? */
+bool transfer_roots_may_follow(const struct source *source);
+/* Of what the sources have said so far: a recipe to follow, from FIND to ROOT. */
+bool transfer_roots_find(struct fetch *fetch);
+/* Who is to be asked for a record next; NULL: nobody who is not asked already. */
+struct source *transfer_roots_next(const struct fetch *fetch);
+/* Ask for roots, of as many as is sensible. */
+void transfer_roots_ask(struct fetch *fetch);
+/* A root has come and is followed: nobody but the teller need send one. */
+void transfer_roots_settle(struct fetch *fetch);
+/* What the peer is late with is asked of others (request->offered). Returns when more will be. */
+uint64_t transfer_roots_tick(struct exchange_peer *peer);
+/* Nothing comes by the recipe that is followed, and there is another: it is to be dropped (no job runs), */
+bool transfer_roots_are_stuck(const struct fetch *fetch);
+/* and not followed for a while. */
+void transfer_roots_avoid(struct fetch *fetch);
+
 /* ---- sources.c ---- */
 
 struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin);
@@ -271,8 +304,6 @@ void transfer_source_watch(struct source *source, bool watches);
 void transfer_source_lose(struct source *source);
 /* The recipe is known: whoever has it whole is a source, whoever has some is asked which. */
 void transfer_sources_follow(struct fetch *fetch);
-/* Of what the sources have said so far (they may have spoken before they were listened to): a recipe to follow. */
-bool transfer_sources_find_root(struct fetch *fetch);
 void transfer_source_have(struct source *source, const struct message *message);
 void transfer_source_have_not(struct source *source);
 int transfer_source_map(struct source *source, const struct message *message, struct err *err);

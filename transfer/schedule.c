@@ -369,7 +369,8 @@ uint64_t transfer_schedule_tick(struct exchange_peer *peer)
     }
     if (quiet >= within(expected, STALL_MIN_MS, STALL_MAX_MS))
         asking->stalled = true;
-    return transfer_hedge_tick(peer);
+    uint64_t records_ms = transfer_roots_tick(peer);
+    return least(records_ms, transfer_hedge_tick(peer));
 }
 
 void transfer_schedule_busy(struct request *request, uint32_t retry_ms)

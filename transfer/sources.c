@@ -217,39 +217,10 @@ void transfer_sources_follow(struct fetch *fetch)
     }
 }
 
-static bool is_bad_root(const struct fetch *fetch, const struct id *root)
-{
-    for (unsigned i = 0; i < fetch->n_bad_roots; i++) {
-        if (id_equal(&fetch->bad_roots[i], root))
-            return true;
-    }
-    return false;
-}
-
-static void follow_root_of(struct source *source)
-{
-    struct fetch *fetch = source->fetch;
-    fetch->root = source->root;
-    fetch->teller = source;
-    fetch->phase = FETCH_ROOT;
-}
-
-bool transfer_sources_find_root(struct fetch *fetch)
-{
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (transfer_source_usable(source) && source->has_root && !is_bad_root(fetch, &source->root)) {
-            follow_root_of(source);
-            return true;
-        }
-    }
-    return false;
-}
-
 void transfer_source_have(struct source *source, const struct message *message)
 {
     struct fetch *fetch = source->fetch;
-    if (source->liar || is_bad_root(fetch, &message->root))
+    if (source->liar || transfer_roots_is_bad(fetch, &message->root))
         return;
     source->root = message->root;
     source->has_root = true;
@@ -257,9 +228,7 @@ void transfer_source_have(struct source *source, const struct message *message)
     source->peer->asking.price = message->price;
     if (message->flags & MESSAGE_HAVE_WHOLE)
         transfer_source_watch(source, false);
-    if (fetch->phase == FETCH_FIND)
-        follow_root_of(source);
-    bool same = fetch->phase == FETCH_LOOK || id_equal(&message->root, &fetch->root);
+    bool same = fetch->phase <= FETCH_ROOT || id_equal(&message->root, &fetch->root);
     enum source_state state = !same ? SOURCE_NONE : message->flags & MESSAGE_HAVE_WHOLE ? SOURCE_WHOLE : SOURCE_PARTIAL;
     if (state != source->state)
         set_state(source, state);

@@ -26,6 +26,7 @@ void transfer_verify_good(struct fetch *fetch, struct source *source, uint32_t c
     fetch->n_missing--;
     fetch->wire_bytes += wire_bytes;
     source->bytes += length;
+    transfer_source_proved(source);
     if (source->peer)
         source->peer->asking.received_bytes += wire_bytes;
     for (; chunk != NO_CHUNK; chunk = fetch->next_alike[chunk]) {

@@ -181,7 +181,8 @@ static bool is_anybody_left(struct fetch *fetch)
 {
     const struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (transfer_source_usable(source) && source->state != SOURCE_NONE)
+        bool names_one = source->has_root && !transfer_roots_is_bad(fetch, &source->root);
+        if (transfer_source_usable(source) && (source->state != SOURCE_NONE || names_one))
             return true;
     }
     return false;
@@ -238,6 +239,7 @@ void transfer_fetch_tick(struct fetch *fetch)
     TAILQ_FOREACH (source, &fetch->sources, link) {
         transfer_source_tick(source);
     }
+    transfer_fetch_unstick(fetch);
     transfer_fetch_step(fetch);
     transfer_watch_tell(fetch);
     if (fetch->phase != FETCH_ENDED)

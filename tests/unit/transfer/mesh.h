@@ -21,7 +21,7 @@
 #include "transfer/transfer.h"
 
 #define MESH_NODES 10
-#define MESH_LINKS 48
+#define MESH_LINKS 96
 
 struct mesh_job {
     STAILQ_ENTRY(mesh_job)
