@@ -300,6 +300,84 @@ static void test_power__fails_between_two_writers(void **state)
     content_release(&content);
 }
 
+/* The object of which the first chunks were added without a sync: no promise, but each that is here is right, and if
+ * the disk had got all of it, so is all of it. */
+static void check_unpromised(struct fixture *f, const struct content *content, enum disk_luck luck, int added,
+                             int *tally)
+{
+    struct err err = {0};
+    OWNED(owned_free) uint8_t *raw = malloc(LIMIT_CHUNK_BYTES);
+    const struct store_recipe *recipe = content->recipe[1];
+    for (uint32_t i = 0; i < recipe->root.chunk_count; i++) {
+        size_t len;
+        int got = store_piece_read_raw(f->store, STORE_PIECE_CHUNK, &recipe->chunks[i].id, raw, LIMIT_CHUNK_BYTES, &len,
+                                       &err);
+        must(got);
+        assert_true(got == 1 || luck != DISK_ALL || (int)i >= added);
+        if (got == 0)
+            continue;
+        tally[luck]++;
+        assert_int_equal(len, recipe->chunks[i].length);
+        assert_memory_equal(raw, content->bytes[1] + recipe->offsets[i], len);
+    }
+    assert_int_equal(store_rot_waiting(f->store), 0);
+}
+
+static void try_unpromised(struct fixture *f, const struct content *content, size_t n, enum disk_luck luck,
+                           uint64_t seed, int *tally)
+{
+    struct err err = {0};
+    int acks = disk_after_power_cut(f->dir, n, luck, seed);
+    fixture_open(f);
+    check_unpromised(f, content, luck, acks - 1, tally); /* the first promise is the partial object */
+    check_leaks(f);
+    check_sound(f);
+    if (acks > 0) {
+        struct store_assembly *assembly = begin(f->store, content, 1);
+        for (uint32_t i = 0; i < content->recipe[1]->root.chunk_count; i++)
+            add(assembly, content, 1, i);
+        must(store_assembly_finish(assembly, NULL, &err));
+        store_assembly_free(assembly);
+        assert_true(is_whole(f->store, content, 1));
+    }
+    store_close(f->store);
+    f->store = NULL;
+}
+
+/* faults 42, 49: what the disk had got of chunks that were not synced yet is kept, and nothing else */
+static void test_power__keeps_what_the_disk_had_got(void **state)
+{
+    struct fixture *f = *state;
+    struct content content;
+    int tally[DISK_ANY + 1] = {0};
+    start(f, &content);
+    f->options.pack_bytes = 0;
+    fixture_open(f);
+    struct store_assembly *assembly = begin(f->store, &content, 1);
+    size_t first = disk.count;
+    disk_ack();
+    for (uint32_t i = 0; i < content.recipe[1]->root.chunk_count; i++) {
+        add(assembly, &content, 1, i);
+        disk_ack();
+    }
+    size_t end = disk.count;
+    disk_end();
+    store_assembly_free(assembly);
+    store_close(f->store);
+    f->store = NULL;
+    for (size_t n = first; n <= end; n++) {
+        try_unpromised(f, &content, n, DISK_NOTHING, n, tally);
+        try_unpromised(f, &content, n, DISK_ALL, n, tally);
+        try_unpromised(f, &content, n, DISK_NOT_THE_LAST, n, tally);
+        try_unpromised(f, &content, n, DISK_ANY, n, tally);
+    }
+    assert_int_equal(tally[DISK_NOTHING], 0);
+    assert_true(tally[DISK_NOT_THE_LAST] > 0 && tally[DISK_NOT_THE_LAST] < tally[DISK_ALL]);
+    disk_release();
+    content_release(&content);
+    fixture_open(f);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -308,6 +386,7 @@ int main(void)
         on_store(test_power__fails_after_each_change),
         on_store(test_power__fails_while_fsck_repairs),
         on_store(test_power__fails_between_two_writers),
+        on_store(test_power__keeps_what_the_disk_had_got),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
