@@ -9,7 +9,9 @@
 static void take_sample(struct goodput *goodput, uint64_t bytes, uint64_t took_ms)
 {
     uint64_t rate = bytes * 1000 / took_ms;
-    goodput->rate = goodput->rate ? (3 * goodput->rate + rate) / 4 : rate;
+    /* up sooner than down: what is asked for follows it, and so does the next sample */
+    unsigned parts = rate > goodput->rate ? 2 : 4;
+    goodput->rate = goodput->rate ? ((parts - 1) * goodput->rate + rate) / parts : rate;
     goodput->best -= goodput->best / 64;
     if (goodput->best < goodput->rate)
         goodput->best = goodput->rate;

@@ -22,6 +22,7 @@
 #define SLACK_MS 100u
 /* A chunk that a holder has dealt is on its way to somebody, and then at its neighbours', in about this time. */
 #define SPREAD_MS 300u
+#define AGAIN_MS 40u /* then one of those who miss it asks the holder twice in this time */
 
 void transfer_pick_set(struct fetch *fetch, uint32_t chunk, enum chunk_state state)
 {
@@ -159,7 +160,8 @@ static bool is_still_spreading(struct source *source, uint32_t chunk)
         return false;
     if (fetch->exchange->now_ms < source->spread_ms)
         return true;
-    source->spread_ms = fetch->exchange->now_ms + transfer_pick_spread_ms(fetch);
+    source->spread_ms =
+        fetch->exchange->now_ms + rng_below(&fetch->exchange->config.rng, AGAIN_MS * (uint64_t)fetch->n_partial + 1);
     return false;
 }
 

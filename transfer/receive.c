@@ -77,6 +77,7 @@ static void finish_piece(struct request *request)
         /* stays counted in fetch_bytes until it is stored */
         request->bytes -= arrival.raw_bytes;
         peer->asking.asked_bytes -= arrival.raw_bytes;
+        transfer_peer_give_back(peer, PACE_DOWN, fetch->class, arrival.raw_bytes - arrival.stored_bytes);
         transfer_fetch_take_chunk(fetch, source, request->first + arrival.at, &arrival);
     }
 }

@@ -4,8 +4,8 @@
  * Nobody is dealt a share beforehand: there is one set of free chunks, and a peer whose credit allows takes the next
  * run that it holds (pick.c), or is asked to choose one (dealt.c). A fast peer comes back sooner and so carries more.
  *
- *   how much     what the peer delivers in a round trip, so that its pipe is full, and in QUEUE_MS more, so that it
- *                stays full; no more than that waits in it
+ *   how much     what the peer delivers in two round trips, so that its pipe is full and finds its width soon, and in
+ *                QUEUE_MS more, so that it stays full; no more than that waits in it
  *   for whom     each class gets a share of what a peer is asked for by its weight, as long as it has work for the
  *                peer; what it left to others before counts for nothing. Fetches of one class take turns.
  *   stalled      nothing came for four times what was to be expected (400 to 1500 ms): not asked for more
@@ -38,7 +38,7 @@
 
 /* A frozen container waits for the first: it goes practically before all. */
 static const unsigned WEIGHTS[EXCHANGE_CLASSES] = {
-    [EXCHANGE_FREEZE] = 32, [EXCHANGE_VOLUME] = 4, [EXCHANGE_LAYER] = 2, [EXCHANGE_PREFETCH] = 1};
+    [EXCHANGE_FREEZE] = 64, [EXCHANGE_VOLUME] = 16, [EXCHANGE_LAYER] = 4, [EXCHANGE_PREFETCH] = 1};
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -62,7 +62,7 @@ static uint32_t base_rtt_ms(struct exchange_peer *peer)
     struct asking *asking = &peer->asking;
     uint32_t rtt = rtt_ms(peer);
     uint64_t now = peer->exchange->now_ms;
-    if (rtt <= asking->base_rtt_ms || now >= asking->base_ms + RTT_MS) {
+    if (asking->base_ms == 0 || rtt <= asking->base_rtt_ms || now >= asking->base_ms + RTT_MS) {
         asking->base_rtt_ms = rtt;
         asking->base_ms = now;
     }
@@ -99,12 +99,14 @@ static uint64_t credit(const struct source *source)
     const struct asking *asking = &source->peer->asking;
     if (is_sated(source))
         return 0;
-    uint64_t window = asking->goodput.rate * base_rtt_ms(source->peer) / 1000 +
+    uint64_t window = 2 * asking->goodput.rate * base_rtt_ms(source->peer) / 1000 +
                       least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
     if (asking->goodput.rate == 0)
         window = first_window(source);
     window = within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
-    return asking->asked_bytes <= window / 2 ? window - asking->asked_bytes : 0;
+    if (asking->asked_bytes > window / 2)
+        return 0;
+    return least(window - asking->asked_bytes, transfer_peer_room(source->peer, PACE_DOWN, source->fetch->class));
 }
 
 /* ---- requests ---- */
@@ -129,12 +131,17 @@ struct request *transfer_schedule_add(struct source *source, enum store_piece_ty
     TAILQ_INSERT_TAIL(&asking->requests, request, link);
     asking->asked_bytes += bytes;
     exchange->fetch_bytes += bytes;
+    transfer_peer_take(source->peer, PACE_DOWN, source->fetch->class, bytes);
     return request;
 }
 
 void transfer_schedule_resize(struct request *request, uint64_t bytes)
 {
     struct exchange_peer *peer = request->source->peer;
+    if (bytes > request->bytes)
+        transfer_peer_take(peer, PACE_DOWN, request->source->fetch->class, bytes - request->bytes);
+    else
+        transfer_peer_give_back(peer, PACE_DOWN, request->source->fetch->class, request->bytes - bytes);
     peer->asking.asked_bytes += bytes - request->bytes;
     peer->exchange->fetch_bytes += bytes - request->bytes;
     request->bytes = bytes;
@@ -158,6 +165,7 @@ void transfer_schedule_drop(struct request *request, bool tell_peer)
     TAILQ_REMOVE(&asking->requests, request, link);
     asking->asked_bytes -= request->bytes;
     peer->exchange->fetch_bytes -= request->bytes;
+    transfer_peer_give_back(peer, PACE_DOWN, request->source->fetch->class, request->bytes);
     if (request->dealing)
         request->source->fetch->dealing_bytes -= request->bytes;
     if (unfinished)

@@ -36,7 +36,8 @@ static void look_work(struct job *job)
 static void answer_want(struct look_job *look)
 {
     struct message have = {
-        .type = MESSAGE_HAVE_NOT, .object = look->object, .load = transfer_serve_load(look->peer->exchange)};
+        .type = MESSAGE_HAVE_NOT, .object = look->object, .load = transfer_serve_load(look->peer->exchange),
+        .price = look->peer->exchange->price};
     if (look->whole) {
         have.type = MESSAGE_HAVE;
         have.root = look->info.root;

@@ -25,6 +25,7 @@ static void tell_have(struct fetch *fetch, struct exchange_peer *peer, bool whol
                                                .root = whole ? fetch->info.root : fetch->root,
                                                .size_bytes = fetch->total_bytes,
                                                .flags = whole ? MESSAGE_HAVE_WHOLE : 0,
+                                               .load = transfer_serve_load(exchange),
                                                .price = exchange->price});
 }
 
