@@ -11,7 +11,7 @@
 
 benches=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=/usr/bin/python3 # Debian's, which has libtorrent
-runs=5 quick=no only= json=no plot=
+runs=5 quick=no only='' json=no plot=''
 BENCH_ARGS=()
 pids=()
 

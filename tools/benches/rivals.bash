@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # dir, python, benches are of common.bash
 # Rivals of cmig, each started in a place of its own and asked in the same way. Sourced after common.bash.
 #
 # A place is a name. Where it is, the benchmark says by these, which here are for places on one loopback:
