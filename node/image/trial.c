@@ -198,7 +198,7 @@ static int try_head(struct attempt *attempt, const struct image_packing *packing
         status = press_head(attempt, press, err);
     if (status < 0 && status != ERR_CONFLICT)
         return status;
-    attempt->whole_ms = (cpu_ms() - began_ms) * plain_bytes / attempt->plain_done;
+    attempt->whole_ms = attempt->plain_done > 0 ? (cpu_ms() - began_ms) * plain_bytes / attempt->plain_done : 0;
     return !attempt->differs;
 }
 

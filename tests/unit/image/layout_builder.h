@@ -130,6 +130,7 @@ struct layout {
     long layer_size_off;        /* added to the descriptor's size */
     bool corrupt_layer;
     bool swap_layers;   /* in the manifest, against the config */
+    bool empty_lower;   /* no bytes at all before the filter */
     size_t lower_bytes; /* of the one file that the lower layer has then; 0: make_layers */
 };
 
@@ -152,6 +153,8 @@ UNUSED_FN struct blob put_manifest(const char *dir, const struct layout *layout,
     OWNED(buf_release) struct buf lower = BUF(4u << 20), upper = BUF(1u << 20), config = BUF(1u << 20);
     OWNED(buf_release) struct buf packed = BUF(4u << 20), packed_upper = BUF(1u << 20), manifest = BUF(16u << 20);
     make_layers(&lower, &upper);
+    if (layout->empty_lower)
+        buf_clear(&lower);
     if (layout->lower_bytes > 0) {
         buf_clear(&lower);
         make_long_layer(&lower, layout->lower_bytes);

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "node/base/limits.h"
+#include "node/image/import.h"
 #include "node/image/origin.h"
 #include "node/image/recompress.h"
 #include "tests/unit/image/layout_builder.h"
@@ -126,6 +127,21 @@ static void test_original__zstd(void **state)
     assert_comes_back_as(*state, "zstd -qc -3", IMAGE_CODEC_ZSTD, 3);
     assert_comes_back_as(*state, "zstd -qc -9 --no-check", IMAGE_CODEC_ZSTD, 9);
     assert_comes_back_as(*state, "zstd -qc -5 --single-thread", IMAGE_CODEC_ZSTD, 5);
+}
+
+/* No tar has no bytes; but an object may, and be here before an image that says it is one of its layers. */
+static void test_original__empty_layers(void **state)
+{
+    struct world *world = *state;
+    static const char *const filters[] = {PYTHON(6), "zstd -qc -3", TWO_MEMBERS};
+    assert_int_equal(image_put_blob(world->store, "", 0, NULL), 0);
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        make_layout(world->layout, &(struct layout){.lower_filter = filters[i], .empty_lower = true});
+        OWNED(owned_image) struct image *image = import(world, world->layout, NULL);
+        assert_gives_back(world, world->store, image);
+        OWNED(owned_free) char *command = file_path("rm -r %s", world->layout);
+        assert_int_equal(system(command), 0);
+    }
 }
 
 static void test_original__opaque(void **state)
@@ -527,6 +543,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(gzip_by_zlib),
         TEST(zstd),
+        TEST(empty_layers),
         TEST(opaque),
         cmocka_unit_test(test_original__pieces),
         TEST(manifest_knows_nothing_of_it),
