@@ -197,16 +197,22 @@ static void read_on(struct exchange *exchange)
     }
 }
 
+static void send_all(struct exchange *exchange)
+{
+    struct choice next;
+    while (choose(exchange, &next) && send_part(next.peer, next.batch, next.room)) {
+    }
+}
+
 void transfer_serve_pump_all(struct exchange *exchange)
 {
     struct exchange_peer *peer;
     TAILQ_FOREACH (peer, &exchange->serve.slotted, of_serve) {
         transfer_serve_measure(peer);
     }
-    struct choice next;
-    while (choose(exchange, &next) && send_part(next.peer, next.batch, next.room)) {
-    }
+    send_all(exchange);
     transfer_turns_give(exchange);
+    send_all(exchange); /* whose turn begins may have deltas that wait; nothing that is read would wake it for them */
     read_on(exchange);
     transfer_turns_probe(exchange);
 }
