@@ -8,8 +8,10 @@
 #include "node/base/wire.h"
 
 #define TABLE "similar"
-#define NEW_AT_ONCE                                                                                                    \
-    256u                /* sketches made in one search: of 256 MiB each, some 0.2 s; the others' turn comes next time */
+#define NEW_AT_ONCE 256u /* sketches made in a search: of 256 MiB each, some 0.2 s; the others' turn comes next time   \
+                          */
+#define ROW_MAX_BYTES (1 + SIMILAR_SKETCH * 8)
+#define KNOWN_MAX_BYTES ((size_t)LIMIT_SIMILAR_OBJECTS * ID_BYTES)
 #define LEAST_CHUNKS 4u /* of an object that is worth a sketch */
 
 /* Ascending, all different. */
@@ -23,6 +25,13 @@ struct found {
     unsigned shared;
 };
 
+/* Of a table. */
+struct row {
+    struct id object;
+    uint8_t value[ROW_MAX_BYTES];
+    size_t len;
+};
+
 struct search {
     struct store *store;
     enum store_chunking chunking;
@@ -31,10 +40,21 @@ struct search {
     struct buf known; /* ids of objects that have a sketch, in order */
     size_t passed;    /* of these, those before the object that is looked at */
     struct buf stale; /* ids of those that are not here any more */
-    unsigned made;
+    struct row made[NEW_AT_ONCE];
+    unsigned n_made;
     struct found best[SIMILAR_MAX]; /* the best first */
     unsigned n_best;
 };
+
+static void search_free(struct search *search)
+{
+    if (!search)
+        return;
+    buf_release(&search->known);
+    buf_release(&search->stale);
+    free(search);
+}
+OWNED_DEFINE(owned_search, struct search, search_free)
 
 /* ---- sketches ---- */
 
@@ -90,14 +110,14 @@ static bool decode_row(const void *value, size_t len, enum store_chunking *ret_c
     return wire_done(&wire);
 }
 
-static int keep_row(struct store *store, const struct id *object, enum store_chunking chunking,
-                    const struct sketch *sketch)
+static void encode_row(const struct id *object, enum store_chunking chunking, const struct sketch *sketch,
+                       struct row *ret_row)
 {
-    OWNED(buf_release) struct buf value = BUF(1 + SIMILAR_SKETCH * 8);
-    wire_put_u8(&value, (uint8_t)chunking);
+    ret_row->object = *object;
+    ret_row->value[0] = (uint8_t)chunking;
     for (unsigned i = 0; i < sketch->n; i++)
-        wire_put_u64(&value, sketch->lowest[i]);
-    return value.failed ? ERR_NOMEM : store_table_put(store, TABLE, object->b, ID_BYTES, value.data, value.len, NULL);
+        wire_store_u64(ret_row->value + 1 + 8 * (size_t)i, sketch->lowest[i]);
+    ret_row->len = 1 + 8 * (size_t)sketch->n;
 }
 
 /* ---- the search ---- */
@@ -131,7 +151,7 @@ static int look_at_row(const void *key, size_t key_len, const void *value, size_
     if (!decode_row(value, value_len, &chunking, &sketch))
         return 0; /* made anew below */
     compare(search, &object, chunking, &sketch);
-    return buf_add(&search->known, key, key_len);
+    return search->known.len < KNOWN_MAX_BYTES ? buf_add(&search->known, key, key_len) : 1;
 }
 
 /* Both objects and sketches come in order: does this one have a sketch? */
@@ -154,47 +174,57 @@ static int look_at_object(const struct store_object_info *info, void *ctx)
 {
     struct search *search = ctx;
     struct store_recipe *recipe = NULL;
-    if (has_sketch(search, &info->digest) || info->chunk_count < LEAST_CHUNKS || search->made == NEW_AT_ONCE ||
+    if (has_sketch(search, &info->digest) || info->chunk_count < LEAST_CHUNKS || search->n_made == NEW_AT_ONCE ||
+        search->known.len + search->n_made * ID_BYTES >= KNOWN_MAX_BYTES ||
         store_recipe_load(search->store, &info->digest, &recipe, NULL) != 1)
         return 0;
     struct sketch sketch = make_sketch(recipe);
     store_recipe_free(recipe);
-    search->made++;
     compare(search, &info->digest, info->chunking, &sketch);
-    keep_row(search->store, &info->digest, info->chunking, &sketch); /* if it cannot be kept it is made again */
+    encode_row(&info->digest, info->chunking, &sketch, &search->made[search->n_made++]);
     return 0;
 }
 
-static void drop_stale(struct search *search)
+/* In one change: each waits for the disk. Should it fail, they are made and dropped again next time. */
+static void keep_and_drop(struct search *search)
 {
     for (size_t at = search->passed; at < search->known.len; at += ID_BYTES)
         buf_add(&search->stale, search->known.data + at, ID_BYTES);
-    for (size_t at = 0; at < search->stale.len; at += ID_BYTES)
-        store_table_put(search->store, TABLE, search->stale.data + at, ID_BYTES, NULL, 0, NULL);
+    size_t count = 0, n_stale = search->stale.len / ID_BYTES;
+    OWNED(owned_free) struct store_table_op *ops = calloc(search->n_made + n_stale + 1, sizeof *ops);
+    if (!ops)
+        return;
+    for (size_t i = 0; i < n_stale; i++)
+        ops[count++] = (struct store_table_op){.key = search->stale.data + i * ID_BYTES, .key_len = ID_BYTES};
+    for (size_t i = 0; i < search->n_made; i++)
+        ops[count++] =
+            (struct store_table_op){search->made[i].object.b, ID_BYTES, search->made[i].value, search->made[i].len};
+    if (count > 0)
+        store_table_apply(search->store, TABLE, ops, count, NULL);
 }
 
 int store_similar_find(struct store *store, const struct store_recipe *recipe, struct id *ret_objects, unsigned max,
                        struct err *err)
 {
-    struct search search = {.store = store,
-                            .chunking = recipe->root.chunking,
-                            .self = recipe->root.object,
-                            .sketch = make_sketch(recipe),
-                            .known = BUF((size_t)LIMIT_SIMILAR_OBJECTS * ID_BYTES),
-                            .stale = BUF((size_t)LIMIT_SIMILAR_OBJECTS * ID_BYTES)};
-    int status = store_table_each(store, TABLE, NULL, 0, NULL, 0, look_at_row, &search, err);
-    if (status == 0)
-        status = store_object_each(store, look_at_object, &search, err);
-    if (status == 0)
-        drop_stale(&search);
-    buf_release(&search.known);
-    buf_release(&search.stale);
+    OWNED(owned_search) struct search *search = calloc(1, sizeof *search);
+    if (!search)
+        return err_set(err, ERR_NOMEM, "no memory to look for objects that resemble another");
+    search->store = store;
+    search->chunking = recipe->root.chunking;
+    search->self = recipe->root.object;
+    search->sketch = make_sketch(recipe);
+    search->known = BUF(KNOWN_MAX_BYTES);
+    search->stale = BUF(KNOWN_MAX_BYTES);
+    int status = store_table_each(store, TABLE, NULL, 0, NULL, 0, look_at_row, search, err);
+    if (status >= 0)
+        status = store_object_each(store, look_at_object, search, err);
     if (status < 0)
         return status;
+    keep_and_drop(search);
     unsigned n = 0;
-    for (unsigned i = 0; i < search.n_best && n < max; i++) {
-        if (store_object_stat(store, &search.best[i].object, NULL, NULL) == 1)
-            ret_objects[n++] = search.best[i].object;
+    for (unsigned i = 0; i < search->n_best && n < max; i++) {
+        if (store_object_stat(store, &search->best[i].object, NULL, NULL) == 1)
+            ret_objects[n++] = search->best[i].object;
     }
     return (int)n;
 }

@@ -1,8 +1,19 @@
+#include <sys/syscall.h>
+
 #include "fixture.h"
 
 #include "store/similar.h"
 
 #define MIB (1u << 20)
+
+static unsigned syncs;
+
+/* In front of libc's. */
+int fdatasync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
 
 static struct store_object_info put(struct fixture *f, uint64_t seed, size_t len, size_t changed)
 {
@@ -69,6 +80,52 @@ static void test_similar__what_was_removed_is_not_found(void **state)
     buf_release(&value);
 }
 
+/* However many are made, and dropped: a search waits for the disk once. */
+static void test_similar__a_search_is_one_commit(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id found[SIMILAR_MAX];
+    struct store_object_info infos[10];
+    for (uint64_t i = 0; i < 10; i++)
+        infos[i] = put(f, i, MIB, 0);
+    syncs = 0;
+    assert_int_equal(find(f, &infos[9], found), 0);
+    unsigned of_one_commit = syncs;
+    assert_in_range(of_one_commit, 1, 2);
+    for (int i = 0; i < 5; i++)
+        must(store_object_remove(f->store, &infos[i].digest, &err));
+    syncs = 0;
+    assert_int_equal(find(f, &infos[9], found), 0);
+    assert_int_equal(syncs, of_one_commit);
+    syncs = 0;
+    assert_int_equal(find(f, &infos[9], found), 0);
+    assert_int_equal(syncs, 0);
+}
+
+/* More than are looked through: the search still ends, and finds what it has seen. */
+static void test_similar__too_many_sketches(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id found[SIMILAR_MAX];
+    enum { COUNT = LIMIT_SIMILAR_OBJECTS + 8 };
+    static const uint8_t value[1 + 8] = {STORE_CHUNKING_ARCHIVE};
+    OWNED(owned_free) struct id *ids = calloc(COUNT, sizeof *ids);
+    OWNED(owned_free) struct store_table_op *ops = calloc(COUNT, sizeof *ops);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        ids[i] = (struct id){{0xff, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i}};
+        ops[i] = (struct store_table_op){ids[i].b, ID_BYTES, value, sizeof value};
+    }
+    must(store_table_apply(f->store, "similar", ops, COUNT, &err));
+    struct store_object_info older = put(f, 1, 2 * MIB, MIB / 4);
+    struct store_object_info newer = put(f, 1, 2 * MIB, 0);
+    for (int again = 0; again < 2; again++) { /* the second time what is stale is gone */
+        assert_int_equal(find(f, &newer, found), again);
+        assert_true(again == 0 || id_equal(&found[0], &older.digest));
+    }
+}
+
 /* A sketch that says nothing sensible is made anew. */
 static void test_similar__a_bad_sketch_is_replaced(void **state)
 {
@@ -108,6 +165,8 @@ int main(void)
                                         fixture_teardown),
         cmocka_unit_test_setup_teardown(test_similar__nothing_resembles_noise, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_similar__what_was_removed_is_not_found, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__a_search_is_one_commit, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_similar__too_many_sketches, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_similar__a_bad_sketch_is_replaced, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_similar__only_what_was_cut_alike, fixture_setup, fixture_teardown),
     };
