@@ -20,6 +20,7 @@ struct recovery {
     struct store_batch kept; /* chunks that wait for their commit */
     uint64_t owned_bytes;    /* of records that the index points to */
     bool has_leftovers;
+    bool saw_all; /* the disk gave all of the pack */
     struct err *err;
     uint8_t stored[LIMIT_CHUNK_BYTES];
     uint8_t raw[LIMIT_CHUNK_BYTES];
@@ -166,23 +167,39 @@ static int get_row(struct store_db_txn *txn, void *ctx, struct err *err)
     return got == 0 ? err_set(err, ERR_INTERNAL, "a pack that is recovered has no row") : got;
 }
 
+static int sort_out_all(struct recovery *recovery)
+{
+    bool is_cut; /* the tail goes, whatever it is */
+    int status = store_pack_scan(recovery->pack, sort_out, recovery, &is_cut, recovery->err);
+    recovery->saw_all = status == 0;
+    if (status == ERR_IO) { /* what lies before the bytes that the disk refuses has been seen */
+        err_clear(recovery->err);
+        status = 0;
+    }
+    return status < 0 ? status : commit_kept(recovery);
+}
+
+/* Is all that is left over really nobody's? */
+static bool may_punch(const struct recovery *recovery, const struct store_pack_row *row)
+{
+    return recovery->has_leftovers && recovery->saw_all && recovery->owned_bytes == row->live_bytes;
+}
+
 static int recover(struct recovery *recovery, struct row_query *query)
 {
     struct store_db *db = recovery->store->db;
     struct store_pack *pack = recovery->pack;
-    bool is_cut; /* the tail goes, whatever it is */
+    bool is_cut;
     int status = store_db_view(db, get_row, query, recovery->err);
     if (status >= 0)
         status = cut(pack, query->row.size_bytes + TAIL_MAX_BYTES, recovery->err);
     if (status == 0)
-        status = store_pack_scan(pack, sort_out, recovery, &is_cut, recovery->err);
-    if (status == 0)
-        status = commit_kept(recovery);
+        status = sort_out_all(recovery);
     if (status == 0)
         status = store_db_view(db, get_row, query, recovery->err);
     if (status >= 0)
         status = cut(pack, query->row.size_bytes, recovery->err);
-    if (status == 0 && recovery->has_leftovers && recovery->owned_bytes == query->row.live_bytes)
+    if (status == 0 && may_punch(recovery, &query->row))
         status = store_pack_scan(pack, punch_leftover, recovery, &is_cut, recovery->err);
     return status < 0 ? status : store_pack_sync(pack, recovery->err);
 }
@@ -201,6 +218,7 @@ int store_recover_pack(struct store *store, uint64_t number, struct err *err)
     store_batch_init(&recovery->kept, store);
     recovery->owned_bytes = 0;
     recovery->has_leftovers = false;
+    recovery->saw_all = false;
     recovery->err = err;
     struct row_query query = {.number = number};
     return recover(recovery, &query);

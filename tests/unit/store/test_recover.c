@@ -22,6 +22,22 @@ int fallocate(int fd, int mode, off_t offset, off_t len)
     return (int)syscall(SYS_fallocate, fd, mode, offset, len);
 }
 
+static off_t unreadable_from = -1;
+
+ssize_t pread(int fd, void *data, size_t len, off_t offset)
+{
+    if (unreadable_from >= 0 && offset + (off_t)len > unreadable_from) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, data, len, offset);
+}
+
+ssize_t pread64(int fd, void *data, size_t len, off64_t offset)
+{
+    return pread(fd, data, len, offset);
+}
+
 enum { OBJECT_BYTES = 200000, LIE_BYTES = 20000 };
 
 struct content {
@@ -303,6 +319,35 @@ static void test_recover__punches_nothing_where_records_are_hidden(void **state)
     content_release(&content);
 }
 
+static void put_an_object_and_add_all(struct fixture *f, const struct content *content)
+{
+    uint8_t *bytes = fixture_bytes(5, OBJECT_BYTES);
+    fixture_put(f->store, STORE_LAYER, bytes, OBJECT_BYTES, NULL);
+    free(bytes);
+    add_all(f, content);
+}
+
+static void test_recover__opens_where_the_disk_refuses_to_read(void **state)
+{
+    struct fixture *f = *state;
+    struct content content;
+    content_make(&content, fixture_bytes(6, OBJECT_BYTES), OBJECT_BYTES);
+    in_a_child_that_is_killed(f, put_an_object_and_add_all, &content);
+    struct search first = find_record(f, &content.recipe->chunks[0].id);
+    assert_true(first.found);
+    unreadable_from = (off_t)first.offset;
+    fixture_open(f);
+    unreadable_from = -1;
+    assert_int_equal(count_here(f, &content), 0);
+    uint8_t *bytes = fixture_bytes(5, OBJECT_BYTES);
+    struct id digest;
+    crypto_sha256(bytes, OBJECT_BYTES, &digest);
+    fixture_expect(f->store, &digest, bytes, OBJECT_BYTES);
+    free(bytes);
+    check_sound(f);
+    content_release(&content);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -313,6 +358,7 @@ int main(void)
         on_store(test_recover__keeps_a_chunk_once),
         on_store(test_recover__does_not_take_back_what_was_freed),
         on_store(test_recover__punches_nothing_where_records_are_hidden),
+        on_store(test_recover__opens_where_the_disk_refuses_to_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
