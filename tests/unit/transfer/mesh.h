@@ -269,6 +269,7 @@ static inline void mesh_deliver(struct mesh_link *link)
 {
     struct mesh *mesh = link->mesh;
     struct mesh_message *message;
+    size_t before = link->queued;
     while (link->up && (message = STAILQ_FIRST(&link->queue)) && message->due_us <= mesh->now_us) {
         STAILQ_REMOVE_HEAD(&link->queue, link);
         link->queued -= message->len;
@@ -282,7 +283,8 @@ static inline void mesh_deliver(struct mesh_link *link)
         free(exact);
         free(message);
     }
-    if (link->up && link->peer && mesh_room(link) > 0)
+    /* as of a socket: told when bytes have left, and not otherwise */
+    if (link->up && link->peer && link->queued < before)
         exchange_peer_writable(link->peer, mesh_ms(mesh));
 }
 

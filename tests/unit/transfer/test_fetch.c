@@ -143,7 +143,7 @@ static void test_fetch__older_version_contributes(void **state)
     assert_int_equal(wish.status, 0);
     assert_true(mesh_has(&mesh->nodes[2], &object, data, 8 * MIB));
     assert_in_range(mesh_share(&wish, &mesh->nodes[1])->bytes, 3 * MIB, 8 * MIB);
-    assert_int_equal(wish.stats.duplicate_bytes, 0);
+    assert_in_range(wish.stats.duplicate_bytes, 0, LIMIT_CHUNK_BYTES); /* of the last run, which two were asked for */
     mesh_free(mesh);
 }
 
