@@ -141,6 +141,7 @@ int transfer_dealt_take(struct exchange_peer *peer, const struct message *messag
         take_empty(source, request->all);
         transfer_schedule_drop(request, false);
     } else {
+        transfer_schedule_alive(peer);
         fetch->dealing_bytes -= request->bytes;
         request->dealing = false;
         request->first = message->first;

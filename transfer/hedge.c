@@ -4,7 +4,8 @@
  *
  *   late         nothing came of a peer for longer than it uses to be quiet (goodput.c), at least two round trips and
  *                LATE_MS: when nothing else is free, or it is even stalled, its runs are offered, each to one other at
- *                a time. So this costs nothing in the middle of a transfer and little time at its end.
+ *                a time. So this costs nothing in the middle of a transfer and little time at its end. Who was silent
+ *                before, and has given nothing since, is late at once.
  *   the end      nothing is free or offered: a peer takes over a run from one that would need more than twice as long
  */
 #include "transfer/fetch.h"
@@ -72,9 +73,11 @@ static uint64_t late_after_ms(const struct exchange_peer *peer)
     uint64_t least_ms = 2 * (uint64_t)peer->out.rtt_ms(peer->out.ctx) + LATE_MS;
     uint64_t usual_ms = transfer_latency_p90_ms(asking->answered ? &asking->next : &asking->first);
     if (usual_ms == 0)
-        usual_ms = transfer_pick_is_crowd(fetch) ? LATE_CROWD_MS : LATE_UNKNOWN_MS;
+        usual_ms = transfer_pick_is_crowd(fetch) && !asking->answered ? LATE_CROWD_MS : LATE_UNKNOWN_MS;
     if (usual_ms > LATE_MAX_MS)
         usual_ms = LATE_MAX_MS;
+    if (asking->silences > 0)
+        usual_ms = 0;
     return usual_ms > least_ms ? usual_ms : least_ms;
 }
 

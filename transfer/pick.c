@@ -129,10 +129,10 @@ static uint32_t pick_first(const struct choice *choice)
 }
 
 /* The last pieces in small ones: each can go on from whoever has it as soon as it is there. */
-static uint64_t most_in_crowd(const struct fetch *fetch, uint64_t most)
+static uint64_t most_in_crowd(const struct fetch *fetch, bool offered, uint64_t most)
 {
     uint64_t share = transfer_pick_free_bytes(fetch) / (2 * (uint64_t)fetch->n_sources);
-    uint64_t run = share < CROWD_RUN_BYTES ? share : CROWD_RUN_BYTES;
+    uint64_t run = share < CROWD_RUN_BYTES && !offered ? share : CROWD_RUN_BYTES;
     return run < most ? run : most;
 }
 
@@ -188,9 +188,9 @@ bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pi
     }
     source->exhausted = first == NO_CHUNK;
     source->exhausted_at = fetch->n_freed;
-    if (source->exhausted || (crowd && is_still_spreading(source, first)))
+    if (source->exhausted || (crowd && !choice.offered && is_still_spreading(source, first)))
         return false;
-    *ret_pick = extend(&choice, first, crowd ? most_in_crowd(fetch, most) : most, crowd);
+    *ret_pick = extend(&choice, first, crowd ? most_in_crowd(fetch, choice.offered, most) : most, crowd);
     return transfer_pick_is_worthwhile(source, first, ret_pick->bytes);
 }
 

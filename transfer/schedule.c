@@ -8,7 +8,8 @@
  *                QUEUE_MS more, so that it stays full; no more than that waits in it
  *   for whom     each class gets a share of what a peer is asked for by its weight, as long as it has work for the
  *                peer; what it left to others before counts for nothing. Fetches of one class take turns.
- *   stalled      nothing came for four times what was to be expected (400 to 1500 ms): not asked for more
+ *   stalled      nothing came for four times what was to be expected (400 to 1500 ms): not asked for more, and until
+ *                it has given something that is right, for a little at a time only
  *   lost         nothing came for LOST_MS: its runs are taken away and it rests, longer each time
  *
  * What is late but not lost is in hedge.c.
@@ -103,6 +104,8 @@ static uint64_t credit(const struct source *source)
                       least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
     if (asking->goodput.rate == 0)
         window = first_window(source);
+    if (asking->silences > 0)
+        window = 0;
     window = within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
     if (asking->asked_bytes > window / 2)
         return 0;
@@ -375,8 +378,10 @@ uint64_t transfer_schedule_tick(struct exchange_peer *peer)
         lose(peer);
         return UINT64_MAX;
     }
-    if (quiet >= within(expected, STALL_MIN_MS, STALL_MAX_MS))
+    if (!asking->stalled && quiet >= within(expected, STALL_MIN_MS, STALL_MAX_MS)) {
         asking->stalled = true;
+        asking->silences++;
+    }
     uint64_t records_ms = transfer_roots_tick(peer);
     return least(records_ms, transfer_hedge_tick(peer));
 }
