@@ -211,15 +211,72 @@ static int read_stored(struct store *store, const struct store_place *place, con
     return status < 0 ? status : check_stored(place, id, ret_data, err);
 }
 
+static struct store_piece piece_of(const struct store_place *place)
+{
+    return (struct store_piece){
+        .stored_bytes = place->stored_bytes, .raw_bytes = place->raw_bytes, .encoding = place->encoding};
+}
+
 int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                      size_t cap_bytes, struct store_piece *ret_piece, struct err *err)
 {
     struct store_place place = {0};
     int got = find_and_read(store, type, id, read_stored, ret_data, cap_bytes, &place, err);
     if (got == 1)
-        *ret_piece = (struct store_piece){
-            .stored_bytes = place.stored_bytes, .raw_bytes = place.raw_bytes, .encoding = place.encoding};
+        *ret_piece = piece_of(&place);
     return got;
+}
+
+struct find_all {
+    enum store_piece_type type;
+    const struct id *ids;
+    size_t count;
+    struct store_place *places; /* pack 0: not found */
+};
+
+static int find_rows(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    struct find_all *all = ctx;
+    for (size_t i = 0; i < all->count; i++) {
+        struct store_piece_row row;
+        if (all->places[i].pack != 0)
+            continue;
+        int got = store_rows_piece_get(txn, all->type, &all->ids[i], &row, err);
+        if (got < 0)
+            return got;
+        if (got == 1)
+            all->places[i] = row.place;
+    }
+    return 0;
+}
+
+/* As find_readable, with one look at the index for all. */
+static void find_all_readable(struct store *store, struct find_all *all)
+{
+    for (size_t i = 0; i < all->count && all->type == STORE_PIECE_CHUNK; i++)
+        store_pending_find(store, &all->ids[i], &all->places[i]);
+    store_db_view(store->db, find_rows, all, NULL);
+}
+
+size_t store_pieces_read(struct store *store, enum store_piece_type type, const struct id *ids, size_t count,
+                         void *ret_data, size_t cap_bytes, struct store_piece *ret_pieces)
+{
+    struct store_place places[STORE_PIECES_MAX] = {0};
+    if (count > STORE_PIECES_MAX)
+        count = STORE_PIECES_MAX;
+    find_all_readable(store, &(struct find_all){.type = type, .ids = ids, .count = count, .places = places});
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint8_t *at = (uint8_t *)ret_data + used;
+        size_t room = cap_bytes - used;
+        if (places[i].pack != 0 && places[i].stored_bytes <= room &&
+            read_stored(store, &places[i], &ids[i], at, NULL) == 0)
+            ret_pieces[i] = piece_of(&places[i]);
+        else if (store_piece_read(store, type, &ids[i], at, room, &ret_pieces[i], NULL) != 1)
+            return i; /* what looks rotten was looked at again by this */
+        used += ret_pieces[i].stored_bytes;
+    }
+    return count;
 }
 
 struct have {

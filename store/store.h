@@ -64,7 +64,8 @@ int store_open(const struct store_options *options, struct store **ret_store, st
 void store_close(struct store *store);
 
 /* To be called now and then (minutes): drops partial objects untouched for STORE_PARTIAL_KEEP_MS that nobody pins or
- * assembles and no reference keeps, and that were never complete or are caches; frees what is no longer referenced, clears stale index readers. */
+ * assembles and no reference keeps, and that were never complete or are caches; frees what is no longer referenced,
+ * clears stale index readers. */
 int store_maintain(struct store *store, struct err *err);
 #define STORE_PARTIAL_KEEP_MS (7ull * 24 * 3600 * 1000)
 
@@ -180,7 +181,7 @@ int store_ref_remove(struct store *store, uint8_t kind, const char *name, struct
 
 /* ---- pieces, for sending ---- */
 
-/* The three that follow also find chunks that were written but are not durable yet, from the moment when
+/* The four that follow also find chunks that were written but are not durable yet, from the moment when
  * store_assembly_add has returned: good to be sent to others, nothing to be promised. Should their sync fail, or their
  * assembly be freed before it, they are gone again. */
 
@@ -199,6 +200,11 @@ struct store_piece {
  * does not fit. */
 int store_piece_read(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                      size_t cap_bytes, struct store_piece *ret_piece, struct err *err);
+/* Several, at most STORE_PIECES_MAX, one behind the other in ret_data, with one look at the index. How many: the one
+ * behind them is not here, has rotted, or does not fit. */
+#define STORE_PIECES_MAX 64u
+size_t store_pieces_read(struct store *store, enum store_piece_type type, const struct id *ids, size_t count,
+                         void *ret_data, size_t cap_bytes, struct store_piece *ret_pieces);
 /* The raw form, checked. 1, 0, or ERR_CORRUPT. *ret_len is its length. */
 int store_piece_read_raw(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                          size_t cap_bytes, size_t *ret_len, struct err *err);

@@ -50,20 +50,20 @@ static void read_work(struct job *job)
         return;
     }
     struct batch *batch = read->batch;
-    size_t used = 0;
-    for (unsigned i = 0; i < read->n_ids; i++) {
-        struct batch_piece *piece = &batch->pieces[i];
-        if (store_piece_read(read->store, read->type, &read->ids[i], batch->data + used, batch->cap - used,
-                             &piece->piece, NULL) != 1) {
-            batch->gone = true; /* never here, or rotten: the store has taken note */
-            return;
-        }
-        press(read, batch->data + used, &piece->piece);
-        piece->offset = used;
-        used += piece->piece.stored_bytes;
-        batch->n++;
+    struct store_piece pieces[BATCH_PIECES];
+    batch->n =
+        (unsigned)store_pieces_read(read->store, read->type, read->ids, read->n_ids, batch->data, batch->cap, pieces);
+    batch->gone = batch->n < read->n_ids; /* never here, or rotten: the store has taken note */
+    size_t offset = 0;
+    for (unsigned i = 0; i < batch->n; i++) {
+        batch->pieces[i].offset = offset;
+        batch->pieces[i].piece = pieces[i];
+        offset += pieces[i].stored_bytes;
+        press(read, batch->data + batch->pieces[i].offset, &batch->pieces[i].piece);
     }
 }
+
+_Static_assert(BATCH_PIECES <= STORE_PIECES_MAX, "a batch is read at once");
 
 /* The recipe was looked for: go on with it, or say that the object is gone. */
 static void take_recipe(struct exchange_peer *peer, struct run *run, struct read_job *read)

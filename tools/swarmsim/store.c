@@ -261,6 +261,17 @@ int store_piece_read(struct store *store, enum store_piece_type type, const stru
     return 1;
 }
 
+size_t store_pieces_read(struct store *store, enum store_piece_type type, const struct id *ids, size_t count,
+                         void *ret_data, size_t cap_bytes, struct store_piece *ret_pieces)
+{
+    size_t used = 0;
+    size_t n = 0;
+    while (n < count && store_piece_read(store, type, &ids[n], (uint8_t *)ret_data + used, cap_bytes - used,
+                                         &ret_pieces[n], NULL) == 1)
+        used += ret_pieces[n++].stored_bytes;
+    return n;
+}
+
 int store_piece_read_raw(struct store *store, enum store_piece_type type, const struct id *id, void *ret_data,
                          size_t cap_bytes, size_t *ret_len, struct err *err)
 {
