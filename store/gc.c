@@ -88,7 +88,7 @@ struct pass {
     uint64_t freed_bytes;
 };
 
-/* Records that cannot be read cannot be followed: what they referred to stays until fsck counts anew. */
+/* 1 if the record cannot be read: then it cannot be followed. */
 static int unref_children(struct pass *pass, struct store_db_txn *txn, enum store_piece_type type,
                           const struct store_place *place, const struct id *id, struct err *err)
 {
@@ -99,7 +99,7 @@ static int unref_children(struct pass *pass, struct store_db_txn *txn, enum stor
     if (type == STORE_PIECE_ROOT) {
         OWNED(store_root_release) struct store_root root = {0};
         if (store_read_root_at(store, place, id, &root, NULL) < 0)
-            return 0;
+            return 1;
         pass->work += root.leaf_count;
         for (size_t i = 0; i < root.leaf_count && status == 0; i++)
             status = store_tree_unref(txn, STORE_PIECE_LEAF, &root.leaves[i].id, err);
@@ -110,11 +110,32 @@ static int unref_children(struct pass *pass, struct store_db_txn *txn, enum stor
     if (!chunks)
         return err_set(err, ERR_NOMEM, "no memory to free a recipe leaf");
     if (store_read_leaf_at(store, place, id, chunks, &count, NULL) < 0)
-        return 0;
+        return 1;
     pass->work += count;
     for (size_t i = 0; i < count && status == 0; i++)
         status = store_tree_unref(txn, STORE_PIECE_CHUNK, &chunks[i].id, err);
     return status;
+}
+
+static int give_up_place(struct pass *pass, struct store_db_txn *txn, const struct store_place *place, struct err *err)
+{
+    if (place->pack == 0)
+        return 0;
+    pass->freed_bytes += store_rows_place_bytes(place);
+    return store_rows_place_out(txn, place, err);
+}
+
+/* A recipe's record that cannot be followed stays an orphan, without a place: its references still count. Should the
+ * same record come again, it gets a place, and is freed with what it refers to; if not, that stays until fsck counts
+ * anew. */
+static int keep_lost(struct pass *pass, struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                     struct store_piece_row *row, struct err *err)
+{
+    if (row->place.pack == 0)
+        return 0;
+    int status = give_up_place(pass, txn, &row->place, err);
+    row->place = (struct store_place){0};
+    return status < 0 ? status : store_rows_piece_put(txn, type, id, row, err);
 }
 
 static int free_orphan(struct pass *pass, struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
@@ -124,18 +145,17 @@ static int free_orphan(struct pass *pass, struct store_db_txn *txn, enum store_p
     int got = store_rows_piece_get(txn, type, id, &row, err);
     if (got < 0)
         return got;
-    int status = store_rows_orphan_del(txn, type, id, err);
-    if (status >= 0 && got == 1 && row.refs == 0) {
-        status = unref_children(pass, txn, type, &row.place, id, err);
-        if (status == 0)
-            status = store_rows_place_out(txn, &row.place, err);
-        if (status == 0)
-            status = store_rows_piece_del(txn, type, id, err);
-        if (row.place.pack != 0)
-            pass->freed_bytes += store_rows_place_bytes(&row.place);
-    }
-    pass->freed++;
+    bool is_unused = got == 1 && row.refs == 0;
     pass->work++;
+    int status = is_unused ? unref_children(pass, txn, type, &row.place, id, err) : 0;
+    if (status != 0)
+        return status < 0 ? status : keep_lost(pass, txn, type, id, &row, err);
+    status = store_rows_orphan_del(txn, type, id, err);
+    if (status >= 0 && is_unused)
+        status = give_up_place(pass, txn, &row.place, err);
+    if (status >= 0 && is_unused)
+        status = store_rows_piece_del(txn, type, id, err);
+    pass->freed++;
     return status < 0 ? status : 0;
 }
 

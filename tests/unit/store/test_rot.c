@@ -490,34 +490,6 @@ static void test_rot__no_pack_at_all_is_somebodys_mistake(void **state)
     small_release(&small);
 }
 
-/* Nobody could repair them for long: a cache goes, what may be the only copy of most of it stays. */
-static void test_rot__what_was_to_stay_stays_until_it_is_repaired(void **state)
-{
-    struct fixture *f = *state;
-    static const enum store_kind kinds[] = {STORE_CACHE, STORE_LAYER, STORE_CACHE};
-    struct store_object_info info[3];
-    struct err err = {0};
-    OWNED(owned_free) char *path = file_path("%s/packs/%016x.pack", f->dir, 1);
-    for (unsigned i = 0; i < 3; i++) {
-        struct stat st = {0};
-        stat(path, &st); /* nothing yet */
-        uint64_t at = (uint64_t)st.st_size + STORE_RECORD_HEAD_BYTES;
-        uint8_t *bytes = fixture_bytes(60 + i, 300000);
-        fixture_put(f->store, kinds[i], bytes, 300000, &info[i]);
-        free(bytes);
-        flip(path, at);
-        uint8_t byte;
-        size_t len;
-        assert_int_equal(store_object_read(f->store, &info[i].digest, 0, &byte, 1, &len, &err), ERR_CORRUPT);
-    }
-    struct store_ref ref = {.kind = 1, .name = "kept", .version = {1, 1}, .digest = info[2].digest, .keep = true};
-    must(store_ref_set(f->store, &ref, &err));
-    f->wall_ms += STORE_PARTIAL_KEEP_MS + 1;
-    must(store_maintain(f->store, &err));
-    for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(store_partial_drop(f->store, &info[i].digest, &err), i > 0);
-}
-
 /* A disk that goes away while it is used, and comes back, costs nothing either. */
 static void test_rot__a_disk_that_is_away_for_a_while_is_no_rot(void **state)
 {
@@ -596,7 +568,6 @@ int main(void)
         on_store(test_rot__the_list_forgets_what_is_dropped),
         on_store(test_rot__an_assembly_looks_again),
         on_store(test_rot__no_pack_at_all_is_somebodys_mistake),
-        on_store(test_rot__what_was_to_stay_stays_until_it_is_repaired),
         on_store(test_rot__a_disk_that_is_away_for_a_while_is_no_rot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
