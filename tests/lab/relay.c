@@ -151,7 +151,7 @@ static ssize_t read_all(int fd, char *text, size_t size)
 static void serve_client(struct relay *relay)
 {
     OWNED(owned_fd) int client = accept4(relay->listener, NULL, NULL, SOCK_CLOEXEC);
-    struct timeval patience = {.tv_sec = 1};
+    struct timeval patience = {.tv_sec = 10}; /* a busy machine may keep the client from its next line for long */
     char line[LINE_BYTES];
     if (client < 0 || setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
         setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0 ||
@@ -167,6 +167,19 @@ static void serve_client(struct relay *relay)
     write_all(client, answer.data, answer.len);
 }
 
+/* There is a moment in which the socket has its name and does not listen yet. */
+static int dial(int fd, const struct sockaddr_un *address)
+{
+    for (int i = 0; i < 100; i++) {
+        if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+            return 0;
+        if (errno != ECONNREFUSED)
+            return -1;
+        usleep(10000);
+    }
+    return -1;
+}
+
 static int tell(const char *path, char **words, int count)
 {
     struct err err = {0};
@@ -175,9 +188,9 @@ static int tell(const char *path, char **words, int count)
     OWNED(buf_release) struct buf line = BUF(LINE_BYTES);
     for (int i = 0; i < count; i++)
         buf_addf(&line, "%s ", words[i]);
-    if (fd < 0 || line.failed || connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
-        write_all(fd, line.data, line.len) < 0 || shutdown(fd, SHUT_WR) < 0) {
-        fprintf(stderr, "cmig-lab-relay: '%s' does not take commands\n", path);
+    if (fd < 0 || line.failed || dial(fd, &address) < 0 || write_all(fd, line.data, line.len) < 0 ||
+        shutdown(fd, SHUT_WR) < 0) {
+        fprintf(stderr, "cmig-lab-relay: '%s' does not take commands: %s\n", path, strerror(errno));
         return 1;
     }
     OWNED(owned_free) char *answer = malloc(ANSWER_BYTES);
