@@ -14,8 +14,8 @@
  *    Its bytes are checked against their digests on every read.
  * 3. A chunk is stored once, however many objects and partial objects contain it.
  * 4. Bytes in the index never leave the store by pointer: values are copied, or live during one callback.
- * 5. After SIGKILL or a power cut at any moment the store opens clean: finished objects are there, unfinished ingests are
- *    gone. Of unfinished assemblies the synced chunks are there; after SIGKILL all others as well whose
+ * 5. After SIGKILL or a power cut at any moment the store opens clean: finished objects are there, unfinished ingests
+ * are gone. Of unfinished assemblies the synced chunks are there; after SIGKILL all others as well whose
  *    store_assembly_add has returned, after a power cut those that the disk had got (store/recover.h).
  */
 #pragma once
@@ -58,7 +58,8 @@ struct store_options {
 #define STORE_PACK_BYTES (256ull << 20)
 
 /* Opens, recovers from a kill, and starts a new pack when one is needed. ERR_BUSY "store in use by pid N" if another
- * process (or this one) has it open; ERR_CORRUPT if the index cannot be used: `cmig-node fsck` rebuilds it. */
+ * process (or this one) has it open; ERR_CORRUPT if the index cannot be used: `cmig-node fsck` rebuilds it. ERR_IO if
+ * several packs should be there and none is: on a disk that is not mounted, perhaps. */
 int store_open(const struct store_options *options, struct store **ret_store, struct err *err);
 /* Every ingest, reader and assembly has been freed before. */
 void store_close(struct store *store);
@@ -102,7 +103,8 @@ int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunk
 /* Any number of bytes. After an error only store_ingest_free is useful. */
 int store_ingest_write(struct store_ingest *ingest, const void *data, size_t len_bytes, struct err *err);
 /* Durable when it returns. An object that is here already is found, not stored twice; the kind that is evicted later
- * stays. The ingest is still to be freed. */
+ * stays. ERR_CONFLICT if a chunk that was here and was not stored again has rotted meanwhile: the object is broken
+ * then, and whole when the same bytes are taken in once more. The ingest is still to be freed. */
 int store_ingest_finish(struct store_ingest *ingest, struct store_object_info *ret_info, struct err *err);
 /* Without a finish before it: nothing was stored. NULL is fine. */
 void store_ingest_free(struct store_ingest *ingest);
