@@ -127,8 +127,9 @@ struct lane {
     struct run_list runs;      /* owned; in the order they came */
     struct batch_list batches; /* owned; read for them */
     unsigned n_batches;
-    bool reading;  /* a job reads for the first run */
-    uint64_t pass; /* bytes that it has had, as far as its turn is concerned */
+    bool reading;            /* a job reads, */
+    struct run *reading_for; /* for the first run; NULL: that was dropped meanwhile */
+    uint64_t pass;           /* bytes that it has had, as far as its turn is concerned */
 };
 
 /* What a peer asks of us (serve*.c, maps.c). */
@@ -157,8 +158,10 @@ struct serving {
 
     struct gap_order_list orders; /* owned: GAPS, in the order they came (gap_serve.c) */
     unsigned n_orders;
-    bool ordering;          /* a job works on one */
-    struct lesson *lessons; /* owned list: recipes that it teaches us */
+    unsigned n_leaves;         /* jobs for LEAVES */
+    bool ordering;             /* a job works, */
+    struct gap_order *ordered; /* on this one; NULL: it was dropped meanwhile */
+    struct lesson *lessons;    /* owned list: recipes that it teaches us */
     unsigned n_maps;
 };
 

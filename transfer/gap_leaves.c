@@ -12,6 +12,8 @@
 #include "transfer/have.h"
 
 #define STRETCH_MAX_CHUNKS (2 * STORE_LEAF_MAX_CHUNKS)
+#define JOBS_MAX 16u           /* for one peer */
+#define WAITING_MAX 128u       /* leaves that are made and not sent; more are not made */
 #define SLACK_BYTES (1u << 20) /* before and behind where a leaf should be */
 
 /* The entries as a leaf has them. */
@@ -181,7 +183,7 @@ static void leaves_done(struct job *job)
     struct leaves_job *leaves = (struct leaves_job *)job;
     struct exchange_peer *peer = leaves->peer;
     bool useless = peer->gone || job->exchange->dead;
-    peer->serving.n_orders--;
+    peer->serving.n_leaves--;
     for (unsigned i = 0; i < leaves->made; i++) {
         if (useless)
             free(leaves->frames[i]);
@@ -200,9 +202,15 @@ static void leaves_done(struct job *job)
     transfer_peer_unpin(peer);
 }
 
+static bool is_room(const struct exchange_peer *peer)
+{
+    return peer->serving.n_leaves < JOBS_MAX && peer->serving.lanes[EXCHANGE_FREEZE].n_batches < WAITING_MAX &&
+           peer->exchange->serve_bytes < LIMIT_SERVE_BYTES;
+}
+
 int transfer_gap_leaves_take(struct exchange_peer *peer, const struct message *message, struct err *err)
 {
-    if (peer->serving.n_orders >= LIMIT_PEER_ORDERS) {
+    if (!is_room(peer)) {
         transfer_peer_send(
             peer, &(struct message){.type = MESSAGE_BUSY, .request = message->request, .retry_ms = GAP_BUSY_RETRY_MS});
         return 0;
@@ -219,7 +227,7 @@ int transfer_gap_leaves_take(struct exchange_peer *peer, const struct message *m
     leaves->n = (unsigned)message->n_items;
     for (unsigned i = 0; i < leaves->n; i++)
         leaves->stretches[i] = transfer_message_stretch(message, i);
-    peer->serving.n_orders++;
+    peer->serving.n_leaves++;
     transfer_peer_pin(peer);
     transfer_job_submit(peer->exchange, &leaves->job, leaves_work, leaves_done);
     return 0;

@@ -21,6 +21,7 @@
 
 #define JOB_BYTES (1u << 20) /* of the object, made deltas of at once: some 20 ms at worst (librsync, no match) */
 #define JOB_GAPS 32u
+#define SIGNATURE_MS 10000u /* the next one has to have come; whoever waits for the deltas has given up before */
 
 enum stage { STAGE_STAT, STAGE_RECIPES, STAGE_SIGNS, STAGE_READY };
 
@@ -38,7 +39,8 @@ struct gap_order {
     struct id basis_root; /* if it has */
     struct recipe_ref *recipe;
     struct recipe_ref *basis_recipe; /* NULL: not here */
-    uint64_t awaited;                /* signatures, by number of the gap */
+    uint64_t awaited;                /* signatures, by number of the gap, */
+    uint64_t awaited_until_ms;       /* the next of them */
     unsigned n;
     unsigned next;
     struct message_gap gaps[MESSAGE_GAPS_MAX];
@@ -65,6 +67,8 @@ static void drop_order(struct exchange_peer *peer, struct gap_order *order)
 {
     TAILQ_REMOVE(&peer->serving.orders, order, link);
     peer->serving.n_orders--;
+    if (peer->serving.ordered == order)
+        peer->serving.ordered = NULL;
     free_order(order);
 }
 
@@ -170,7 +174,6 @@ struct order_job {
     struct job job;
     struct store *store;
     struct exchange_peer *peer; /* pinned */
-    uint32_t request;
     enum stage stage;
     struct id object;
     struct id basis;
@@ -300,6 +303,7 @@ static void ask_signatures(struct exchange_peer *peer, struct gap_order *order)
     if (order->awaited == 0)
         return;
     order->stage = STAGE_SIGNS;
+    order->awaited_until_ms = peer->exchange->now_ms + SIGNATURE_MS;
     transfer_peer_send(
         peer, &(struct message){
                   .type = MESSAGE_SIGN, .request = order->request, .items = numbers.data, .n_items = numbers.len / 4});
@@ -364,7 +368,7 @@ static void order_done(struct job *job)
     struct order_job *found = (struct order_job *)job;
     struct exchange_peer *peer = found->peer;
     bool useless = peer->gone || job->exchange->dead;
-    struct gap_order *order = useless ? NULL : find_order(peer, found->request);
+    struct gap_order *order = STEAL(peer->serving.ordered);
     peer->serving.ordering = false;
     if (order && found->stage == STAGE_STAT) {
         order->has_basis = found->has_basis;
@@ -430,14 +434,13 @@ static void plan_deltas(struct order_job *job, const struct gap_order *order)
     job->basis_recipe = transfer_recipe_ref(order->basis_recipe);
 }
 
-static bool start(struct exchange_peer *peer, const struct gap_order *order)
+static bool start(struct exchange_peer *peer, struct gap_order *order)
 {
     struct order_job *job = calloc(1, sizeof *job);
     if (!job)
         return false;
     job->store = peer->exchange->config.store;
     job->peer = peer;
-    job->request = order->request;
     job->stage = order->stage;
     job->object = order->object;
     job->basis = order->basis;
@@ -446,6 +449,7 @@ static bool start(struct exchange_peer *peer, const struct gap_order *order)
     if (order->stage == STAGE_READY)
         plan_deltas(job, order);
     peer->serving.ordering = true;
+    peer->serving.ordered = order;
     transfer_peer_pin(peer);
     transfer_job_submit(peer->exchange, &job->job, order_work, order_done);
     return true;
@@ -467,12 +471,22 @@ static bool is_due(struct exchange_peer *peer, const struct gap_order *order)
     return order->stage < STAGE_SIGNS || (order->stage == STAGE_READY && transfer_serve_wants_more(peer, order->class));
 }
 
+/* It holds recipes in memory. */
+static bool is_forsaken(const struct exchange_peer *peer, const struct gap_order *order)
+{
+    return order->stage == STAGE_SIGNS && peer->exchange->now_ms >= order->awaited_until_ms;
+}
+
 void transfer_gap_orders_pump(struct exchange_peer *peer)
 {
     for (struct gap_order *order = TAILQ_FIRST(&peer->serving.orders), *next; order; order = next) {
         next = TAILQ_NEXT(order, link);
+        if (is_forsaken(peer, order)) {
+            refuse(peer, order);
+            continue;
+        }
         if (peer->failing || peer->serving.ordering || peer->exchange->serve_bytes >= LIMIT_SERVE_BYTES)
-            return;
+            continue;
         uint32_t request = order->request;
         if (order->stage == STAGE_RECIPES)
             find_recipes(peer, order);
@@ -498,6 +512,7 @@ int transfer_gap_orders_signature(struct exchange_peer *peer, const struct messa
     struct id key = signature_key(peer, &order->basis, gap);
     transfer_gap_cache_put(&peer->exchange->signatures, &key, message->items, message->n_items);
     order->awaited &= ~(1ull << message->index);
+    order->awaited_until_ms = peer->exchange->now_ms + SIGNATURE_MS;
     if (order->awaited == 0) {
         order->stage = STAGE_READY;
         transfer_gap_orders_pump(peer);

@@ -35,9 +35,10 @@ static void look_work(struct job *job)
 
 static void answer_want(struct look_job *look)
 {
-    struct message have = {
-        .type = MESSAGE_HAVE_NOT, .object = look->object, .load = transfer_serve_load(look->peer->exchange),
-        .price = look->peer->exchange->price};
+    struct message have = {.type = MESSAGE_HAVE_NOT,
+                           .object = look->object,
+                           .load = transfer_serve_load(look->peer->exchange),
+                           .price = look->peer->exchange->price};
     if (look->whole) {
         have.type = MESSAGE_HAVE;
         have.root = look->info.root;
@@ -114,8 +115,11 @@ static void free_run(struct run *run)
 
 void transfer_serve_drop_run(struct exchange_peer *peer, struct run *run)
 {
-    TAILQ_REMOVE(&transfer_serve_lane(peer, run->class)->runs, run, link);
+    struct lane *lane = transfer_serve_lane(peer, run->class);
+    TAILQ_REMOVE(&lane->runs, run, link);
     peer->serving.n_runs--;
+    if (lane->reading_for == run)
+        lane->reading_for = NULL;
     if (run->counted)
         transfer_deal_unmark(&peer->exchange->deals, &run->root, (struct deal_range){run->next, run->end - run->next});
     free_run(run);

@@ -17,7 +17,6 @@ struct read_job {
     struct job job;
     struct store *store;
     struct exchange_peer *peer; /* pinned */
-    uint32_t request;
     uint8_t class;
     enum store_piece_type type;
     struct id object;
@@ -96,7 +95,7 @@ static void read_done(struct job *job)
         transfer_press_judge(&peer->serving.press, read->frame_bytes, read->pressed_bytes);
     }
     bool useless = peer->gone || exchange->dead;
-    struct run *run = useless ? NULL : transfer_serve_find(peer, read->class, read->request);
+    struct run *run = STEAL(lane->reading_for);
     if (run && read->load)
         take_recipe(peer, run, read);
     else if (run)
@@ -179,7 +178,6 @@ static bool start_read(struct exchange_peer *peer, struct lane *lane, struct run
         return false;
     read->store = peer->exchange->config.store;
     read->peer = peer;
-    read->request = run->request;
     read->class = run->class;
     read->type = run->type;
     read->object = run->object;
@@ -195,6 +193,7 @@ static bool start_read(struct exchange_peer *peer, struct lane *lane, struct run
         peer->serving.turn_bytes += read->batch->cap;
     }
     lane->reading = true;
+    lane->reading_for = run;
     transfer_peer_pin(peer);
     transfer_job_submit(peer->exchange, &read->job, read_work, read_done);
     return true;

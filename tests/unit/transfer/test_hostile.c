@@ -1,0 +1,265 @@
+/*
+ * A member of the mesh that lies, by hand: messages that no exchange of ours would send, to one that serves an object
+ * and perhaps fetches another. What was counted for the peer must be zero when it is gone.
+ */
+#include "tests/unit/transfer/mesh.h"
+
+#include "node/base/buf.h"
+#include "node/base/wire.h"
+#include "store/recipe.h"
+#include "transfer/fetch.h"
+#include "transfer/gap.h"
+#include "transfer/serve.h"
+
+enum { KIB = 1 << 10, MIB = 1 << 20, TYPES = 0x18 };
+
+/* The other end of a session, which keeps nothing. */
+struct foe {
+    struct mesh *mesh;
+    struct exchange_peer *peer;
+    size_t room; /* that it leaves in its session */
+    unsigned got[TYPES];
+    uint32_t last_request; /* of what it was asked */
+    bool failed;           /* it was found out */
+};
+
+static int foe_send(void *ctx, uint8_t type, const void *head, size_t head_bytes, const void *body, size_t body_bytes)
+{
+    struct foe *foe = ctx;
+    (void)body;
+    (void)body_bytes;
+    assert_true(type < TYPES);
+    foe->got[type]++;
+    bool asks = type == MESSAGE_PIECES || type == MESSAGE_RUN || type == MESSAGE_DEAL || type == MESSAGE_GAPS ||
+                type == MESSAGE_LEAVES;
+    if (asks && head_bytes >= 4)
+        foe->last_request = wire_load_u32(head);
+    return 0;
+}
+
+static size_t foe_room(void *ctx)
+{
+    return ((struct foe *)ctx)->room;
+}
+
+static uint32_t foe_rtt(void *ctx)
+{
+    (void)ctx;
+    return 2;
+}
+
+static void foe_join(struct foe *foe, struct mesh *mesh, uint8_t name)
+{
+    *foe = (struct foe){.mesh = mesh, .room = LIMIT_SESSION_BULK_BYTES};
+    struct exchange_link link = {.send = foe_send, .room = foe_room, .rtt_ms = foe_rtt, .ctx = foe};
+    struct id node = {{name}};
+    assert_int_equal(exchange_peer_add(mesh->nodes[0].exchange, &node, &link, &foe->peer, NULL), 0);
+}
+
+static int foe_says(struct foe *foe, const struct message *message)
+{
+    OWNED(buf_release) struct buf whole = BUF(LIMIT_CONTROL_BYTES);
+    uint8_t head[MESSAGE_HEAD_BYTES];
+    buf_add(&whole, head, transfer_message_encode(message, head));
+    if (message->n_items > 0)
+        buf_add(&whole, message->items, message->n_items * transfer_message_item_bytes(message->type));
+    int status =
+        exchange_peer_input(foe->peer, mesh_ms(foe->mesh), (uint8_t)message->type, whole.data, whole.len, NULL);
+    foe->failed |= status < 0;
+    return status;
+}
+
+/* The job that was begun first, and no other; false: there is none. */
+static bool run_job(struct mesh *mesh)
+{
+    struct mesh_job *job = STAILQ_FIRST(&mesh->nodes[0].jobs);
+    if (!job)
+        return false;
+    STAILQ_REMOVE_HEAD(&mesh->nodes[0].jobs, link);
+    job->done(job->arg);
+    free(job);
+    return true;
+}
+
+static void run_jobs(struct mesh *mesh, unsigned most)
+{
+    while (most-- > 0 && run_job(mesh)) {
+    }
+}
+
+static void pass(struct mesh *mesh, unsigned ms)
+{
+    mesh->nodes[0].wake_ms = 0;
+    for (unsigned i = 0; i < ms; i++)
+        mesh_step(mesh);
+}
+
+static void leave(struct foe *foe)
+{
+    exchange_peer_remove(foe->peer, mesh_ms(foe->mesh));
+    mesh_run_jobs(&foe->mesh->nodes[0]);
+    assert_int_equal(foe->mesh->nodes[0].exchange->serve_bytes, 0);
+}
+
+struct served {
+    struct mesh *mesh;
+    struct id object;
+    struct id root;
+    struct store_recipe *recipe;
+};
+
+static struct served serve(size_t size)
+{
+    struct served served = {.mesh = mesh_new(1)};
+    OWNED(owned_free) uint8_t *data = mesh_bytes(size, 7);
+    served.object = mesh_put(&served.mesh->nodes[0], data, size);
+    assert_int_equal(store_recipe_load(served.mesh->nodes[0].store, &served.object, &served.recipe, NULL), 1);
+    served.root = served.recipe->root_id;
+    return served;
+}
+
+static void end(struct served *served)
+{
+    store_recipe_free(served->recipe);
+    mesh_free(served->mesh);
+}
+
+static struct message run_of(const struct served *served, uint32_t request, uint32_t first, uint32_t count)
+{
+    return (struct message){.type = MESSAGE_RUN,
+                            .request = request,
+                            .object = served->object,
+                            .root = served->root,
+                            .first = first,
+                            .count = count};
+}
+
+/* What was read for a request that was cancelled is not another one's of the same number. */
+static void test_hostile__number_used_again(void **state)
+{
+    (void)state;
+    struct served served = serve(4 * MIB);
+    struct mesh *mesh = served.mesh;
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    const struct store_chunk *chunks = served.recipe->chunks;
+    uint32_t at = 0; /* two that are read at once */
+    while (chunks[at].length + chunks[at + 1].length > 128 * KIB)
+        at++;
+    struct message many = run_of(&served, 5, at, 20);
+    struct message one = run_of(&served, 5, at, 1);
+    struct message cancel = {.type = MESSAGE_CANCEL, .request = 5};
+    foe_says(&foe, &many);
+    run_jobs(mesh, 1); /* the recipe has been read, and the chunks are */
+    assert_true(foe.peer->serving.lanes[0].reading);
+    foe_says(&foe, &cancel);
+    foe_says(&foe, &one);
+    run_jobs(mesh, 20);
+    assert_int_equal(foe.peer->serving.n_runs, 0);
+    assert_int_equal(foe.got[MESSAGE_CHUNK], 1);
+    foe_says(&foe, &cancel);
+    assert_true(STAILQ_EMPTY(&mesh->nodes[0].jobs));
+    leave(&foe);
+    end(&served);
+}
+
+/* The same for deltas. */
+static void test_hostile__number_of_gaps_used_again(void **state)
+{
+    (void)state;
+    struct served served = serve(4 * MIB);
+    struct mesh *mesh = served.mesh;
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    OWNED(buf_release) struct buf items = BUF(4096);
+    for (uint32_t i = 0; i < 8; i++)
+        transfer_message_put_gap(&items, &(struct message_gap){.first = i, .count = 1, .offset = 0, .length = 4096});
+    struct message many = {.type = MESSAGE_GAPS,
+                           .request = 9,
+                           .object = served.object,
+                           .root = served.root,
+                           .basis = served.object,
+                           .items = items.data,
+                           .n_items = 8};
+    struct message one = many;
+    struct message cancel = {.type = MESSAGE_CANCEL, .request = 9};
+    one.n_items = 1;
+    foe_says(&foe, &many);
+    run_jobs(mesh, 2); /* where the basis is, then the recipes; deltas are made */
+    assert_true(foe.peer->serving.ordering);
+    foe_says(&foe, &cancel);
+    foe_says(&foe, &one);
+    run_jobs(mesh, 20);
+    assert_int_equal(foe.peer->serving.n_orders, 0);
+    assert_int_equal(foe.got[MESSAGE_DELTA], 1);
+    leave(&foe);
+    end(&served);
+}
+
+/* faults 26: leaves that nobody takes do not pile up. */
+static void test_hostile__leaves_not_taken(void **state)
+{
+    (void)state;
+    struct served served = serve(64 * MIB);
+    struct mesh *mesh = served.mesh;
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    foe.room = 0;
+    OWNED(buf_release) struct buf items = BUF(4096);
+    for (uint32_t i = 0; i < MESSAGE_STRETCHES_MAX; i++)
+        transfer_message_put_stretch(&items,
+                                     &(struct message_stretch){.leaf = served.recipe->root.leaves[0].id, .count = 1});
+    for (uint32_t i = 0; i < 2000; i++) {
+        struct message leaves = {.type = MESSAGE_LEAVES,
+                                 .request = i + 1,
+                                 .basis = served.object,
+                                 .root = served.root,
+                                 .items = items.data,
+                                 .n_items = MESSAGE_STRETCHES_MAX};
+        foe_says(&foe, &leaves);
+        if (i % 16 == 15)
+            run_jobs(mesh, 16);
+    }
+    assert_true(foe.peer->serving.n_batches <= 384);
+    assert_true(foe.got[MESSAGE_BUSY] > 1000);
+    leave(&foe);
+    end(&served);
+}
+
+/* Signatures that were asked for and never come: the order does not keep its recipes for ever. */
+static void test_hostile__signatures_that_never_come(void **state)
+{
+    (void)state;
+    struct served served = serve(1 * MIB);
+    struct mesh *mesh = served.mesh;
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    OWNED(buf_release) struct buf items = BUF(4096);
+    transfer_message_put_gap(&items, &(struct message_gap){.first = 0, .count = 1, .offset = 0, .length = 4096});
+    foe_says(&foe, &(struct message){.type = MESSAGE_GAPS,
+                                     .request = 1,
+                                     .object = served.object,
+                                     .root = served.root,
+                                     .basis = {{77}},
+                                     .items = items.data,
+                                     .n_items = 1});
+    pass(mesh, 1000);
+    assert_int_equal(foe.got[MESSAGE_SIGN], 1);
+    assert_int_equal(foe.peer->serving.n_orders, 1);
+    pass(mesh, 20000);
+    assert_int_equal(foe.peer->serving.n_orders, 0);
+    assert_int_equal(foe.got[MESSAGE_BUSY] + foe.got[MESSAGE_GONE], 1);
+    leave(&foe);
+    end(&served);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hostile__number_used_again),
+        cmocka_unit_test(test_hostile__number_of_gaps_used_again),
+        cmocka_unit_test(test_hostile__leaves_not_taken),
+        cmocka_unit_test(test_hostile__signatures_that_never_come),
+    };
+    return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
+}
