@@ -249,6 +249,10 @@ void exchange_peer_remove(struct exchange_peer *peer, uint64_t now_ms)
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
     peer->gone = peer->failing = true;
+    struct request *request;
+    TAILQ_FOREACH (request, &peer->asking.requests, link) {
+        request->source->broke_off = true;
+    }
     transfer_schedule_drop_all(peer, NULL, false);
     transfer_serve_release(peer);
     transfer_gap_orders_release(peer);

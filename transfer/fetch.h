@@ -39,6 +39,7 @@ struct source {
     bool liar;
     bool exhausted;         /* holds nothing that is free, as long as fetch->n_freed is */
     uint64_t exhausted_at;  /* this */
+    bool broke_off;         /* its last peer went when something was asked of it */
     bool mapped;            /* was asked for a bitmap */
     bool dealt_out;         /* has dealt all that was free here: */
     uint64_t spread_ms;     /* before then it is not asked for what nobody else has */
@@ -167,6 +168,7 @@ struct fetch {
     uint64_t followed_ms;          /* since then */
     struct id bad_roots[8];
     unsigned n_bad_roots;
+    unsigned n_losses; /* times that something was missing again at the end */
     struct id avoided; /* a root by which nothing came; not followed */
     uint64_t avoided_until_ms;
     unsigned n_stuck; /* times that one was */

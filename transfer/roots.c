@@ -25,6 +25,7 @@ enum trust transfer_source_trust(const struct source *source)
 
 void transfer_source_proved(struct source *source)
 {
+    source->broke_off = false;
     if (!source->peer)
         return;
     source->peer->asking.proved = true;

@@ -76,10 +76,13 @@ uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t 
     return rtt_ms(peer) + (rate ? (ahead + bytes) * 1000 / rate : 0);
 }
 
-/* Until something was measured, what it says is in use leaves the less for us. */
+/* Until something was measured, what it says is in use leaves the less for us. Where others have it as well, a lie
+ * should not cost much, either. */
 static uint64_t first_window(const struct source *source)
 {
-    uint64_t bytes = transfer_pick_is_crowd(source->fetch) ? FIRST_CROWD_CREDIT_BYTES : FIRST_CREDIT_BYTES;
+    const struct fetch *fetch = source->fetch;
+    bool alone = !transfer_pick_is_crowd(fetch) && fetch->n_whole <= 1;
+    uint64_t bytes = alone ? FIRST_CREDIT_BYTES : FIRST_CROWD_CREDIT_BYTES;
     return bytes * (256u - source->peer->asking.load) / 256;
 }
 

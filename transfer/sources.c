@@ -117,6 +117,7 @@ struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *pe
         transfer_schedule_drop_all(source->peer, fetch, true);
     transfer_source_watch(source, false);
     set_peer(source, peer);
+    peer->asking.silences += source->broke_off;
     source->mapped = source->has_root = source->push_root = false;
     free(STEAL(source->push_leaves));
     source->not_before_ms = 0;
