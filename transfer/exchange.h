@@ -82,6 +82,11 @@ void transfer_recipe_unref(struct recipe_ref *ref);
 /* For jobs: add the leaves that the store has (nearly equal objects share most). */
 void transfer_recipe_fill(struct store *store, struct store_recipe *recipe);
 void transfer_recipes_release(struct recipes *recipes);
+/* Is it so small that whoever hears who has the object is told the recipe as well? That spares two round trips. */
+static inline bool transfer_recipe_is_told(const struct store_root *root)
+{
+    return root->size_bytes <= LIMIT_TOLD_BYTES && root->leaf_count <= 1;
+}
 
 /* ---- peers ---- */
 

@@ -218,7 +218,8 @@ static int take_root(struct fetch *fetch, struct source *source, const struct id
         return status;
     fetch->building = recipe;
     fetch->total_bytes = recipe->root.size_bytes;
-    fetch->phase = FETCH_FILL;
+    /* The leaf of a small object comes behind the root, and is hardly here. */
+    fetch->phase = transfer_recipe_is_told(&recipe->root) ? FETCH_LEAVES : FETCH_FILL;
     transfer_roots_settle(fetch);
     return 0;
 }
@@ -240,20 +241,25 @@ static uint8_t *decode(const struct arrival *arrival)
 
 static void give_up_recipe(struct fetch *fetch, const char *what);
 
-void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
-                                const struct arrival *arrival)
+/* A part of a recipe as it came. */
+struct record {
+    enum store_piece_type type;
+    const struct id *root; /* of the recipe */
+    uint32_t leaf;
+    const uint8_t *raw; /* NULL: it could not be unpacked */
+    size_t len;
+    bool is_delta;
+};
+
+static void take_record(struct fetch *fetch, struct source *source, const struct record *record)
 {
-    OWNED(owned_free)
-    uint8_t *raw = request->by_basis ? transfer_gap_leaves_decode(fetch, request, arrival) : decode(arrival);
-    free(arrival->data);
-    uint32_t leaf = request->leaves[arrival->at];
     int status = ERR_CORRUPT;
-    bool needed = raw && fetch->phase == (request->type == STORE_PIECE_ROOT ? FETCH_ROOT : FETCH_LEAVES);
-    if (needed && request->type == STORE_PIECE_ROOT)
-        status = take_root(fetch, source, &request->root, raw, arrival->raw_bytes);
+    bool needed = record->raw && fetch->phase == (record->type == STORE_PIECE_ROOT ? FETCH_ROOT : FETCH_LEAVES);
+    if (needed && record->type == STORE_PIECE_ROOT)
+        status = take_root(fetch, source, record->root, record->raw, record->len);
     else if (needed)
-        status = store_recipe_add_leaf(fetch->building, leaf, raw, arrival->raw_bytes, NULL);
-    else if (raw)
+        status = store_recipe_add_leaf(fetch->building, record->leaf, record->raw, record->len, NULL);
+    else if (record->raw)
         status = 0;
     if (status == 0 && needed)
         transfer_source_proved(source);
@@ -261,11 +267,55 @@ void transfer_fetch_take_record(struct fetch *fetch, struct source *source, cons
         fetch->progress_ms = fetch->exchange->now_ms;
     else if (status == ERR_INVALID)
         give_up_recipe(fetch, "named a recipe that breaks the rules");
-    else if (status == ERR_CORRUPT && request->by_basis && arrival->encoding != MESSAGE_CODEC_PLAIN)
+    else if (status == ERR_CORRUPT && record->is_delta)
         transfer_gap_leaves_forget(fetch); /* no lie: asked for plain next */
     else if (status == ERR_CORRUPT)
         transfer_source_lied(source, "sent a part of a recipe that does not fit its digest");
     transfer_fetch_step(fetch);
+}
+
+void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
+                                const struct arrival *arrival)
+{
+    OWNED(owned_free)
+    uint8_t *raw = request->by_basis ? transfer_gap_leaves_decode(fetch, request, arrival) : decode(arrival);
+    free(arrival->data);
+    struct id root = request->root;
+    take_record(fetch, source,
+                &(struct record){.type = request->type,
+                                 .root = &root,
+                                 .leaf = request->leaves[arrival->at],
+                                 .raw = raw,
+                                 .len = arrival->raw_bytes,
+                                 .is_delta = request->by_basis && arrival->encoding != MESSAGE_CODEC_PLAIN});
+}
+
+/* Does the source say more of the recipe that it named, and is that what the fetch waits for? */
+static bool is_awaited(const struct source *source, const struct message *part)
+{
+    const struct fetch *fetch = source->fetch;
+    if (!transfer_source_usable(source) || !source->has_root || !id_equal(&source->root, &part->root))
+        return false;
+    if (part->index == MESSAGE_PART_ROOT)
+        return fetch->phase == FETCH_ROOT && transfer_roots_may_follow(source);
+    return fetch->phase == FETCH_LEAVES && id_equal(&fetch->root, &part->root) && part->index == 0;
+}
+
+void transfer_fetch_hear_record(struct exchange_peer *peer, const struct message *part)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
+        if (!is_awaited(source, part))
+            continue;
+        struct id root = part->root;
+        take_record(source->fetch, source,
+                    &(struct record){.type = part->index == MESSAGE_PART_ROOT ? STORE_PIECE_ROOT : STORE_PIECE_LEAF,
+                                     .root = &root,
+                                     .leaf = part->index,
+                                     .raw = part->items,
+                                     .len = part->n_items});
+        return;
+    }
 }
 
 /* Forget everything that follows from the recipe. No job runs. */

@@ -256,6 +256,8 @@ void transfer_fetch_unstick(struct fetch *fetch);
 /* A piece has come in full. They take the arrival's data. */
 void transfer_fetch_take_record(struct fetch *fetch, struct source *source, const struct request *request,
                                 const struct arrival *arrival);
+/* A part of a recipe comes unasked (serve.c: those of small objects follow their HAVE). */
+void transfer_fetch_hear_record(struct exchange_peer *peer, const struct message *part);
 void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint32_t chunk,
                                const struct arrival *arrival);
 

@@ -307,6 +307,8 @@ static int take_root(struct exchange_peer *peer, struct lesson *lesson, const st
 int transfer_maps_part(struct exchange_peer *peer, const struct message *part, struct err *err)
 {
     struct lesson *lesson = find_lesson(peer, &part->root);
+    if (!lesson)
+        transfer_fetch_hear_record(peer, part);
     if (!lesson || lesson->filling)
         return 0; /* too late, or twice */
     if (part->index == MESSAGE_PART_ROOT)

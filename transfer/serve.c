@@ -22,35 +22,62 @@ struct look_job {
     struct id object;
     bool whole;
     struct store_object_info info;
-    struct store_recipe *recipe; /* owned; of a partial object */
+    struct store_recipe *recipe; /* owned; of a partial object, or of a small one */
 };
 
 static void look_work(struct job *job)
 {
     struct look_job *look = (struct look_job *)job;
     look->whole = store_object_stat(look->store, &look->object, &look->info, NULL) == 1;
-    if (!look->whole && store_recipe_load(look->store, &look->object, &look->recipe, NULL) != 1)
+    if (look->whole && look->info.size_bytes > LIMIT_TOLD_BYTES)
+        return;
+    if (store_recipe_load(look->store, &look->object, &look->recipe, NULL) != 1)
         look->recipe = NULL;
+}
+
+static bool tell_part(struct exchange_peer *peer, const struct id *root, uint32_t index, const struct buf *part)
+{
+    return !part->failed && transfer_peer_send(peer, &(struct message){.type = MESSAGE_RECIPE_PART,
+                                                                       .root = *root,
+                                                                       .index = index,
+                                                                       .items = part->data,
+                                                                       .n_items = part->len});
+}
+
+/* What the peer would ask for next. */
+static void tell_recipe(struct exchange_peer *peer, const struct store_recipe *recipe)
+{
+    OWNED(buf_release) struct buf root = BUF(STORE_ROOT_MAX_BYTES);
+    OWNED(buf_release) struct buf leaf = BUF(STORE_LEAF_MAX_BYTES);
+    if (!transfer_recipe_is_told(&recipe->root) || store_root_encode(&recipe->root, &root, NULL) < 0 ||
+        !tell_part(peer, &recipe->root_id, MESSAGE_PART_ROOT, &root) || recipe->root.leaf_count == 0)
+        return;
+    if (store_leaf_encode(recipe->chunks, recipe->root.chunk_count, &leaf, NULL) == 0)
+        tell_part(peer, &recipe->root_id, 0, &leaf);
 }
 
 static void answer_want(struct look_job *look)
 {
+    struct exchange_peer *peer = look->peer;
     struct message have = {.type = MESSAGE_HAVE_NOT,
                            .object = look->object,
-                           .load = transfer_serve_load(look->peer->exchange),
-                           .price = look->peer->exchange->price};
+                           .load = transfer_serve_load(peer->exchange),
+                           .price = peer->exchange->price};
+    struct recipe_ref *ref = look->recipe ? transfer_recipes_add(peer->exchange, STEAL(look->recipe)) : NULL;
     if (look->whole) {
         have.type = MESSAGE_HAVE;
         have.root = look->info.root;
         have.size_bytes = look->info.size_bytes;
         have.flags = MESSAGE_HAVE_WHOLE;
-    } else if (look->recipe) {
+    } else if (ref) {
         have.type = MESSAGE_HAVE;
-        have.root = look->recipe->root_id;
-        have.size_bytes = look->recipe->root.size_bytes;
-        transfer_recipe_unref(transfer_recipes_add(look->peer->exchange, STEAL(look->recipe)));
+        have.root = ref->recipe->root_id;
+        have.size_bytes = ref->recipe->root.size_bytes;
     }
-    transfer_peer_send(look->peer, &have);
+    transfer_peer_send(peer, &have);
+    if (ref && id_equal(&ref->recipe->root_id, &have.root))
+        tell_recipe(peer, ref->recipe);
+    transfer_recipe_unref(ref);
 }
 
 static void look_next(struct exchange_peer *peer);
