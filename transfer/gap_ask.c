@@ -348,6 +348,15 @@ int transfer_gaps_delta(struct exchange_peer *peer, const struct message *messag
     return transfer_receive_begin(request, message->index, message->codec, message, err);
 }
 
+/* It was reckoned with `cost` bytes. */
+static void settle_pace(struct exchange_peer *peer, uint8_t class, uint64_t cost, uint64_t stored_bytes)
+{
+    if (stored_bytes > cost)
+        transfer_peer_take(peer, PACE_DOWN, class, stored_bytes - cost);
+    else
+        transfer_peer_give_back(peer, PACE_DOWN, class, cost - stored_bytes);
+}
+
 void transfer_gaps_arrived(struct request *request, struct arrival *arrival)
 {
     struct source *source = request->source;
@@ -365,6 +374,7 @@ void transfer_gaps_arrived(struct request *request, struct arrival *arrival)
         request->n_came = request->count;
     request->bytes -= cost; /* stays counted in fetch_bytes until its chunks are stored */
     source->peer->asking.asked_bytes -= cost;
+    settle_pace(source->peer, fetch->class, cost, arrival->stored_bytes);
     if (!arrived || !delta) {
         free(arrived);
         free(delta);

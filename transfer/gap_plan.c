@@ -23,6 +23,7 @@ struct matching {
     uint8_t number;  /* of the basis */
     uint32_t *match; /* owned; of each chunk of the object: the chunk of the basis, or NO_MATCH */
     uint32_t left;   /* cursors of one walk over the object: the end of the last match before it, */
+    uint32_t seen;   /* as far as was looked for that, */
     uint32_t right;  /* and the next match after it */
 };
 
@@ -166,11 +167,9 @@ static uint64_t chunk_end(const struct store_recipe *recipe, uint32_t chunk)
 /* Move on to the run of chunks `first` to `end` - 1, which lies behind those of former calls. */
 static void seek(struct matching *matching, uint32_t n_chunks, uint32_t first, uint32_t end)
 {
-    for (uint32_t i = first; i > matching->left; i--) {
-        if (matching->match[i - 1] != NO_MATCH) {
-            matching->left = i;
-            break;
-        }
+    for (; matching->seen < first; matching->seen++) {
+        if (matching->match[matching->seen] != NO_MATCH)
+            matching->left = matching->seen + 1;
     }
     if (matching->right < end)
         matching->right = end;

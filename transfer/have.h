@@ -43,6 +43,14 @@ static inline uint64_t have_word(const uint8_t *bits, uint32_t word)
     return le64toh(value);
 }
 
+/* The first bit from `from` on, before `end`, that is clear; `end` if there is none. */
+static inline uint32_t have_next_clear(const uint8_t *bits, uint32_t from, uint32_t end)
+{
+    while (from < end && have_get(bits, from))
+        from += from % 8 == 0 && bits[from / 8] == UINT8_MAX ? 8 : 1;
+    return from < end ? from : end;
+}
+
 /* The first bit from `from` on, before `end`, that is set in `a` and in `b` (NULL: has all); `end` if there is none.
  * Both are have_new's. */
 static inline uint32_t have_next(const uint8_t *a, const uint8_t *b, uint32_t from, uint32_t end)

@@ -117,7 +117,7 @@ static void count_part(struct exchange_peer *peer, struct batch *batch, uint32_t
     clear_lane(peer, transfer_serve_lane(peer, batch->class));
 }
 
-static bool send_part(struct exchange_peer *peer, struct batch *batch, uint64_t room)
+static void send_part(struct exchange_peer *peer, struct batch *batch, uint64_t room)
 {
     const struct batch_piece *piece = piece_of(batch);
     uint32_t left = piece->piece.stored_bytes - batch->sent;
@@ -133,10 +133,8 @@ static bool send_part(struct exchange_peer *peer, struct batch *batch, uint64_t 
                               .raw_bytes = piece->piece.raw_bytes,
                               .items = batch->data + piece->offset + batch->sent,
                               .n_items = part};
-    if (!transfer_peer_send(peer, &message))
-        return false;
-    count_part(peer, batch, part, part + head + FRAME_BYTES);
-    return true;
+    if (transfer_peer_send(peer, &message))
+        count_part(peer, batch, part, part + head + FRAME_BYTES);
 }
 
 /* ---- which ---- */
@@ -200,8 +198,8 @@ static void read_on(struct exchange *exchange)
 static void send_all(struct exchange *exchange)
 {
     struct choice next;
-    while (choose(exchange, &next) && send_part(next.peer, next.batch, next.room)) {
-    }
+    while (choose(exchange, &next))
+        send_part(next.peer, next.batch, next.room);
 }
 
 void transfer_serve_pump_all(struct exchange *exchange)

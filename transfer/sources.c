@@ -163,8 +163,6 @@ static bool ready_for_bits(struct source *source)
 
 static void add_chunk(struct source *source, uint32_t chunk)
 {
-    if (have_get(source->bits, chunk))
-        return;
     have_set(source->bits, chunk);
     source->fetch->held_by[chunk]++;
 }
@@ -255,7 +253,7 @@ int transfer_source_map(struct source *source, const struct message *message, st
     if (!ready_for_bits(source))
         return 0;
     for (uint32_t i = 0; i < message->count; i++) {
-        if (have_get(message->items, i))
+        if (have_get(message->items, i) && !have_get(source->bits, message->first + i))
             add_chunk(source, message->first + i);
     }
     source->exhausted = false;
@@ -266,15 +264,18 @@ int transfer_source_map(struct source *source, const struct message *message, st
 int transfer_source_more(struct source *source, const struct message *message, struct err *err)
 {
     struct fetch *fetch = source->fetch;
+    uint32_t left = fetch->n_chunks; /* nothing is told twice at once */
     if (!ready_for_bits(source))
         return 0;
     for (size_t i = 0; i < message->n_items; i++) {
         uint32_t first;
         uint32_t count;
         transfer_message_range(message, i, &first, &count);
-        if (first > fetch->n_chunks || count > fetch->n_chunks - first)
-            return err_set(err, ERR_PROTOCOL, "a range outside of its recipe");
-        for (uint32_t chunk = first; chunk < first + count; chunk++)
+        if (first > fetch->n_chunks || count > fetch->n_chunks - first || count > left)
+            return err_set(err, ERR_PROTOCOL, "a range outside of its recipe, or told twice");
+        left -= count;
+        uint32_t end = first + count;
+        for (uint32_t chunk = first; (chunk = have_next_clear(source->bits, chunk, end)) < end;)
             add_chunk(source, chunk);
     }
     source->exhausted = false;

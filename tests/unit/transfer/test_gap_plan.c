@@ -210,6 +210,36 @@ static void test_gap_plan__any_recipes(void **state)
     }
 }
 
+/* Pages that changed among pages of zeros, of which the basis has many: no way back is gone twice. */
+static void test_gap_plan__among_zeros(void **state)
+{
+    (void)state;
+    enum { N = 100000 };
+    char *text = calloc(1, N + 1);
+    char *basis = calloc(1, N + 1);
+    for (unsigned i = 0; i < N; i++) {
+        text[i] = i % 2 ? 'n' : '0';
+        basis[i] = i % 2 ? 'o' : '0';
+    }
+    struct store_recipe *recipe = recipe_of(text);
+    const struct store_recipe *bases[] = {recipe_of(basis)};
+    uint8_t *missing = have_new(N);
+    for (uint32_t i = 1; i < N; i += 2)
+        have_set(missing, i);
+    struct clock clock = clock_system();
+    uint64_t start = clock_mono_ms(&clock);
+    struct gap_plan plan = {0};
+    assert_int_equal(transfer_gap_plan(recipe, missing, bases, 1, &plan), 0);
+    assert_true(clock_mono_ms(&clock) - start < 3000);
+    assert_int_equal(plan.n, N / 2);
+    drop(recipe);
+    drop((struct store_recipe *)(uintptr_t)bases[0]);
+    free(missing);
+    transfer_gap_plan_release(&plan);
+    free(text);
+    free(basis);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_gap_plan__stray_matches),
         cmocka_unit_test(test_gap_plan__several_bases),
         cmocka_unit_test(test_gap_plan__any_recipes),
+        cmocka_unit_test(test_gap_plan__among_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
