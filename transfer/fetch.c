@@ -362,6 +362,7 @@ void transfer_fetch_unstick(struct fetch *fetch)
     transfer_roots_avoid(fetch);
     fetch->phase = FETCH_FIND;
     drop_recipe(fetch);
+    transfer_fetch_close(fetch);
 }
 
 /* ---- PREPARE ---- */
@@ -497,10 +498,13 @@ static void get_chunks(struct fetch *fetch)
 void transfer_fetch_take_chunk(struct fetch *fetch, struct source *source, uint32_t chunk,
                                const struct arrival *arrival)
 {
-    struct arrived *arrived = fetch->state[chunk] <= CHUNK_ASKED ? calloc(1, sizeof *arrived) : NULL;
+    bool is_needed = fetch->state[chunk] <= CHUNK_ASKED;
+    struct arrived *arrived = is_needed ? calloc(1, sizeof *arrived) : NULL;
     source->gone_in_a_row = 0;
     if (!arrived) {
-        /* it came from somebody else already */
+        /* it came from somebody else already, or there is no memory for it */
+        if (is_needed)
+            transfer_pick_set(fetch, chunk, CHUNK_FREE);
         fetch->duplicate_bytes += arrival->raw_bytes;
         fetch->exchange->fetch_bytes -= arrival->raw_bytes;
         free(arrival->data);

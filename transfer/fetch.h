@@ -227,6 +227,8 @@ void transfer_fetch_lose_peer(struct fetch *fetch, const struct exchange_peer *p
 void transfer_fetch_tick(struct fetch *fetch);
 /* Verdict, told to all who wished. */
 void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err);
+/* What has come is kept, by a job; no other runs. Then the fetch goes on, if it has not ended. */
+void transfer_fetch_close(struct fetch *fetch);
 /* An ended one that no job uses. Only from the sweep of the exchange. */
 void transfer_fetch_free(struct fetch *fetch);
 void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list);

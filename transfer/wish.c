@@ -269,6 +269,8 @@ void transfer_fetch_end(struct fetch *fetch, int status, const struct err *err)
     tell_done(fetch, status, err);
 }
 
+/* ---- closing ---- */
+
 static void close_work(struct job *job)
 {
     struct fetch *fetch = (struct fetch *)job;
@@ -278,7 +280,17 @@ static void close_work(struct job *job)
 
 static void close_done(struct job *job)
 {
-    ((struct fetch *)job)->working = false;
+    struct fetch *fetch = (struct fetch *)job;
+    fetch->working = false;
+    transfer_fetch_step(fetch);
+}
+
+void transfer_fetch_close(struct fetch *fetch)
+{
+    if (!fetch->assembly)
+        return;
+    fetch->working = true;
+    transfer_job_submit(fetch->exchange, &fetch->job, close_work, close_done);
 }
 
 void transfer_arrived_discard(struct fetch *fetch, struct arrived_list *list)
@@ -297,8 +309,7 @@ void transfer_fetch_free(struct fetch *fetch)
 {
     transfer_arrived_discard(fetch, &fetch->arrived);
     if (fetch->assembly) {
-        fetch->working = true;
-        transfer_job_submit(fetch->exchange, &fetch->job, close_work, close_done);
+        transfer_fetch_close(fetch);
         return; /* and here again when that is done */
     }
     while (!TAILQ_EMPTY(&fetch->wishes)) {

@@ -253,6 +253,76 @@ static void test_hostile__signatures_that_never_come(void **state)
     end(&served);
 }
 
+/* The recipe comes, and nothing else. */
+static bool loses_requests(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    (void)link;
+    (void)data;
+    (void)len;
+    return type != MESSAGE_RUN && type != MESSAGE_DEAL;
+}
+
+/* A recipe by which nothing comes is left for another one, with all that was begun for it. */
+static void test_hostile__recipe_without_chunks(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(3);
+    OWNED(owned_free) uint8_t *data = mesh_bytes(2 * MIB, 3);
+    struct id object = mesh_put_as(&mesh->nodes[1], STORE_CHUNKING_ARCHIVE, data, 2 * MIB);
+    mesh_put_as(&mesh->nodes[2], STORE_CHUNKING_PAGES, data, 2 * MIB);
+    struct mesh_wish wish;
+    mesh_fetch(mesh, 0, &object, &wish);
+    struct mesh_link *silent = mesh_join(mesh, 0, 1);
+    silent->meddle = loses_requests;
+    mesh_ask(&wish, silent, false);
+    for (unsigned i = 0; i < 50; i++)
+        mesh_step(mesh);
+    mesh_ask(&wish, mesh_join(mesh, 0, 2), false);
+    mesh_wait(mesh, &wish, 20000);
+    assert_int_equal(wish.status, 0);
+    assert_true(mesh_has(&mesh->nodes[0], &object, data, 2 * MIB));
+    assert_int_equal(mesh->nodes[0].exchange->fetch_bytes, 0);
+    mesh_free(mesh);
+}
+
+/* What it has, told again and again in one message: each time costs, and none is news. */
+static void test_hostile__ranges_again_and_again(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(2);
+    OWNED(owned_free) uint8_t *data = mesh_bytes(2 * MIB, 4);
+    struct id object = mesh_put(&mesh->nodes[1], data, 2 * MIB);
+    struct mesh_wish wish;
+    mesh_fetch(mesh, 0, &object, &wish);
+    struct mesh_link *silent = mesh_join(mesh, 0, 1);
+    silent->meddle = loses_requests;
+    mesh_ask(&wish, silent, false);
+    for (unsigned i = 0; i < 50; i++)
+        mesh_step(mesh);
+    const struct fetch *fetch = transfer_fetch_find(mesh->nodes[0].exchange, &object);
+    assert_int_equal(fetch->phase, FETCH_CHUNKS);
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    exchange_fetch_add_peer(wish.fetch, foe.peer, false, mesh_ms(mesh));
+    OWNED(buf_release) struct buf ranges = BUF(8 * MESSAGE_RANGES_MAX);
+    wire_put_u32(&ranges, 0);
+    wire_put_u32(&ranges, fetch->n_chunks);
+    struct message more = {.type = MESSAGE_HAVE_MORE, .root = fetch->root, .items = ranges.data, .n_items = 1};
+    assert_int_equal(foe_says(&foe, &more), 0);
+    for (uint32_t i = 0; i < fetch->n_chunks; i++)
+        assert_int_equal(fetch->held_by[i], 1);
+    assert_int_equal(foe_says(&foe, &more), 0);
+    while (ranges.len < ranges.max) {
+        wire_put_u32(&ranges, 0);
+        wire_put_u32(&ranges, fetch->n_chunks);
+    }
+    more.items = ranges.data;
+    more.n_items = MESSAGE_RANGES_MAX;
+    assert_int_equal(foe_says(&foe, &more), ERR_PROTOCOL);
+    leave(&foe);
+    mesh_free(mesh);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +330,8 @@ int main(void)
         cmocka_unit_test(test_hostile__number_of_gaps_used_again),
         cmocka_unit_test(test_hostile__leaves_not_taken),
         cmocka_unit_test(test_hostile__signatures_that_never_come),
+        cmocka_unit_test(test_hostile__recipe_without_chunks),
+        cmocka_unit_test(test_hostile__ranges_again_and_again),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }
