@@ -7,6 +7,7 @@
 
 #define ALIGN_CHUNKS 16u /* stretches begin at multiples of this where they can, so that few short ones remain */
 #define RANGES_MAX 512u
+#define UNIT_MS 64u
 
 struct deal {
     TAILQ_ENTRY(deal)
@@ -14,7 +15,7 @@ struct deal {
     struct id root;
     uint32_t n_chunks;
     uint64_t used_ms;
-    uint8_t sent[]; /* how often; 255: at least so often */
+    uint16_t sent[]; /* when, in UNIT_MS; 0: never */
 };
 
 void transfer_deal_init(struct deals *deals)
@@ -51,7 +52,8 @@ static struct deal *add(struct deals *deals, const struct id *root, uint32_t n_c
 {
     while (!TAILQ_EMPTY(&deals->list) && (deals->n == LIMIT_DEALS || deals->chunks + n_chunks > LIMIT_DEAL_CHUNKS))
         forget(deals, TAILQ_LAST(&deals->list, deal_list));
-    struct deal *deal = n_chunks <= LIMIT_DEAL_CHUNKS ? calloc(1, sizeof *deal + n_chunks) : NULL;
+    struct deal *deal =
+        n_chunks <= LIMIT_DEAL_CHUNKS ? calloc(1, sizeof *deal + n_chunks * sizeof deal->sent[0]) : NULL;
     if (!deal)
         return NULL;
     deal->root = *root;
@@ -62,7 +64,7 @@ static struct deal *add(struct deals *deals, const struct id *root, uint32_t n_c
     return deal;
 }
 
-/* The counts of this recipe, which are used now. NULL: no memory. */
+/* What is remembered of this recipe, which is used now. NULL: no memory. */
 static struct deal *use(struct deals *deals, const struct id *root, uint32_t n_chunks, uint64_t now_ms)
 {
     struct deal *deal = find(deals, root);
@@ -71,7 +73,7 @@ static struct deal *use(struct deals *deals, const struct id *root, uint32_t n_c
     if (!deal)
         return NULL;
     if (now_ms - deal->used_ms > DEAL_IDLE_MS)
-        memset(deal->sent, 0, deal->n_chunks);
+        memset(deal->sent, 0, deal->n_chunks * sizeof deal->sent[0]);
     deal->used_ms = now_ms;
     TAILQ_REMOVE(&deals->list, deal, link);
     TAILQ_INSERT_HEAD(&deals->list, deal, link);
@@ -98,16 +100,34 @@ static size_t sift(const struct deal_wish *wish, struct deal_range ret_ranges[RA
     return n;
 }
 
-static bool next_unsent(const struct deal *deal, uint32_t from, uint32_t to, uint32_t *ret_chunk)
+static uint16_t units(uint64_t now_ms)
 {
-    const uint8_t *at = from < to ? memchr(deal->sent + from, 0, to - from) : NULL;
-    if (at)
-        *ret_chunk = (uint32_t)(at - deal->sent);
-    return at;
+    return (uint16_t)(now_ms / UNIT_MS % UINT16_MAX + 1);
 }
 
-/* The first never sent chunk from number `skip` of what is asked on, and then from the front. */
-static bool land(const struct deal *deal, const struct deal_range *ranges, size_t n, uint64_t skip, size_t *ret_range,
+/* What may be sent, if `again` also to those who miss it although it was. */
+struct due {
+    const struct deal *deal;
+    uint16_t now;
+    bool again;
+};
+
+static bool is_due(const struct due *due, uint32_t chunk)
+{
+    uint16_t sent = due->deal->sent[chunk];
+    return sent == 0 || (due->again && (uint16_t)(due->now - sent) > DEAL_SPREAD_MS / UNIT_MS);
+}
+
+static bool next_due(const struct due *due, uint32_t from, uint32_t to, uint32_t *ret_chunk)
+{
+    while (from < to && !is_due(due, from))
+        from++;
+    *ret_chunk = from;
+    return from < to;
+}
+
+/* The first chunk that is due from number `skip` of what is asked on, and then from the front. */
+static bool land(const struct due *due, const struct deal_range *ranges, size_t n, uint64_t skip, size_t *ret_range,
                  uint32_t *ret_chunk)
 {
     size_t i = 0;
@@ -116,7 +136,7 @@ static bool land(const struct deal *deal, const struct deal_range *ranges, size_
     for (size_t k = 0; k <= n; k++) {
         const struct deal_range *range = &ranges[(i + k) % n];
         uint32_t from = range->first + (k == 0 ? (uint32_t)skip : 0);
-        if (next_unsent(deal, from, range->first + range->count, ret_chunk)) {
+        if (next_due(due, from, range->first + range->count, ret_chunk)) {
             *ret_range = (i + k) % n;
             return true;
         }
@@ -124,18 +144,18 @@ static bool land(const struct deal *deal, const struct deal_range *ranges, size_
     return false;
 }
 
-static struct deal_range stretch_around(const struct deal *deal, const struct deal_wish *wish,
+static struct deal_range stretch_around(const struct due *due, const struct deal_wish *wish,
                                         const struct deal_range *range, uint32_t chunk)
 {
     uint32_t aligned = chunk - chunk % ALIGN_CHUNKS;
     uint32_t low = aligned > range->first ? aligned : range->first;
     uint32_t first = chunk;
-    while (first > low && deal->sent[first - 1] == 0)
+    while (first > low && is_due(due, first - 1))
         first--;
     uint64_t most = wish->size_bytes < LIMIT_RUN_BYTES ? wish->size_bytes : LIMIT_RUN_BYTES;
     uint64_t bytes = wish->chunks[first].length;
     uint32_t end = first + 1;
-    while (end < range->first + range->count && end - first < LIMIT_RUN_CHUNKS && deal->sent[end] == 0 &&
+    while (end < range->first + range->count && end - first < LIMIT_RUN_CHUNKS && is_due(due, end) &&
            bytes + wish->chunks[end].length <= most)
         bytes += wish->chunks[end++].length;
     return (struct deal_range){first, end - first};
@@ -147,34 +167,34 @@ bool transfer_deal_choose(struct deals *deals, const struct deal_wish *wish, con
     struct deal_range ranges[RANGES_MAX];
     uint64_t asked;
     size_t n = sift(wish, ranges, &asked);
-    struct deal *deal = n > 0 ? use(deals, wish->root, wish->n_chunks, now_ms) : NULL;
+    struct due due = {.deal = n > 0 ? use(deals, wish->root, wish->n_chunks, now_ms) : NULL, .now = units(now_ms)};
+    if (!due.deal)
+        return false;
     size_t range;
     uint32_t chunk;
-    if (!deal || !land(deal, ranges, n, rng_below(rng, asked), &range, &chunk))
-        return false;
-    *ret_stretch = stretch_around(deal, wish, &ranges[range], chunk);
+    uint64_t skip = rng_below(rng, asked);
+    if (!land(&due, ranges, n, skip, &range, &chunk)) {
+        due.again = true;
+        if (!land(&due, ranges, n, skip, &range, &chunk))
+            return false;
+    }
+    *ret_stretch = stretch_around(&due, wish, &ranges[range], chunk);
     return true;
 }
 
-/* ---- counting ---- */
+/* ---- remembering ---- */
 
 void transfer_deal_mark(struct deals *deals, const struct id *root, uint32_t n_chunks, struct deal_range stretch,
                         uint64_t now_ms)
 {
     struct deal *deal = use(deals, root, n_chunks, now_ms);
-    for (uint32_t i = 0; deal && i < stretch.count; i++) {
-        uint8_t *sent = &deal->sent[stretch.first + i];
-        if (*sent < UINT8_MAX)
-            ++*sent;
-    }
+    for (uint32_t i = 0; deal && i < stretch.count; i++)
+        deal->sent[stretch.first + i] = units(now_ms);
 }
 
 void transfer_deal_unmark(struct deals *deals, const struct id *root, struct deal_range stretch)
 {
     struct deal *deal = find(deals, root);
-    for (uint32_t i = 0; deal && i < stretch.count; i++) {
-        uint8_t *sent = &deal->sent[stretch.first + i];
-        if (*sent > 0 && *sent < UINT8_MAX)
-            --*sent;
-    }
+    for (uint32_t i = 0; deal && i < stretch.count; i++)
+        deal->sent[stretch.first + i] = 0;
 }

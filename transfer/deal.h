@@ -1,10 +1,10 @@
 /*
- * What has been sent of objects that are being dealt: a count for each chunk, so that a whole holder in a crowd sends
+ * What has been sent of objects that are being dealt: when, for each chunk, so that a whole holder in a crowd sends
  * each chunk once before any twice (BEP 16, "super seeding", does it by announcing; here the holder chooses).
  *
- * Owns the counts, of LIMIT_DEALS objects and LIMIT_DEAL_CHUNKS chunks in all, those that were dealt last; sends
- * nothing and knows no peers. Counts that nobody has touched for DEAL_IDLE_MS begin anew: who was dealt to then may
- * have gone.
+ * Owns these times, of LIMIT_DEALS objects and LIMIT_DEAL_CHUNKS chunks in all, those that were dealt last; sends
+ * nothing and knows no peers. Who is sent a chunk passes it on within DEAL_SPREAD_MS; who asks for it later than that
+ * missed it, as those have gone or do not give, and gets it when nothing is left that was never sent.
  */
 #pragma once
 
@@ -17,7 +17,8 @@
 #include "node/base/id.h"
 #include "store/store.h"
 
-#define DEAL_IDLE_MS 30000
+#define DEAL_SPREAD_MS 1000
+#define DEAL_IDLE_MS 30000 /* then nothing is remembered */
 
 struct deal;
 TAILQ_HEAD(deal_list, deal);
@@ -47,7 +48,8 @@ struct deal_wish {
 void transfer_deal_init(struct deals *deals);
 void transfer_deal_release(struct deals *deals);
 
-/* A stretch of never sent chunks, somewhere in what was asked for: it is not marked yet. False: all have been sent. */
+/* A stretch of chunks that were never sent, or else not lately, somewhere in what was asked for: it is not marked yet.
+ * False: all have been sent lately. */
 bool transfer_deal_choose(struct deals *deals, const struct deal_wish *wish, const struct rng *rng, uint64_t now_ms,
                           struct deal_range *ret_stretch);
 /* These chunks of a recipe of n_chunks are going to be sent; or will not be after all. Without memory, and for an

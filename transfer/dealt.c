@@ -22,10 +22,18 @@ static bool may_be_crowd(const struct source *source)
     return source->peer->asking.goodput.rate == 0 && transfer_pick_free_bytes(source->fetch) >= FIRST_DEAL_BYTES;
 }
 
+/* It may have something again for who still misses a lot. */
+static bool is_dealt_out(const struct source *source)
+{
+    const struct fetch *fetch = source->fetch;
+    return source->dealt_out && (source->empty_deals >= EMPTY_DEALS || fetch->n_free < fetch->n_chunks / 2 ||
+                                 fetch->exchange->now_ms < source->spread_ms);
+}
+
 bool transfer_dealt_applies(const struct source *source)
 {
     const struct fetch *fetch = source->fetch;
-    return source->state == SOURCE_WHOLE && !source->dealt_out && fetch->n_free > 0 &&
+    return source->state == SOURCE_WHOLE && fetch->n_free > 0 && !is_dealt_out(source) &&
            ((transfer_pick_is_crowd(fetch) && fetch->n_whole <= fetch->n_partial + fetch->n_watches) ||
             may_be_crowd(source));
 }

@@ -93,7 +93,7 @@
 #define LIMIT_SERVE_BATCH_BYTES (1u << 20)    /* read at once for one peer, which has at most two of these */
 #define LIMIT_SERVE_SLOTS 64                  /* peers that are sent to at one time, what is urgent not counted */
 #define LIMIT_DEALS 16                        /* objects of which it is known what was sent, and their chunks: */
-#define LIMIT_DEAL_CHUNKS (16u << 20)         /* x 1 B = 16 MiB, 1 TiB of objects */
+#define LIMIT_DEAL_CHUNKS (16u << 20)         /* x 2 B = 32 MiB, 1 TiB of objects */
 #define LIMIT_PEER_RUNS 64                    /* requests that one peer may have waiting here; then BUSY */
 #define LIMIT_PEER_ORDERS 64                  /* the same for deltas; each x 1.5 KiB and recipes in memory */
 #define LIMIT_SIGNATURES_BYTES (16u << 20)    /* kept: 2 GiB of what objects are compared with */

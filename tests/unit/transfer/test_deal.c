@@ -127,16 +127,21 @@ static void test_deal__what_was_not_sent_comes_again(void **state)
     transfer_deal_release(&f.deals);
 }
 
-/* When the crowd is gone the next one is dealt to from the beginning. */
-static void test_deal__forgotten_when_idle(void **state)
+/* Who still misses what was sent some time ago gets it: those to whom it was sent have gone, or do not pass it on. */
+static void test_deal__again_when_it_did_not_spread(void **state)
 {
     (void)state;
     struct fixture f;
     setup(&f);
     struct deal_range all = {0, CHUNKS}, stretch;
     transfer_deal_mark(&f.deals, &f.root, CHUNKS, all, 1000);
-    assert_false(choose(&f, &all, 1, LIMIT_RUN_BYTES, 1000 + DEAL_IDLE_MS, &stretch));
-    assert_true(choose(&f, &all, 1, LIMIT_RUN_BYTES, 1001 + 2 * DEAL_IDLE_MS, &stretch));
+    assert_false(choose(&f, &all, 1, LIMIT_RUN_BYTES, 900 + DEAL_SPREAD_MS, &stretch));
+    assert_true(choose(&f, &all, 1, LIMIT_RUN_BYTES, 1200 + DEAL_SPREAD_MS, &stretch));
+    /* what was never sent comes first */
+    transfer_deal_unmark(&f.deals, &f.root, (struct deal_range){7, 1});
+    assert_true(choose(&f, &all, 1, LIMIT_RUN_BYTES, 1200 + DEAL_SPREAD_MS, &stretch));
+    assert_int_equal(stretch.first, 7);
+    assert_int_equal(stretch.count, 1);
     transfer_deal_release(&f.deals);
 }
 
@@ -189,7 +194,7 @@ int main(void)
         cmocka_unit_test(test_deal__only_what_was_asked),
         cmocka_unit_test(test_deal__size_is_kept),
         cmocka_unit_test(test_deal__what_was_not_sent_comes_again),
-        cmocka_unit_test(test_deal__forgotten_when_idle),
+        cmocka_unit_test(test_deal__again_when_it_did_not_spread),
         cmocka_unit_test(test_deal__bounded),
         cmocka_unit_test(test_deal__hostile_ranges),
     };

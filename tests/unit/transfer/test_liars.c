@@ -42,6 +42,14 @@ static bool invents_root(struct mesh_link *link, uint8_t type, uint8_t *data, si
     return !is_piece(type);
 }
 
+static bool flips_a_bit(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
+{
+    (void)link;
+    if (is_piece(type))
+        data[len - 1] ^= 1;
+    return true;
+}
+
 /* Not even an answer to who has it. */
 static bool is_deaf(struct mesh_link *link, uint8_t type, uint8_t *data, size_t len)
 {
@@ -81,8 +89,22 @@ static uint64_t fetch_alone(unsigned honest, meddle_fn *const *lies, unsigned n_
     return took;
 }
 
+/* The first n nodes get it from node `seed` and from those before, one after the other, as yet without a lie. */
+static void fetch_first(struct mesh *mesh, unsigned n, unsigned seed, const struct id *object,
+                        struct mesh_link *to[MESH_NODES][MESH_NODES])
+{
+    for (unsigned a = 0; a < n; a++) {
+        struct mesh_wish wish;
+        mesh_fetch(mesh, a, object, &wish);
+        mesh_ask(&wish, to[a][seed], false);
+        for (unsigned b = 0; b < a; b++)
+            mesh_ask(&wish, to[a][b], false);
+        mesh_wait(mesh, &wish, 20000);
+    }
+}
+
 /*
- * One honest seed, liars that have all of it as well, and honest nodes that fetch it at once, everybody joined with
+ * One honest seed, liars that got all of it just before, and honest nodes that fetch it at once, everybody joined with
  * everybody. Returns the time until the last has it.
  */
 static uint64_t fetch_in_crowd(meddle_fn *const *lies, unsigned n_lies)
@@ -93,17 +115,20 @@ static uint64_t fetch_in_crowd(meddle_fn *const *lies, unsigned n_lies)
     mesh->rate = 12u << 20;
     mesh->delay_us = 2000;
     OWNED(owned_free) uint8_t *data = mesh_bytes(SIZE, 2);
-    struct id object = {0};
+    struct id object;
     struct mesh_wish wishes[MESH_NODES];
     struct mesh_link *to[MESH_NODES][MESH_NODES] = {{NULL}};
-    for (unsigned i = 0; i <= n_lies; i++)
-        object = mesh_put(&mesh->nodes[i], data, SIZE);
+    object = mesh_put(&mesh->nodes[n_lies], data, SIZE);
     for (unsigned a = 0; a < n; a++) {
         for (unsigned b = a + 1; b < n; b++) {
             to[a][b] = mesh_join(mesh, a, b);
             to[b][a] = to[a][b]->back;
-            to[a][b]->meddle = a < n_lies ? lies[a] : NULL;
         }
+    }
+    fetch_first(mesh, n_lies, n_lies, &object, to);
+    for (unsigned a = 0; a < n_lies; a++) {
+        for (unsigned b = n_lies; b < n; b++)
+            to[a][b]->meddle = lies[a];
     }
     for (unsigned a = n_lies + 1; a < n; a++) {
         mesh_fetch(mesh, a, &object, &wishes[a]);
@@ -139,6 +164,7 @@ static const struct {
     {"silent", {is_silent, is_silent, is_silent}},
     {"fall silent", {falls_silent, falls_silent, falls_silent}},
     {"invented recipes", {invents_root, invents_root, invents_root}},
+    {"wrong bytes", {flips_a_bit, flips_a_bit, flips_a_bit}},
     {"deaf", {is_deaf, is_deaf, is_deaf}},
     {"one of each", {is_silent, falls_silent, invents_root}},
 };
