@@ -9,6 +9,8 @@
 #include "transfer/gap.h"
 #include "transfer/have.h"
 
+#define LOSSES_MAX 3u
+
 static void look(struct fetch *fetch);
 static void find(struct fetch *fetch);
 static void get_root(struct fetch *fetch);
@@ -535,6 +537,11 @@ static void finish_done(struct job *job)
     struct fetch *fetch = (struct fetch *)job;
     if (!job_is_back(fetch))
         return;
+    if (fetch->job_status == ERR_CONFLICT && fetch->n_losses++ < LOSSES_MAX) {
+        drop_recipe(fetch); /* a chunk that was here has rotted meanwhile: look again, and fetch it too */
+        enter(fetch, FETCH_LOOK);
+        return;
+    }
     if (fetch->job_status != ERR_CORRUPT) {
         transfer_fetch_end(fetch, fetch->job_status, &fetch->job_err);
         return;

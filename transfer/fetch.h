@@ -201,6 +201,7 @@ struct fetch {
     bool wanted;          /* if ever */
     uint64_t told_ms;     /* when progress was last reported */
     uint64_t told_bytes;
+    uint64_t most_bytes; /* ever told: what is lost again, or found to be a lie, does not make progress go back */
     uint64_t rate;
     bool provided;
     uint32_t give_up_ms;

@@ -126,8 +126,10 @@ void transfer_fetch_report(struct fetch *fetch)
     }
     fetch->told_ms = now;
     fetch->told_bytes = fetch->done_bytes;
+    if (fetch->most_bytes < fetch->done_bytes)
+        fetch->most_bytes = fetch->done_bytes;
     struct exchange_progress progress = {
-        .done_bytes = fetch->done_bytes, .total_bytes = fetch->total_bytes, .rate_bytes_per_s = fetch->rate};
+        .done_bytes = fetch->most_bytes, .total_bytes = fetch->total_bytes, .rate_bytes_per_s = fetch->rate};
     const struct source *source;
     TAILQ_FOREACH (source, &fetch->sources, link) {
         progress.peers += source->bytes > 0;

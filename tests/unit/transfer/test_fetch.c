@@ -1,6 +1,9 @@
 #include "tests/unit/transfer/mesh.h"
 
+#include <fcntl.h>
+#include <glob.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -756,6 +759,46 @@ static void test_fetch__too_many_requests(void **state)
     mesh_free(mesh);
 }
 
+/* Spoil what a node's packs hold at 3/4 of their length. */
+static void spoil_packs(const struct mesh_node *node)
+{
+    OWNED(owned_free) char *pattern = file_path("%s/packs/*.pack", node->dir);
+    glob_t packs;
+    assert_int_equal(glob(pattern, 0, NULL, &packs), 0);
+    for (size_t i = 0; i < packs.gl_pathc; i++) {
+        struct stat status;
+        int fd = open(packs.gl_pathv[i], O_WRONLY | O_CLOEXEC);
+        assert_true(fd >= 0 && fstat(fd, &status) == 0);
+        assert_int_equal(pwrite(fd, "rotten", 6, status.st_size / 4 * 3), 6);
+        close(fd);
+    }
+    globfree(&packs);
+}
+
+/* faults 56: a chunk that was here at the beginning and has rotted by the end is fetched after all */
+static void test_fetch__rots_meanwhile(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(2);
+    mesh->rate = 4u << 20;
+    OWNED(owned_free) uint8_t *data = mesh_bytes(8 * MIB, 51);
+    OWNED(owned_free) uint8_t *older = mesh_bytes(8 * MIB, 51);
+    memset(older, 0x5a, 2 * MIB);
+    mesh_put(&mesh->nodes[1], older, 8 * MIB);
+    struct id object = mesh_put(&mesh->nodes[0], data, 8 * MIB);
+    struct mesh_link *link = mesh_join(mesh, 1, 0);
+    struct mesh_wish wish;
+    mesh_fetch(mesh, 1, &object, &wish);
+    mesh_ask(&wish, link, false);
+    while (link->back->chunk_bytes == 0)
+        mesh_step(mesh);
+    spoil_packs(&mesh->nodes[1]);
+    mesh_wait(mesh, &wish, 20000);
+    assert_int_equal(wish.status, 0);
+    assert_true(mesh_has(&mesh->nodes[1], &object, data, 8 * MIB));
+    mesh_free(mesh);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -784,6 +827,7 @@ int main(void)
         cmocka_unit_test(test_fetch__outstanding_is_bounded),
         cmocka_unit_test(test_fetch__random_trouble),
         cmocka_unit_test(test_fetch__too_many_requests),
+        cmocka_unit_test(test_fetch__rots_meanwhile),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }
