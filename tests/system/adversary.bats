@@ -89,8 +89,16 @@ three_lie() {
     [ "$(named x3)" -gt 0 ]
 }
 
-@test "three of ten stall, say that it is gone, and claim what they do not give, faults 35" {
-    three_lie stall gone claims
+@test "three of ten stall, claim what they do not give, and say that it is gone, faults 35" {
+    three_lie stall claims gone
+}
+
+@test "three of ten claim everything and give nothing, faults 35" {
+    three_lie claims claims claims
+}
+
+@test "three of ten give a little and stall, faults 35" {
+    three_lie stall stall stall
 }
 
 @test "three of ten flood, deal what nobody asked for, and send what is no message, faults 21, 22 and 37" {
