@@ -166,7 +166,7 @@ void transfer_serve_drop_batch(struct exchange_peer *peer, struct batch *batch)
     free(batch);
 }
 
-struct lane *transfer_serve_lane(struct exchange_peer *peer, uint8_t class)
+struct lane *transfer_serve_lane(struct exchange_peer *peer, unsigned class)
 {
     return &peer->serving.lanes[class];
 }
@@ -176,7 +176,7 @@ bool transfer_serve_has_work(const struct exchange_peer *peer)
     return peer->serving.n_runs > 0 || peer->serving.n_batches > 0;
 }
 
-struct run *transfer_serve_find(struct exchange_peer *peer, uint8_t class, uint32_t request)
+struct run *transfer_serve_find(struct exchange_peer *peer, unsigned class, uint32_t request)
 {
     struct run *run;
     TAILQ_FOREACH (run, &transfer_serve_lane(peer, class)->runs, link) {
@@ -201,7 +201,7 @@ static bool is_last(struct exchange_peer *peer, const struct batch *batch)
 
 void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 {
-    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++) {
         struct lane *lane = transfer_serve_lane(peer, i);
         struct batch *batch;
         while ((batch = TAILQ_FIRST(&lane->batches))) {
@@ -219,7 +219,7 @@ void transfer_serve_shed(struct exchange_peer *peer, uint32_t retry_ms)
 void transfer_serve_init(struct exchange_peer *peer)
 {
     peer->serving.window_bytes = WINDOW_FIRST_BYTES;
-    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++) {
         TAILQ_INIT(&transfer_serve_lane(peer, i)->runs);
         TAILQ_INIT(&transfer_serve_lane(peer, i)->batches);
     }
@@ -228,7 +228,7 @@ void transfer_serve_init(struct exchange_peer *peer)
 void transfer_serve_release(struct exchange_peer *peer)
 {
     struct serving *serving = &peer->serving;
-    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++) {
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++) {
         struct lane *lane = transfer_serve_lane(peer, i);
         while (!TAILQ_EMPTY(&lane->runs))
             transfer_serve_drop_run(peer, TAILQ_FIRST(&lane->runs));
@@ -301,7 +301,7 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
     return 0;
 }
 
-static void cancel_in_lane(struct exchange_peer *peer, uint8_t class, uint32_t request)
+static void cancel_in_lane(struct exchange_peer *peer, unsigned class, uint32_t request)
 {
     struct run *run = transfer_serve_find(peer, class, request);
     if (run)
@@ -315,7 +315,7 @@ static void cancel_in_lane(struct exchange_peer *peer, uint8_t class, uint32_t r
 
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request)
 {
-    for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++)
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++)
         cancel_in_lane(peer, i, request);
     transfer_serve_pump_all(peer->exchange);
 }

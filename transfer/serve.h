@@ -64,9 +64,9 @@ struct batch {
 
 /* ---- serve.c ---- */
 
-struct lane *transfer_serve_lane(struct exchange_peer *peer, uint8_t class);
+struct lane *transfer_serve_lane(struct exchange_peer *peer, unsigned class);
 bool transfer_serve_has_work(const struct exchange_peer *peer);
-struct run *transfer_serve_find(struct exchange_peer *peer, uint8_t class, uint32_t request);
+struct run *transfer_serve_find(struct exchange_peer *peer, unsigned class, uint32_t request);
 void transfer_serve_drop_run(struct exchange_peer *peer, struct run *run);
 void transfer_serve_drop_batch(struct exchange_peer *peer, struct batch *batch);
 /* Say that nothing (more) of it comes, and forget it. */

@@ -154,7 +154,7 @@ static bool is_before(uint64_t class_pass, uint64_t lane_pass, const struct choi
     return lane_pass < best->lane_pass;
 }
 
-static void consider(struct exchange_peer *peer, uint8_t class, struct choice *best)
+static void consider(struct exchange_peer *peer, unsigned class, struct choice *best)
 {
     struct lane *lane = transfer_serve_lane(peer, class);
     uint64_t class_pass = peer->exchange->serve.class_pass[class];
@@ -174,7 +174,7 @@ static bool choose(struct exchange *exchange, struct choice *ret_choice)
     TAILQ_FOREACH (peer, &exchange->serve.slotted, of_serve) {
         if (peer->failing || peer->serving.n_batches == 0 || !transfer_serve_is_window_open(peer))
             continue;
-        for (uint8_t i = 0; i < EXCHANGE_CLASSES; i++)
+        for (unsigned i = 0; i < EXCHANGE_CLASSES; i++)
             consider(peer, i, ret_choice);
     }
     return ret_choice->peer;

@@ -65,11 +65,11 @@ int scenario_mixed(const struct options *options)
     for (uint32_t i = 1; i <= n; i++)
         demand_by_wire(&swarm, i, size_bytes, i <= n_slow ? SLOW : FAST);
     swarm_run(&swarm, SWARM_START_US + options->limit * stage_ideal_us(&swarm, size_bytes, 1, n));
-    for (uint8_t group = FAST; group <= SLOW; group++) {
+    for (unsigned group = FAST; group <= SLOW; group++) {
         report_row(&report);
         report_count(&report, group == SLOW ? options->slow_up_mbit : options->up_mbit);
         report_count(&report, group == SLOW ? options->slow_down_mbit : options->down_mbit);
-        report_group(&report, &swarm, group);
+        report_group(&report, &swarm, (uint8_t)group);
     }
     return finish(&report, &swarm);
 }
@@ -93,11 +93,11 @@ int scenario_classes(const struct options *options)
             swarm_demand(&swarm, i, class, (uint8_t) class, SWARM_START_US, (class + 1) * one_us);
     }
     swarm_run(&swarm, SWARM_START_US + options->limit * EXCHANGE_CLASSES * one_us);
-    for (uint8_t class = 0; class < EXCHANGE_CLASSES; class ++) {
+    for (unsigned class = 0; class < EXCHANGE_CLASSES; class ++) {
         report_row(&report);
         report_count(&report, class);
         report_count(&report, options->size_mib);
-        report_group(&report, &swarm, class);
+        report_group(&report, &swarm, (uint8_t) class);
     }
     return finish(&report, &swarm);
 }
