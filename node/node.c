@@ -10,6 +10,7 @@
 #include "node/base/log.h"
 #include "node/base/scope.h"
 #include "node/handlers_move.h"
+#include "node/process.h"
 
 #define HOUSE_MS 250
 #define POLL_TICKS 2       /* look at containers */
@@ -252,6 +253,7 @@ static void work_maintain(void *arg)
         log_warn("store", "upkeep failed why=\"%s\"", err.text);
     if (runtime_maintain(node->runtime, &err) < 0)
         log_warn("runtime", "upkeep failed why=\"%s\"", err.text);
+    process_trim_heap();
 }
 
 static void on_maintained(void *arg)

@@ -16,8 +16,9 @@
 #define TOKEN_MAX_BYTES 4096
 #define JOBS_PATIENCE_MS 4000 /* for jobs that are under way when the node has closed */
 #define LOOK_MS 250
-#define HEAP_MMAP_BYTES (1 << 20)  /* what is larger than a batch of chunks is mapped for itself */
-#define HEAP_SPARE_BYTES (4 << 20) /* kept of what is free at the end of the heap */
+#define HEAP_MMAP_BYTES (1 << 20)   /* what is larger than a batch of chunks is mapped for itself */
+#define HEAP_SPARE_BYTES (12 << 20) /* kept of what is free at its end: what one transfer needs comes and goes */
+#define HEAP_IDLE_BYTES (256 << 10) /* the same, when the node looks after itself */
 #define HEAP_ARENAS 2
 
 /* ---- before ---- */
@@ -48,6 +49,11 @@ static void keep_heap(void)
     mallopt(M_MMAP_THRESHOLD, HEAP_MMAP_BYTES);
     mallopt(M_TRIM_THRESHOLD, HEAP_SPARE_BYTES);
     mallopt(M_ARENA_MAX, HEAP_ARENAS);
+}
+
+void process_trim_heap(void)
+{
+    malloc_trim(HEAP_IDLE_BYTES);
 }
 
 void process_prepare(const struct config *config)

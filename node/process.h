@@ -12,6 +12,10 @@ void process_prepare(const struct config *config);
  * are under way some seconds after the node has closed are left as they are, and the process ends. */
 void process_run(struct node *node);
 
+/* Give back to the kernel what of the heap is free; some MiB are kept until then, for the next transfer. From any
+ * thread. */
+void process_trim_heap(void);
+
 /* Does standard error lead to the journal, as `stream` ($JOURNAL_STREAM, "device:inode", may be NULL) says? */
 bool process_logs_to_journal(const char *stream);
 
