@@ -88,6 +88,16 @@ static uint64_t object_bytes(const struct arrival *arrival, uint32_t stored_byte
     return (uint64_t)stored_bytes * arrival->raw_bytes / arrival->stored_bytes;
 }
 
+/* All of it has come. Whoever was asked for records can be asked for more of them. */
+static void end_request(struct request *request)
+{
+    struct fetch *fetch = request->source->fetch;
+    bool are_records = request->type != STORE_PIECE_CHUNK;
+    transfer_schedule_drop(request, false);
+    if (are_records)
+        transfer_fetch_step(fetch);
+}
+
 static int append(struct exchange_peer *peer, struct request *request, const struct message *message, struct err *err)
 {
     struct arrival *arrival = &request->arrival;
@@ -107,7 +117,7 @@ static int append(struct exchange_peer *peer, struct request *request, const str
     /* a lie, a last piece or a callback may have ended the request */
     request = transfer_receive_find(peer, number);
     if (request && request->n_came == request->count)
-        transfer_schedule_drop(request, false);
+        end_request(request);
     transfer_schedule_peer(peer);
     return 0;
 }
