@@ -114,7 +114,8 @@ struct asking {
     unsigned silences;      /* and since then, so often, others had to be asked for what it did not give */
     struct goodput goodput; /* of objects */
     uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
-    uint64_t base_ms;       /* then */
+    uint64_t base_ms;       /* then, */
+    uint64_t looked_ms;     /* and when it was last looked at */
     uint64_t received_bytes;
     uint32_t failures;
     unsigned strikes;

@@ -27,7 +27,8 @@
 #define FIRST_CREDIT_BYTES (1u << 20)
 #define FIRST_CROWD_CREDIT_BYTES (256u << 10)
 #define CROWD_CREDIT_BYTES (4u << 20) /* at least, of all */
-#define CROWD_QUEUE_MS 300u
+#define CROWD_QUEUE_MS 800u
+#define CROWD_LEFT_PARTS 2u /* of what nobody is asked for: near its end all is asked for by all */
 #define RTT_MS 30000u
 #define STALL_MIN_MS 400u
 #define STALL_MAX_MS 1500u
@@ -61,8 +62,11 @@ static uint32_t rtt_ms(const struct exchange_peer *peer)
 static uint32_t base_rtt_ms(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
-    uint32_t rtt = rtt_ms(peer);
     uint64_t now = peer->exchange->now_ms;
+    if (asking->looked_ms == now && asking->base_ms > 0)
+        return asking->base_rtt_ms; /* asked for often, and not for nothing */
+    asking->looked_ms = now;
+    uint32_t rtt = rtt_ms(peer);
     if (asking->base_ms == 0 || rtt <= asking->base_rtt_ms || now >= asking->base_ms + RTT_MS) {
         asking->base_rtt_ms = rtt;
         asking->base_ms = now;
@@ -87,13 +91,15 @@ static uint64_t first_window(const struct source *source)
 }
 
 /* In a crowd, holders have little at a time, and many are asked for the same: what is asked of all of them together
- * waits in their queues no longer than what is asked of one does, or all would wait for all. Who deals is kept busy. */
+ * waits in their queues for CROWD_QUEUE_MS, or all would wait for all. With less, those whose holders have long queues
+ * fall behind while others' uplinks have nothing to do. Who deals is kept busy. */
 static bool is_sated(const struct source *source)
 {
     const struct exchange *exchange = source->fetch->exchange;
     if (!transfer_pick_is_crowd(source->fetch) || transfer_dealt_applies(source))
         return false;
     uint64_t most = exchange->goodput.best * (base_rtt_ms(source->peer) + CROWD_QUEUE_MS) / 1000;
+    most = least(most, transfer_pick_free_bytes(source->fetch) / CROWD_LEFT_PARTS);
     return exchange->fetch_bytes >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
 }
 
@@ -306,11 +312,19 @@ static bool give_work(struct exchange_peer *peer, uint64_t (*take)(struct source
     return false;
 }
 
+/* In a crowd, most peers may not. */
+static bool may_be_asked(const struct exchange_peer *peer)
+{
+    const struct asking *asking = &peer->asking;
+    return !peer->failing && !asking->stalled && peer->exchange->now_ms >= asking->not_before_ms &&
+           !TAILQ_EMPTY(&asking->sources);
+}
+
 static bool give_peer(struct exchange_peer *peer)
 {
     const struct exchange *exchange = peer->exchange;
     bool gave = false;
-    while (!peer->failing && exchange->fetch_bytes < LIMIT_FETCH_BYTES &&
+    while (may_be_asked(peer) && exchange->fetch_bytes < LIMIT_FETCH_BYTES &&
            exchange->arrived_bytes < LIMIT_ARRIVED_BYTES && (give_work(peer, take_run) || give_work(peer, take_late)))
         gave = true;
     return gave;

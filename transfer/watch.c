@@ -2,8 +2,8 @@
  * What those who want the same object are told of what comes: a receiver is a source as soon as it has something.
  *
  * Chunks are announced together, at most every WATCH_MIN_MS. While a transfer is neither young nor near its end there
- * is plenty to ask for, and news may be older: up to WATCH_MAX_MS, so that a large crowd does not talk more than it
- * sends.
+ * is plenty to ask for, and news may be older: up to WATCH_MAX_MS, and the older the more are told, so that a large
+ * crowd does not talk more than it sends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +14,10 @@
 #include "transfer/have.h"
 
 #define WATCH_MIN_MS 10u
-#define WATCH_MAX_MS 200u
-#define WATCH_PARTS 64u /* of the time that has passed, or of that which is left: so old may news be */
+#define WATCH_MAX_MS 500u
+#define WATCH_PARTS 64u /* of the time that has passed, or of that which is left: so old may news be, */
+#define WATCH_PARTS_LEAST 24u
+#define WATCH_FEW 16u /* twice as old for twice so many who are told */
 
 static void tell_have(struct fetch *fetch, struct exchange_peer *peer, bool whole)
 {
@@ -85,7 +87,8 @@ static uint64_t due_ms(const struct fetch *fetch)
     uint64_t passed = fetch->exchange->now_ms - fetch->started_ms;
     uint64_t missing = fetch->total_bytes - fetch->done_bytes;
     uint64_t left = (uint64_t)((double)passed * (double)missing / (double)(fetch->fetched_bytes + 1));
-    uint64_t wait = (passed < left ? passed : left) / WATCH_PARTS;
+    uint64_t parts = WATCH_PARTS / (1 + fetch->n_watches / WATCH_FEW);
+    uint64_t wait = (passed < left ? passed : left) / (parts > WATCH_PARTS_LEAST ? parts : WATCH_PARTS_LEAST);
     return fetch->untold_ms + (wait < WATCH_MIN_MS ? WATCH_MIN_MS : wait < WATCH_MAX_MS ? wait : WATCH_MAX_MS);
 }
 
