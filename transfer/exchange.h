@@ -148,6 +148,7 @@ struct serving {
     unsigned n_runs;
     unsigned n_batches;
     uint64_t sent_bytes;
+    size_t held_bytes; /* read or made for it and not sent: its part of exchange->serve_bytes, but for jobs */
 
     bool in_slot;
     bool in_queue;
@@ -202,9 +203,10 @@ struct exchange_peer {
     struct exchange *exchange;
     struct id node;
     struct exchange_link out;
-    bool gone;     /* removed; freed when no job needs it */
-    bool failing;  /* a send was refused: it will be removed soon */
-    unsigned pins; /* jobs */
+    bool gone;            /* removed; freed when no job needs it */
+    bool failing;         /* a send was refused: it will be removed soon */
+    unsigned pins;        /* jobs */
+    unsigned n_interests; /* objects of which it is remembered that it wants them */
     struct pace_peer pace;
     struct asking asking;
     struct serving serving;

@@ -120,7 +120,8 @@ void transfer_peers_seen(struct exchange_peer *peer, const struct message *messa
     bool asks = message->type == MESSAGE_WANT;
     if (!asks && message->type != MESSAGE_RUN && message->type != MESSAGE_DEAL && message->type != MESSAGE_GAPS)
         return;
-    struct interest *interest = find_or_add(peer->exchange, &message->object, asks);
+    bool adds = asks && peer->n_interests < LIMIT_PEER_INTERESTS;
+    struct interest *interest = find_or_add(peer->exchange, &message->object, adds);
     if (!interest)
         return;
     unsigned i = 0;
@@ -128,18 +129,26 @@ void transfer_peers_seen(struct exchange_peer *peer, const struct message *messa
         i++;
     if (i == interest->n && (!asks || interest->n == LIMIT_WANTERS))
         return;
-    if (i == interest->n)
+    if (i == interest->n) {
         interest->n++;
+        peer->n_interests++;
+    }
     interest->wanters[i] = (struct wanter){.peer = peer, .seen_ms = peer->exchange->now_ms};
     if (asks)
         tell(peer, interest);
+}
+
+static void remove_wanter(struct interest *interest, unsigned i)
+{
+    interest->wanters[i].peer->n_interests--;
+    interest->wanters[i] = interest->wanters[--interest->n];
 }
 
 static void forget_old(struct interest *interest, uint64_t now_ms)
 {
     for (unsigned i = 0; i < interest->n; i++) {
         if (now_ms >= interest->wanters[i].seen_ms + FORGET_MS)
-            interest->wanters[i--] = interest->wanters[--interest->n];
+            remove_wanter(interest, i--);
     }
 }
 
@@ -169,7 +178,7 @@ void transfer_peers_lose(struct exchange_peer *peer)
         struct interest *interest = value;
         for (unsigned i = 0; i < interest->n; i++) {
             if (interest->wanters[i].peer == peer)
-                interest->wanters[i--] = interest->wanters[--interest->n];
+                remove_wanter(interest, i--);
         }
     }
 }

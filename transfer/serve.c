@@ -11,7 +11,8 @@
 
 #define BUSY_RETRY_MS 500u
 #define WINDOW_FIRST_BYTES (128u << 10)
-#define GIVEN_BATCHES 32u /* of one piece each, waiting in a lane */
+#define GIVEN_BATCHES 32u      /* of one piece each, waiting in a lane, */
+#define GIVEN_BYTES (2u << 20) /* and of all that waits for a peer: more is not made */
 
 /* ---- who has what ---- */
 
@@ -159,6 +160,7 @@ void transfer_serve_drop_batch(struct exchange_peer *peer, struct batch *batch)
         transfer_deal_unmark(&peer->exchange->deals, &batch->root,
                              (struct deal_range){batch->pieces[batch->at].index, batch->n - batch->at});
     peer->exchange->serve_bytes -= batch->cap;
+    peer->serving.held_bytes -= batch->cap;
     TAILQ_REMOVE(&lane->batches, batch, link);
     lane->n_batches--;
     peer->serving.n_batches--;
@@ -325,7 +327,8 @@ void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request)
 bool transfer_serve_wants_more(struct exchange_peer *peer, uint8_t class)
 {
     const struct lane *lane = transfer_serve_lane(peer, class);
-    return lane->n_batches < GIVEN_BATCHES && peer->exchange->serve_bytes < LIMIT_SERVE_BYTES;
+    return lane->n_batches < GIVEN_BATCHES && peer->serving.held_bytes < GIVEN_BYTES &&
+           peer->exchange->serve_bytes < LIMIT_SERVE_BYTES;
 }
 
 int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct message *head, uint8_t *data)
@@ -352,5 +355,6 @@ int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct 
     peer->serving.n_batches++;
     peer->serving.turn_bytes += batch->cap;
     peer->exchange->serve_bytes += batch->cap;
+    peer->serving.held_bytes += batch->cap;
     return 0;
 }

@@ -89,6 +89,7 @@ void transfer_turns_wake(struct exchange_peer *peer, uint8_t class)
     if (peer->serving.in_slot || peer->serving.in_queue)
         return;
     peer->serving.in_queue = true;
+    peer->serving.moved_ms = peer->exchange->now_ms;
     TAILQ_INSERT_TAIL(&serve->queue, peer, of_serve);
 }
 
@@ -254,6 +255,8 @@ static void clear_queue(struct serve *serve)
     for (struct exchange_peer *peer = TAILQ_FIRST(&serve->queue), *next; peer; peer = next) {
         next = TAILQ_NEXT(peer, of_serve);
         transfer_serve_measure(peer);
+        if (is_stalled(peer))
+            transfer_serve_shed(peer, RETRY_MAX_MS);
         refuse_late(peer);
         if (!transfer_serve_has_work(peer))
             leave_queue(peer);

@@ -107,8 +107,9 @@
 #define LIMIT_TOLD_BYTES (1u << 20)      /* of an object whose recipe follows its HAVE: 64 chunks, 2.8 KiB at most */
 #define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
 
-#define LIMIT_INTERESTS 1024 /* objects of which it is remembered who wants them, for a while, */
-#define LIMIT_WANTERS 256    /* and for each, how many: x 16 B = 4 MiB of all */
+#define LIMIT_INTERESTS 1024     /* objects of which it is remembered who wants them, for a while, */
+#define LIMIT_PEER_INTERESTS 256 /* of those, by the wish of one peer */
+#define LIMIT_WANTERS 256        /* and for each, how many: x 16 B = 4 MiB of all */
 
 /* ---- store ---- */
 #define LIMIT_SIMILAR_OBJECTS (64u << 10) /* looked through for one that resembles another; x 32 B = 2 MiB */

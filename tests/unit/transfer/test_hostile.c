@@ -323,6 +323,95 @@ static void test_hostile__ranges_again_and_again(void **state)
     mesh_free(mesh);
 }
 
+/* faults 14: one who asks about everything leaves room for what others ask about. */
+static void test_hostile__asks_about_everything(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(1);
+    struct exchange *exchange = mesh->nodes[0].exchange;
+    struct foe foe, other;
+    foe_join(&foe, mesh, 1);
+    foe_join(&other, mesh, 2);
+    struct message want = {.type = MESSAGE_WANT};
+    for (uint32_t i = 0; i < 5000; i++) {
+        wire_store_u32(want.object.b, i);
+        foe_says(&foe, &want);
+        mesh_run_jobs(&mesh->nodes[0]);
+    }
+    assert_true(exchange->interests.count <= LIMIT_INTERESTS / 2);
+    size_t before = exchange->interests.count;
+    want.object.b[20] = 1;
+    foe_says(&other, &want);
+    assert_int_equal(exchange->interests.count, before + 1);
+    pass(mesh, 30000);
+    assert_int_equal(exchange->interests.count, 0);
+    foe_says(&foe, &want); /* what was forgotten does not count */
+    assert_int_equal(exchange->interests.count, 1);
+    leave(&foe);
+    leave(&other);
+    mesh_free(mesh);
+}
+
+static unsigned count_jobs(const struct mesh *mesh)
+{
+    unsigned n = 0;
+    const struct mesh_job *job;
+    STAILQ_FOREACH (job, &mesh->nodes[0].jobs, link) {
+        n++;
+    }
+    return n;
+}
+
+/* One of each kind of request, 10,000 times, with a session that takes nothing: all is bounded, and all ends. */
+static void test_hostile__ten_thousand_times(void **state)
+{
+    (void)state;
+    struct served served = serve(4 * MIB);
+    struct mesh *mesh = served.mesh;
+    OWNED(buf_release) struct buf gaps = BUF(4096);
+    for (uint32_t i = 0; i < 8; i++)
+        transfer_message_put_gap(&gaps, &(struct message_gap){.first = i, .count = 1, .length = 4096});
+    OWNED(buf_release) struct buf stretch = BUF(64);
+    transfer_message_put_stretch(&stretch,
+                                 &(struct message_stretch){.leaf = served.recipe->root.leaves[0].id, .count = 9});
+    OWNED(buf_release) struct buf ranges = BUF(64);
+    wire_put_u32(&ranges, 0);
+    wire_put_u32(&ranges, UINT32_MAX);
+    struct message of[] = {
+        {.type = MESSAGE_RUN, .count = 8},
+        {.type = MESSAGE_RUN, .first = LIMIT_OBJECT_CHUNKS - 257, .count = 256},
+        {.type = MESSAGE_DEAL, .size_bytes = UINT64_MAX, .items = ranges.data, .n_items = 1},
+        {.type = MESSAGE_PIECES, .piece = STORE_PIECE_ROOT, .items = served.root.b, .n_items = 1},
+        {.type = MESSAGE_GAPS, .basis = served.object, .items = gaps.data, .n_items = 8},
+        {.type = MESSAGE_GAPS, .basis = {{1}}, .items = gaps.data, .n_items = 8},
+        {.type = MESSAGE_LEAVES, .basis = served.object, .items = stretch.data, .n_items = 1},
+        {.type = MESSAGE_MAP, .items = served.root.b, .n_items = 1},
+    };
+    for (size_t kind = 0; kind < sizeof of / sizeof of[0]; kind++) {
+        struct foe foe;
+        foe_join(&foe, mesh, 1);
+        foe.room = 0;
+        for (uint32_t i = 0; i < 10000 && !foe.failed; i++) {
+            of[kind].request = i + 1;
+            of[kind].class = (uint8_t)(i % EXCHANGE_CLASSES);
+            of[kind].object = served.object;
+            of[kind].root = served.root;
+            foe_says(&foe, &of[kind]);
+            if (i % 100 == 99)
+                run_jobs(mesh, 10);
+            assert_true(count_jobs(mesh) <= 100);
+            assert_true(mesh->nodes[0].exchange->serve_bytes <= 12 * MIB);
+        }
+        foe.room = LIMIT_SESSION_BULK_BYTES;
+        pass(mesh, 40000);
+        const struct serving *serving = &foe.peer->serving;
+        assert_int_equal(serving->n_runs + serving->n_batches + serving->n_orders + serving->n_maps, 0);
+        assert_false(serving->in_slot || serving->in_queue);
+        leave(&foe);
+    }
+    end(&served);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +421,8 @@ int main(void)
         cmocka_unit_test(test_hostile__signatures_that_never_come),
         cmocka_unit_test(test_hostile__recipe_without_chunks),
         cmocka_unit_test(test_hostile__ranges_again_and_again),
+        cmocka_unit_test(test_hostile__asks_about_everything),
+        cmocka_unit_test(test_hostile__ten_thousand_times),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }
