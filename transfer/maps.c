@@ -103,9 +103,17 @@ static void map_work(struct job *job)
             map->sample_hit |= have_get(hits, i);
 }
 
+static unsigned count_lessons(const struct exchange_peer *peer)
+{
+    unsigned n = 0;
+    for (const struct lesson *lesson = peer->serving.lessons; lesson; lesson = lesson->next)
+        n++;
+    return n;
+}
+
 static bool begin_lesson(struct exchange_peer *peer, const struct map_job *map)
 {
-    if (peer->exchange->lessons >= LIMIT_PUSHES)
+    if (peer->exchange->lessons >= LIMIT_PUSHES || count_lessons(peer) >= LIMIT_PEER_PUSHES)
         return false;
     struct lesson *lesson = calloc(1, sizeof *lesson);
     if (!lesson)
@@ -313,6 +321,9 @@ int transfer_maps_part(struct exchange_peer *peer, const struct message *part, s
         return 0; /* too late, or twice */
     if (part->index == MESSAGE_PART_ROOT)
         return lesson->recipe ? 0 : take_root(peer, lesson, part, err);
+    if (lesson->recipe && part->index < lesson->recipe->root.leaf_count &&
+        store_recipe_has_leaf(lesson->recipe, part->index))
+        return 0; /* no news, and no more time */
     if (!lesson->recipe || part->index >= lesson->recipe->root.leaf_count ||
         store_recipe_add_leaf(lesson->recipe, part->index, part->items, part->n_items, NULL) < 0)
         return err_set(err, ERR_PROTOCOL, "a recipe's leaf that is none");

@@ -106,6 +106,7 @@
 #define LIMIT_PUSHED_CHUNKS (256u << 10) /* of a recipe that a peer teaches us to compare with: 11 MiB, 16 GiB */
 #define LIMIT_TOLD_BYTES (1u << 20)      /* of an object whose recipe follows its HAVE: 64 chunks, 2.8 KiB at most */
 #define LIMIT_PUSHES 4                   /* such lessons at a time, from all peers */
+#define LIMIT_PEER_PUSHES 2              /* and from one of them */
 
 #define LIMIT_INTERESTS 1024     /* objects of which it is remembered who wants them, for a while, */
 #define LIMIT_PEER_INTERESTS 256 /* of those, by the wish of one peer */

@@ -352,6 +352,30 @@ static void test_hostile__asks_about_everything(void **state)
     mesh_free(mesh);
 }
 
+/* Who begins lessons and teaches nothing does not keep others from teaching. */
+static void test_hostile__lessons_without_end(void **state)
+{
+    (void)state;
+    struct served served = serve(1 * MIB);
+    struct mesh *mesh = served.mesh;
+    struct foe foe, other;
+    foe_join(&foe, mesh, 1);
+    foe_join(&other, mesh, 2);
+    struct message map = {.type = MESSAGE_MAP, .items = served.recipe->chunks[0].id.b, .n_items = 1};
+    for (uint8_t i = 1; i < 10; i++) {
+        map.object.b[0] = map.root.b[0] = i;
+        foe_says(&foe, &map);
+    }
+    map.root.b[0] = 99;
+    foe_says(&other, &map);
+    mesh_run_jobs(&mesh->nodes[0]);
+    assert_int_equal(foe.got[MESSAGE_RECIPE_NEED], LIMIT_PEER_PUSHES);
+    assert_int_equal(other.got[MESSAGE_RECIPE_NEED], 1);
+    leave(&foe);
+    leave(&other);
+    end(&served);
+}
+
 static unsigned count_jobs(const struct mesh *mesh)
 {
     unsigned n = 0;
@@ -422,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_hostile__recipe_without_chunks),
         cmocka_unit_test(test_hostile__ranges_again_and_again),
         cmocka_unit_test(test_hostile__asks_about_everything),
+        cmocka_unit_test(test_hostile__lessons_without_end),
         cmocka_unit_test(test_hostile__ten_thousand_times),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
