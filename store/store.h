@@ -240,7 +240,7 @@ void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunk
  * does not. */
 int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
                        size_t len_bytes, struct err *err);
-#define STORE_ASSEMBLY_SYNC_BYTES (16u << 20)
+#define STORE_ASSEMBLY_SYNC_BYTES (64u << 20)
 /* Make what was added durable. */
 int store_assembly_sync(struct store_assembly *assembly, struct err *err);
 /* All chunks are here: check the digest of the whole and make the object exist, durably. ERR_CONFLICT while chunks are
