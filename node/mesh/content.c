@@ -305,14 +305,16 @@ static void want_node(struct content_fetch *fetch, const struct id *node, const 
 }
 
 /* A peer names somebody who has some of an object, or wants it: a crowd finds itself without asking the DHT again. Who
- * is named by hearsay is dialled only while there is room for more, so that lies cost little (faults 15). */
+ * is named by hearsay is dialled only while there is room for more, so that lies cost little (faults 15), and where it
+ * said itself that it is, if it ever did: nobody moves another node (faults 14). */
 static void on_peer(void *ctx, const struct id *object, const struct id *node, const struct addr *addr)
 {
     struct content *content = ctx;
+    struct addr own = mesh_address_of(content->mesh, node);
     struct content_fetch *fetch;
     TAILQ_FOREACH (fetch, &content->fetches, entry) {
         if (!fetch->cancelled && id_equal(&fetch->wish.digest, object) && fetch->wanted_count < PEERS_HEARD)
-            want_node(fetch, node, addr);
+            want_node(fetch, node, own.family ? &own : addr);
     }
 }
 

@@ -129,7 +129,7 @@ static void test_swarm__crowd_in_trouble(void **state)
     }
     double took = crowd_wait(&crowd, 1u << 6 | 1u << 8) + 0.6 * (double)crowd.mesh->rate / (double)crowd.size;
     print_message("with one killed, one liar, one silent: %.2f x\n", took);
-    assert_true(took <= 2.6); /* losing them costs a second and a half, of whatever size */
+    assert_true(took <= 2.3); /* of 16 MiB; swarmsim.bats holds 64 MiB to the 1.5 that is aimed at */
     for (unsigned a = 1; a <= 5; a++)
         assert_true(crowd.mesh->nodes[a].liars <= 1);
     exchange_fetch_cancel(crowd.wishes[6].fetch);
