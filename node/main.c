@@ -389,10 +389,11 @@ static void print_report(const struct store_fsck_report *report)
 {
     printf("%llu packs, %llu records, %llu objects whole\n", (unsigned long long)report->packs,
            (unsigned long long)report->records, (unsigned long long)report->objects);
-    printf("%llu records damaged, %llu unused, %llu packs cut short, %llu objects incomplete, %llu lost\n",
-           (unsigned long long)report->records_bad, (unsigned long long)report->records_unused,
-           (unsigned long long)report->tails_truncated, (unsigned long long)report->objects_broken,
-           (unsigned long long)report->objects_lost);
+    printf("%llu records damaged, %llu refused by the disk, %llu unused, %llu packs cut short, %llu objects "
+           "incomplete, %llu lost\n",
+           (unsigned long long)report->records_bad, (unsigned long long)report->records_unread,
+           (unsigned long long)report->records_unused, (unsigned long long)report->tails_truncated,
+           (unsigned long long)report->objects_broken, (unsigned long long)report->objects_lost);
     if (!report->index_usable)
         printf("the index could not be read: names, pins and tables are lost\n");
 }

@@ -36,11 +36,11 @@ struct store_db_txn {
 OWNED_DEFINE(owned_db, struct store_db, store_db_close)
 
 static const char *const table_names[STORE_DB_TABLES] = {
-    [STORE_DB_META] = "meta",       [STORE_DB_PIECE] = "piece", [STORE_DB_OBJECT] = "object",
-    [STORE_DB_PARTIAL] = "partial", [STORE_DB_PIN] = "pin",     [STORE_DB_REF] = "ref",
-    [STORE_DB_KEEP] = "keep",       [STORE_DB_PACK] = "pack",   [STORE_DB_FREE] = "free",
-    [STORE_DB_ORPHAN] = "orphan",   [STORE_DB_USER] = "user",   [STORE_DB_ROT] = "rot",
-    [STORE_DB_BROKEN] = "broken",
+    [STORE_DB_META] = "meta",       [STORE_DB_PIECE] = "piece",   [STORE_DB_OBJECT] = "object",
+    [STORE_DB_PARTIAL] = "partial", [STORE_DB_PIN] = "pin",       [STORE_DB_REF] = "ref",
+    [STORE_DB_KEEP] = "keep",       [STORE_DB_PACK] = "pack",     [STORE_DB_FREE] = "free",
+    [STORE_DB_ORPHAN] = "orphan",   [STORE_DB_USER] = "user",     [STORE_DB_ROT] = "rot",
+    [STORE_DB_BROKEN] = "broken",   [STORE_DB_UNREAD] = "unread",
 };
 
 static int db_error(struct store_db *db, int code, const char *doing, struct err *err)

@@ -32,6 +32,7 @@ enum store_db_table {
     STORE_DB_USER,
     STORE_DB_ROT,
     STORE_DB_BROKEN,
+    STORE_DB_UNREAD,
     STORE_DB_TABLES
 };
 

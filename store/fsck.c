@@ -388,8 +388,8 @@ static int run(struct store_rebuild *rebuild, const struct paths *paths, struct 
 
 static bool is_sound(const struct store_fsck_report *report)
 {
-    return report->index_usable && report->records_bad == 0 && report->rows_wrong == 0 && report->objects_broken == 0 &&
-           report->objects_lost == 0;
+    return report->index_usable && report->records_bad == 0 && report->records_unread == 0 && report->rows_wrong == 0 &&
+           report->objects_broken == 0 && report->objects_lost == 0;
 }
 
 int store_fsck(const char *dir, bool repair, struct clock clock, struct store_fsck_report *ret_report, store_fsck_cb cb,

@@ -7,7 +7,9 @@
 #include "node/base/scope.h"
 #include "store/packs.h"
 #include "store/read.h"
+#include "store/rot.h"
 #include "store/tree.h"
+#include "store/unread.h"
 
 /* Rows changed by one transaction, roughly: it stops behind the piece that passes this. The largest root has 131,073
  * leaves, the largest leaf 2048 chunks. */
@@ -126,14 +128,18 @@ static int give_up_place(struct pass *pass, struct store_db_txn *txn, const stru
 }
 
 /* A recipe's record that cannot be followed stays an orphan, without a place: its references still count. Should the
- * same record come again, it gets a place, and is freed with what it refers to; if not, that stays until fsck counts
- * anew. */
+ * same record come again, or the disk that refuses to read it think better of it (unread.h), it gets a place, and is
+ * freed with what it refers to; if not, that stays until fsck counts anew. */
 static int keep_lost(struct pass *pass, struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
                      struct store_piece_row *row, struct err *err)
 {
     if (row->place.pack == 0)
         return 0;
-    int status = give_up_place(pass, txn, &row->place, err);
+    uint64_t freed = 0;
+    bool is_bad = store_rot_look(pass->store, id, &row->place, NULL) == STORE_ROT_BYTES;
+    int status = is_bad ? give_up_place(pass, txn, &row->place, err)
+                        : store_unread_note(txn, type, id, &row->place, &freed, err);
+    pass->freed_bytes += freed;
     row->place = (struct store_place){0};
     return status < 0 ? status : store_rows_piece_put(txn, type, id, row, err);
 }

@@ -14,6 +14,7 @@
 #include "store/pending.h"
 #include "store/rot.h"
 #include "store/scrub.h"
+#include "store/unread.h"
 
 OWNED_DEFINE(owned_store, struct store, store_close)
 
@@ -174,5 +175,7 @@ int store_maintain(struct store *store, struct err *err)
     store_db_check_readers(store->db);
     struct sweep sweep = {store, clock_wall_ms(&store->clock), err};
     int status = store_partial_each(store, drop_if_old, &sweep, err);
+    if (status == 0)
+        status = store_unread_sweep(store, err);
     return status < 0 ? status : store_gc_run(store, err);
 }

@@ -19,6 +19,7 @@
 #define CHECKED_BYTES 56u        /* of the head; the other 8 are their checksum */
 #define SCAN_WINDOW_BYTES (1u << 20)
 #define NAME_DIGITS 16
+#define BLOCK_BYTES 4096u /* of most file systems, and a multiple of that of others */
 
 OWNED_DEFINE(owned_pack, struct store_pack, store_pack_unref)
 
@@ -230,13 +231,25 @@ int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, si
     return status;
 }
 
-int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err)
+static bool punch(struct store_pack *pack, uint64_t offset, uint64_t end)
 {
     int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    if (fallocate(pack->fd, mode, (off_t)offset, (off_t)len_bytes) == 0)
+    return fallocate(pack->fd, mode, (off_t)offset, (off_t)(end - offset)) == 0;
+}
+
+int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err)
+{
+    if (punch(pack, offset, offset + len_bytes))
         return 0;
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
-        return err_errno(err, errno, "cannot free a range of pack '%s'", pack->path);
+    int code = errno;
+    if (code == EIO) { /* to zero part of a block it has to be read: a bad one at an edge is not to keep the rest */
+        uint64_t inner = (offset + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+        uint64_t inner_end = (offset + len_bytes) / BLOCK_BYTES * BLOCK_BYTES;
+        if (inner >= inner_end || punch(pack, inner, inner_end))
+            return 0;
+    }
+    if (code != EOPNOTSUPP && code != ENOSYS)
+        return err_errno(err, code, "cannot free a range of pack '%s'", pack->path);
     static const uint8_t nothing[STORE_RECORD_HEAD_BYTES];
     return file_pwrite_all(pack->fd, nothing, sizeof nothing, offset, pack->path, err);
 }
@@ -254,10 +267,17 @@ struct scan {
 /* The bytes from `at` on, at least `want` of them unless the file ends; *ret_have says how many. */
 static const uint8_t *look(struct scan *scan, uint64_t at, size_t want, size_t *ret_have, struct err *err)
 {
+    int fd = scan->pack->fd;
+    const char *path = scan->pack->path;
     if (at < scan->start || at + want > scan->start + scan->filled) {
         uint64_t left = scan->end - at;
         size_t len = left < SCAN_WINDOW_BYTES ? (size_t)left : SCAN_WINDOW_BYTES;
-        if (file_pread_all(scan->pack->fd, scan->window, len, at, scan->pack->path, err) < 0)
+        int status = file_pread_all(fd, scan->window, len, at, path, want < len ? NULL : err);
+        if (status < 0 && want < len) { /* a bad sector may be in somebody's body, which nobody asked for */
+            len = want;
+            status = file_pread_all(fd, scan->window, len, at, path, err);
+        }
+        if (status < 0)
             return NULL;
         scan->start = at;
         scan->filled = len;

@@ -64,7 +64,8 @@ int store_pack_write(struct store_pack *pack, const struct store_record *record,
 int store_pack_sync(struct store_pack *pack, struct err *err);
 /* Read a record's body. `offset` is of the record. ERR_CORRUPT if the file ends before or the disk refuses. */
 int store_pack_read(struct store_pack *pack, uint64_t offset, void *ret_body, size_t stored_bytes, struct err *err);
-/* Give a range back to the file system, zeroing it; where it cannot punch, at least the head is zeroed. */
+/* Give a range back to the file system, zeroing it; where it cannot punch, at least the head is zeroed. Where the disk
+ * refuses the blocks at the edges, they stay. */
 int store_pack_punch(struct store_pack *pack, uint64_t offset, uint64_t len_bytes, struct err *err);
 
 /* Call back for each record found, in order, and, with a record of NULL, for each stretch of bytes that are neither

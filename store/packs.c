@@ -8,6 +8,7 @@
 #include "node/base/file.h"
 #include "node/base/scope.h"
 #include "store/checksum.h"
+#include "store/disk.h"
 #include "store/evict.h"
 #include "store/recover.h"
 #include "store/rot.h"
@@ -433,41 +434,11 @@ static int note_numbers(struct store *store, struct err *err)
     return status;
 }
 
-struct census {
-    struct store *store;
-    size_t expected; /* packs that hold something */
-    size_t present;
-};
-
-static int count_pack(struct store_span key, struct store_span value, void *ctx)
-{
-    struct census *census = ctx;
-    struct store_pack_row row;
-    uint64_t size;
-    if (!store_rows_pack_decode(key, value, &row) || row.live_bytes == 0)
-        return 0;
-    census->expected++;
-    census->present += store_pack_look(census->store->packs_dir, row.number, &size) != STORE_PACK_ABSENT;
-    return 0;
-}
-
-int store_packs_check_mounted(struct store *store, struct err *err)
-{
-    struct census census = {.store = store};
-    struct store_span all = {0};
-    int status = store_db_each(store->db, STORE_DB_PACK, all, all, count_pack, &census, err);
-    if (status == 0 && census.expected > 1 && census.present == 0)
-        return err_set(err, ERR_IO,
-                       "none of %zu packs is in '%s': is a disk not mounted? If they are lost, run `cmig-node fsck`",
-                       census.expected, store->packs_dir);
-    return status;
-}
-
 int store_packs_recover(struct store *store, struct err *err)
 {
     struct recovery recovery = {.store = store, .err = err};
     struct store_span all = {0};
-    int status = store_packs_check_mounted(store, err);
+    int status = store_disk_check_mounted(store, err);
     if (status == 0)
         status = note_numbers(store, err);
     return status < 0 ? status : store_db_each(store->db, STORE_DB_PACK, all, all, recover_row, &recovery, err);

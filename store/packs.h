@@ -30,8 +30,5 @@ void store_packs_settle_record(struct store *store, struct store_pack *pack, con
 
 /* Its file is not what it was: write no more to it, and open it anew to read it. */
 void store_packs_retire(struct store *store, uint64_t number);
-/* ERR_IO if packs that hold something should be there, several of them, and none is. One pack may get lost; all of them
- * are on a disk that is not mounted: nothing to be forgotten. Not inside a transaction. */
-int store_packs_check_mounted(struct store *store, struct err *err);
 /* Delete a pack that holds nothing any more, unless it is being written. Not inside a transaction. */
 int store_packs_remove_if_empty(struct store *store, uint64_t number, struct err *err);

@@ -146,7 +146,8 @@ static int find_readable(struct store *store, enum store_piece_type type, const 
 }
 
 /* Bytes that were freed between the lookup and the read look like rot. It is rot if they are bad twice, and the index
- * pointed to them in between: they were not freed before the first time then. */
+ * pointed to them in between: they were not freed before the first time then. A disk that gives them at the third look,
+ * again and again, is in trouble, but has lost nothing. */
 static int find_and_read(struct store *store, enum store_piece_type type, const struct id *id, read_cb read,
                          void *ret_data, size_t cap_bytes, struct store_place *ret_place, struct err *err)
 {
@@ -163,8 +164,13 @@ static int find_and_read(struct store *store, enum store_piece_type type, const 
         *ret_place = place;
         if (status != ERR_CORRUPT)
             return status < 0 ? status : 1;
-        if (store_rows_same_place(&before, &place))
-            return store_rot_found(store, type, id, &place, err);
+        if (store_rows_same_place(&before, &place)) {
+            status = store_rot_found(store, type, id, &place, err);
+            if (status < 0)
+                return status;
+            status = err_set(err, ERR_IO, "a piece can be read at one time and not at another");
+            place.pack = 0;
+        }
         before = place;
     }
     return status;

@@ -8,7 +8,9 @@
 #include "node/base/scope.h"
 #include "store/packs.h"
 #include "store/read.h"
+#include "store/rot.h"
 #include "store/tree.h"
+#include "store/unread.h"
 
 #define ROWS_PER_TXN 1024
 
@@ -32,6 +34,7 @@ struct found {
     enum store_piece_type type;
     struct id id;
     struct store_place place;
+    bool is_unread;
 };
 
 struct pack_scan {
@@ -44,27 +47,33 @@ struct pack_scan {
     uint64_t twice;
 };
 
+/* A second record of the same piece is counted in and out, and becomes a free range. */
+static int write_one(struct pack_scan *scan, struct store_db_txn *txn, const struct found *found, struct err *err)
+{
+    struct store_piece_row row;
+    uint64_t freed;
+    int got = store_rows_piece_get(txn, found->type, &found->id, &row, err);
+    int status = got < 0 ? got : store_rows_place_in(txn, &found->place, err);
+    if (status < 0)
+        return status;
+    if (found->is_unread)
+        return store_unread_note(txn, found->type, &found->id, &found->place, &freed, err);
+    if (got == 1) {
+        scan->twice++;
+        return store_rows_place_out(txn, &found->place, err);
+    }
+    row = (struct store_piece_row){.place = found->place};
+    return store_rows_piece_put(txn, found->type, &found->id, &row, err);
+}
+
 static int write_found(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct pack_scan *scan = ctx;
+    int status = 0;
     scan->twice = 0;
-    for (size_t i = 0; i < scan->count; i++) {
-        const struct found *found = &scan->found[i];
-        struct store_piece_row row;
-        int got = store_rows_piece_get(txn, found->type, &found->id, &row, err);
-        int status = got < 0 ? got : store_rows_place_in(txn, &found->place, err);
-        if (got == 1 &&
-            status == 0) { /* a second record of the same piece: counted in and out, it becomes a free range */
-            scan->twice++;
-            status = store_rows_place_out(txn, &found->place, err);
-        } else if (status == 0) {
-            row = (struct store_piece_row){.place = found->place};
-            status = store_rows_piece_put(txn, found->type, &found->id, &row, err);
-        }
-        if (status < 0)
-            return status;
-    }
-    return 0;
+    for (size_t i = 0; i < scan->count && status == 0; i++)
+        status = write_one(scan, txn, &scan->found[i], err);
+    return status;
 }
 
 static int flush(struct pack_scan *scan)
@@ -100,6 +109,16 @@ static int report_bad(struct pack_scan *scan, uint64_t offset, uint64_t len_byte
     return rebuild->repair ? store_pack_punch(scan->pack, offset, len_bytes, scan->err) : 0;
 }
 
+/* The record of a head that can be read cannot: it may be right. */
+static int keep_unread(struct pack_scan *scan, const struct store_record *record, const struct store_place *place,
+                       const char *what)
+{
+    scan->rebuild->report->records_unread++;
+    store_rebuild_say(scan->rebuild, "%s", what);
+    scan->found[scan->count++] = (struct found){record->type, record->id, *place, .is_unread = true};
+    return scan->count == ROWS_PER_TXN ? flush(scan) : 0;
+}
+
 static int check_record(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
 {
     struct pack_scan *scan = ctx;
@@ -117,6 +136,8 @@ static int check_record(const struct store_record *record, uint64_t offset, uint
                                 .encoding = record->encoding};
     struct err why = {0};
     int status = store_read_at(&rebuild->store, &place, &record->id, scan->raw, &why);
+    if (status == ERR_CORRUPT && store_rot_look(&rebuild->store, &record->id, &place, NULL) == STORE_ROT_UNREADABLE)
+        return keep_unread(scan, record, &place, why.text);
     if (status == ERR_CORRUPT)
         return report_bad(scan, offset, len_bytes, why.text);
     if (status < 0)
@@ -125,7 +146,7 @@ static int check_record(const struct store_record *record, uint64_t offset, uint
     if (status < 0)
         return status;
     rebuild->report->records++;
-    scan->found[scan->count++] = (struct found){record->type, record->id, place};
+    scan->found[scan->count++] = (struct found){record->type, record->id, place, .is_unread = false};
     if (record->type == STORE_PIECE_ROOT)
         status = remember_root(rebuild, record, scan->err);
     return status == 0 && scan->count == ROWS_PER_TXN ? flush(scan) : status;
@@ -190,6 +211,13 @@ int store_rebuild_scan(struct store_rebuild *rebuild, struct err *err)
         qsort(numbers, count, sizeof *numbers, compare_numbers);
     for (size_t i = 0; i < count && status == 0; i++)
         status = scan_pack(rebuild, numbers[i], scan, err);
+    const struct store_fsck_report *report = rebuild->report;
+    if (status == 0 && report->records_unread > report->records)
+        return err_set(err, ERR_IO,
+                       "the disk with '%s' refuses to read %llu records of %llu: nothing was changed; see what the "
+                       "kernel says of it (dmesg)",
+                       rebuild->store.packs_dir, (unsigned long long)report->records_unread,
+                       (unsigned long long)(report->records_unread + report->records));
     return status;
 }
 

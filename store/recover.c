@@ -46,16 +46,27 @@ struct query {
     uint64_t offset;
 };
 
+static bool is_at(const struct store_place *place, const struct query *query)
+{
+    return place->pack == query->pack && place->offset == query->offset;
+}
+
 static int find_claim(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct query *query = ctx;
     struct store_piece_row row;
     int got = store_rows_piece_get(txn, query->record->type, &query->record->id, &row, err);
-    if (got != 1)
-        return got < 0 ? got : NOBODYS;
-    if (row.place.pack == query->pack && row.place.offset == query->offset)
+    if (got < 0)
+        return got;
+    if (got == 0)
+        row = (struct store_piece_row){0};
+    struct store_unread unread; /* its place is not to be given to another */
+    int refused = store_rows_unread_get(txn, query->record->type, &query->record->id, &unread, err);
+    if (refused < 0)
+        return refused;
+    if (is_at(&row.place, query) || (refused == 1 && is_at(&unread.place, query)))
         return OWNED_BY_INDEX;
-    if (row.place.pack != 0 || query->record->type != STORE_PIECE_CHUNK)
+    if (got == 0 || row.place.pack != 0 || query->record->type != STORE_PIECE_CHUNK)
         return NOBODYS;
     int freed = store_rows_free_has(txn, query->pack, query->offset, err);
     return freed < 0 ? freed : freed == 1 ? NOBODYS : WANTED;

@@ -4,10 +4,13 @@
 
 #include "node/base/crypto.h"
 #include "node/base/scope.h"
+#include "store/checksum.h"
+#include "store/disk.h"
 #include "store/gc.h"
 #include "store/objects.h"
 #include "store/packs.h"
 #include "store/read.h"
+#include "store/unread.h"
 
 /* Findings that are written, or traced, at a time. */
 #define ROUND 1024
@@ -53,53 +56,83 @@ uint64_t store_rot_waiting(struct store *store)
 
 /* ---- finding ---- */
 
-enum store_rot_cause store_rot_look(struct store *store, const struct store_place *place)
+/* 1 or 0, or ERR_NOMEM. */
+static int is_right(const uint8_t *stored, const struct id *id, const struct store_place *place, struct err *err)
+{
+    if (place->checksum != STORE_CHECKSUM_NONE && place->checksum != store_checksum_of(stored, place->stored_bytes))
+        return 0;
+    OWNED(owned_free) uint8_t *raw = malloc(place->raw_bytes + 1);
+    if (!raw)
+        return err_set(err, ERR_NOMEM, "no memory to look at a piece");
+    if (store_decode(place->encoding, stored, place->stored_bytes, raw, place->raw_bytes, NULL) < 0)
+        return 0;
+    struct id found;
+    crypto_sha256(raw, place->raw_bytes, &found);
+    return id_equal(&found, id);
+}
+
+int store_rot_look(struct store *store, const struct id *id, const struct store_place *place, struct err *err)
 {
     OWNED(owned_pack) struct store_pack *pack = NULL;
     OWNED(owned_free) uint8_t *stored = malloc(place->stored_bytes + 1);
     uint64_t size = 0;
+    if (!stored)
+        return err_set(err, ERR_NOMEM, "no memory to look at a piece");
     enum store_pack_look look = store_pack_look(store->packs_dir, place->pack, &size);
     if (look != STORE_PACK_FILE)
         return look == STORE_PACK_ABSENT ? STORE_ROT_MISSING : STORE_ROT_ODD;
     if (size < place->offset + store_rows_place_bytes(place))
         return STORE_ROT_CUT;
-    if (stored && store_packs_get(store, place->pack, &pack, NULL) == 0 &&
-        store_pack_read(pack, place->offset, stored, place->stored_bytes, NULL) < 0)
-        return STORE_ROT_UNREADABLE;
-    return STORE_ROT_BYTES;
+    int status = store_packs_get(store, place->pack, &pack, err);
+    if (status < 0)
+        return status;
+    status = store_pack_read(pack, place->offset, stored, place->stored_bytes, err);
+    if (status < 0)
+        return status == ERR_CORRUPT ? STORE_ROT_UNREADABLE : status;
+    int right = is_right(stored, id, place, err);
+    return right < 0 ? right : right ? 0 : STORE_ROT_BYTES;
 }
 
 struct findings {
     struct store_rot rots[ROUND];
-    bool forgot[ROUND]; /* the index pointed to it */
-    bool fresh[ROUND];  /* no finding of this piece waited already */
     size_t count;
+    uint64_t freed_bytes; /* of places that are punched now */
+    uint64_t fresh;       /* those of which no finding waited already */
 };
+
+/* Bytes that are wrong are nobody's loss; those that were not seen may still be the right ones. */
+static int give_up_place(struct store_db_txn *txn, struct findings *findings, const struct store_rot *rot,
+                         const struct store_place *place, struct err *err)
+{
+    uint64_t freed = store_rows_place_bytes(place);
+    int status = rot->cause == STORE_ROT_UNREADABLE ? store_unread_note(txn, rot->type, &rot->id, place, &freed, err)
+                                                    : store_rows_place_out(txn, place, err);
+    findings->freed_bytes += freed;
+    return status;
+}
 
 /* The row stays while anything refers to the piece: it is wanted from now on. */
 static int forget(struct store_db_txn *txn, struct findings *findings, size_t i, struct err *err)
 {
     const struct store_rot *rot = &findings->rots[i];
     struct store_piece_row row;
-    findings->forgot[i] = findings->fresh[i] = false;
     int got = store_rows_piece_get(txn, rot->type, &rot->id, &row, err);
     if (got != 1 || row.place.pack != rot->pack || row.place.offset != rot->offset)
         return got < 0 ? got : 0;
-    int status = store_rows_place_out(txn, &row.place, err);
+    int status = give_up_place(txn, findings, rot, &row.place, err);
     row.place = (struct store_place){0};
     if (status == 0)
         status = store_rows_piece_put(txn, rot->type, &rot->id, &row, err);
     int waits = status < 0 ? status : store_rows_rot_del(txn, rot, err);
-    status = waits < 0 ? waits : store_rows_rot_put(txn, rot, err);
-    findings->forgot[i] = status == 0;
-    findings->fresh[i] = status == 0 && waits == 0;
-    return status;
+    findings->fresh += waits == 0;
+    return waits < 0 ? waits : store_rows_rot_put(txn, rot, err);
 }
 
 static int forget_all(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct findings *findings = ctx;
     int status = 0;
+    findings->freed_bytes = findings->fresh = 0;
     for (size_t i = 0; i < findings->count && status == 0; i++)
         status = forget(txn, findings, i, err);
     return status;
@@ -111,11 +144,10 @@ static int flush(struct store *store, struct findings *findings, struct err *err
         return 0;
     store->rot.found++;
     int status = store_db_update(store->db, forget_all, findings, err);
-    for (size_t i = 0; i < findings->count && status == 0; i++)
-        if (findings->forgot[i]) {
-            store->live_bytes -= STORE_RECORD_HEAD_BYTES + findings->rots[i].stored_bytes;
-            store->rot.waiting += findings->fresh[i];
-        }
+    if (status == 0) {
+        store->live_bytes -= findings->freed_bytes;
+        store->rot.waiting += findings->fresh;
+    }
     findings->count = 0;
     return status;
 }
@@ -181,12 +213,15 @@ int store_rot_found(struct store *store, enum store_piece_type type, const struc
 {
     if (store->is_scratch)
         return ERR_CORRUPT;
-    struct store_rot rot = rot_of(store, type, id, place, store_rot_look(store, place));
     uint64_t size = 0;
-    int status = rot.cause == STORE_ROT_MISSING ? store_packs_check_mounted(store, err) : 0;
-    if (status < 0)
-        return status;
-    if (rot.cause >= STORE_ROT_CUT) {
+    int cause = store_rot_look(store, id, place, err);
+    int status = cause == STORE_ROT_MISSING      ? store_disk_check_mounted(store, err)
+                 : cause == STORE_ROT_UNREADABLE ? store_disk_check_answers(store, err)
+                                                 : 0;
+    if (cause <= 0 || status < 0)
+        return cause <= 0 ? cause : status;
+    struct store_rot rot = rot_of(store, type, id, place, (enum store_rot_cause)cause);
+    if (cause >= STORE_ROT_CUT) {
         store_packs_retire(store, place->pack);
         store_pack_look(store->packs_dir, place->pack, &size);
         status = store_rot_found_pack(store, place->pack, size, rot.cause, NULL);

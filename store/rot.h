@@ -15,12 +15,15 @@ void store_rot_release(struct store *store);
 /* After the index is open: count what waits. */
 int store_rot_recover(struct store *store, struct err *err);
 
-/* Why the record at this place cannot be read as it was written; opens its pack to see. */
-enum store_rot_cause store_rot_look(struct store *store, const struct store_place *place);
+/* Why the record at this place cannot be read as it was written (enum store_rot_cause): opens its pack and reads it to
+ * see. 0 if it can be read and is right, or a negative code if there is no telling. */
+int store_rot_look(struct store *store, const struct id *id, const struct store_place *place, struct err *err);
 
 /* A record was bad twice while the index pointed to it: forget it, if the index still does. If its pack is gone, is no
- * file or was cut, all pieces are forgotten that it took along. Not inside a transaction. ERR_CORRUPT, always, be it
- * forgotten or not: whoever found it has failed; but ERR_IO if no pack is there at all, and nothing has rotted. */
+ * file or was cut, all pieces are forgotten that it took along; what the disk refuses to read keeps its place
+ * (unread.h). Not inside a transaction. ERR_CORRUPT, be it forgotten or not: whoever found it has failed; but 0 if a
+ * third look finds the right bytes, and ERR_IO if no pack is there at all or the disk reads nothing, which is no rot.
+ */
 int store_rot_found(struct store *store, enum store_piece_type type, const struct id *id,
                     const struct store_place *place, struct err *err);
 /* All pieces whose records end behind `size_bytes` of a pack. */

@@ -82,8 +82,8 @@ int store_rows_piece_get(struct store_db_txn *txn, enum store_piece_type type, c
     return got == 1 && !store_rows_piece_decode(type, value, ret_row) ? bad_row("piece", err) : got;
 }
 
-int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
-                         const struct store_piece_row *row, struct err *err)
+static int put_piece_row(struct store_db_txn *txn, enum store_db_table table, enum store_piece_type type,
+                         const struct id *id, const struct store_piece_row *row, struct err *err)
 {
     uint8_t key[STORE_PIECE_KEY_BYTES];
     uint8_t value[PIECE_ROW_BYTES];
@@ -94,7 +94,13 @@ int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, c
     wire_store_u32(value + 24, row->place.encoding);
     wire_store_u64(value + 28, row->refs);
     wire_store_u64(value + 36, row->place.checksum);
-    return store_db_put(txn, STORE_DB_PIECE, piece_key(type, id, key), span(value, sizeof value), err);
+    return store_db_put(txn, table, piece_key(type, id, key), span(value, sizeof value), err);
+}
+
+int store_rows_piece_put(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                         const struct store_piece_row *row, struct err *err)
+{
+    return put_piece_row(txn, STORE_DB_PIECE, type, id, row, err);
 }
 
 int store_rows_piece_del(struct store_db_txn *txn, enum store_piece_type type, const struct id *id, struct err *err)
@@ -247,6 +253,39 @@ int store_rows_rot_del(struct store_db_txn *txn, const struct store_rot *rot, st
 {
     uint8_t key[STORE_PIECE_KEY_BYTES];
     return store_db_del(txn, STORE_DB_ROT, piece_key(rot->type, &rot->id, key), err);
+}
+
+bool store_rows_unread_decode(struct store_span key, struct store_span value, struct store_unread *ret_unread)
+{
+    struct store_unread unread;
+    struct store_piece_row row;
+    if (!store_rows_piece_key(key, &unread.type, &unread.id) || !store_rows_piece_decode(unread.type, value, &row))
+        return false;
+    unread.place = row.place;
+    *ret_unread = unread;
+    return unread.place.pack != 0;
+}
+
+int store_rows_unread_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                          struct store_unread *ret_unread, struct err *err)
+{
+    uint8_t bytes[STORE_PIECE_KEY_BYTES];
+    struct store_span key = piece_key(type, id, bytes);
+    struct store_span value;
+    int got = store_db_get(txn, STORE_DB_UNREAD, key, &value, err);
+    return got == 1 && !store_rows_unread_decode(key, value, ret_unread) ? bad_row("unread", err) : got;
+}
+
+int store_rows_unread_put(struct store_db_txn *txn, const struct store_unread *unread, struct err *err)
+{
+    struct store_piece_row row = {.place = unread->place};
+    return put_piece_row(txn, STORE_DB_UNREAD, unread->type, &unread->id, &row, err);
+}
+
+int store_rows_unread_del(struct store_db_txn *txn, const struct store_unread *unread, struct err *err)
+{
+    uint8_t key[STORE_PIECE_KEY_BYTES];
+    return store_db_del(txn, STORE_DB_UNREAD, piece_key(unread->type, &unread->id, key), err);
 }
 
 bool store_rows_broken_decode(struct store_span key, struct store_span value, struct store_broken *ret_broken)

@@ -75,6 +75,18 @@ int store_rows_rot_put(struct store_db_txn *txn, const struct store_rot *rot, st
 int store_rows_rot_del(struct store_db_txn *txn, const struct store_rot *rot, struct err *err);
 bool store_rows_rot_decode(struct store_span key, struct store_span value, struct store_rot *ret_rot);
 
+/* Places that the disk refuses to read (unread.h). */
+struct store_unread {
+    enum store_piece_type type;
+    struct id id; /* of the piece */
+    struct store_place place;
+};
+int store_rows_unread_get(struct store_db_txn *txn, enum store_piece_type type, const struct id *id,
+                          struct store_unread *ret_unread, struct err *err);
+int store_rows_unread_put(struct store_db_txn *txn, const struct store_unread *unread, struct err *err);
+int store_rows_unread_del(struct store_db_txn *txn, const struct store_unread *unread, struct err *err);
+bool store_rows_unread_decode(struct store_span key, struct store_span value, struct store_unread *ret_unread);
+
 /* Objects that were complete and are to be repaired. */
 int store_rows_broken_get(struct store_db_txn *txn, const struct id *digest, struct store_broken *ret_broken,
                           struct err *err);

@@ -65,8 +65,8 @@ int store_open(const struct store_options *options, struct store **ret_store, st
 void store_close(struct store *store);
 
 /* To be called now and then (minutes): drops partial objects untouched for STORE_PARTIAL_KEEP_MS that nobody pins or
- * assembles and no reference keeps, and that were never complete or are caches; frees what is no longer referenced,
- * clears stale index readers. */
+ * assembles and no reference keeps, and that were never complete or are caches; tries again what the disk refused to
+ * read; frees what is no longer referenced, clears stale index readers. */
 int store_maintain(struct store *store, struct err *err);
 #define STORE_PARTIAL_KEEP_MS (7ull * 24 * 3600 * 1000)
 
@@ -293,7 +293,11 @@ int store_table_each(struct store *store, const char *table, const void *prefix,
 /* Every read checks: object reads and store_piece_read_raw by SHA-256, store_piece_read by a checksum of the stored
  * bytes (store/checksum.h), the scrub by both. Bytes that are bad twice in a row have rotted: the piece is forgotten at
  * once (nobody is told any more that it is here), its place in the pack is given back, and a finding waits to be taken.
- * What needs the piece becomes a partial object and is listed as broken until it is complete again. */
+ * What needs the piece becomes a partial object and is listed as broken until it is complete again.
+ *
+ * Bytes that the disk refuses to read are forgotten likewise, but keep their place: it is tried again by
+ * store_maintain, and is given back when the piece has come again elsewhere. A disk that refuses whatever it is asked
+ * has lost nothing: then reads are ERR_IO, nothing is forgotten, and all is as it was when the disk is there again. */
 enum store_rot_cause {                           /* the numbers are on disk */
                        STORE_ROT_BYTES = 1,      /* other bytes than were written */
                        STORE_ROT_UNREADABLE = 2, /* the disk refuses to read them */
@@ -364,6 +368,7 @@ struct store_fsck_report {
     uint64_t records;         /* found whole */
     uint64_t records_bad;     /* framing or digest wrong; dropped by a repair */
     uint64_t records_unused;  /* sound, but part of no recipe; dropped by a repair */
+    uint64_t records_unread;  /* the disk refuses to read them; missing now, but kept: it may give them another day */
     uint64_t tails_truncated; /* packs whose last record was cut short */
     uint64_t rows_wrong;      /* pieces that the index counts or places otherwise than recipes and packs do */
     uint64_t objects;         /* complete, whole digest checked */
@@ -376,6 +381,7 @@ struct store_fsck_report {
 typedef void (*store_fsck_cb)(const char *finding, void *ctx);
 /* Read everything and compare it with its digests; with repair, write a new index made from the packs (DIR/index.old
  * keeps the former one). Nobody else may have the store open: ERR_BUSY. 1 if all was sound, 0 if something was found
- * (and repaired, if so asked). Call it from a process with one thread: it probes the old index in a child. */
+ * (and repaired, if so asked). ERR_IO, and no change, if the disk refuses more than it gives. Call it from a process
+ * with one thread: it probes the old index in a child. */
 int store_fsck(const char *dir, bool repair, struct clock clock, struct store_fsck_report *ret_report, store_fsck_cb cb,
                void *ctx, struct err *err);

@@ -55,6 +55,13 @@ static void try_scrub(struct store_span value)
     expect(value.len == sizeof row && memcmp(row, value.data, sizeof row) == 0);
 }
 
+static void try_unread(struct store_span key, struct store_span value)
+{
+    struct store_unread unread;
+    if (store_rows_unread_decode(key, value, &unread))
+        expect(unread.place.pack != 0 && unread.place.stored_bytes <= store_pack_max_bytes(unread.type));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 2 || data[1] > size - 2)
@@ -68,6 +75,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     switch (data[0]) {
     case STORE_DB_PIECE:
         try_piece(key, value);
+        break;
+    case STORE_DB_UNREAD:
+        try_unread(key, value);
         break;
     case STORE_DB_OBJECT:
         expect(!store_rows_object_decode(key, value, &info) || store_kind_is_valid(info.kind));

@@ -9,12 +9,25 @@
 #include "store/pack.h"
 
 static off_t bad_sector = -1; /* reads that cover this byte of a file fail */
+static bool bad_disk;         /* all reads of packs fail */
+static int refusals = -1;     /* so many reads of the bad sector fail, then it can be read; -1: all */
+
+static bool is_of_packs(int fd)
+{
+    char link[32];
+    char path[256] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) > 0 && strstr(path, "/packs/");
+}
 
 /* In front of libc's. */
 static ssize_t read_disk(int fd, void *data, size_t len, off_t offset)
 {
     struct stat st;
-    if (bad_sector >= offset && bad_sector < offset + (off_t)len && fstat(fd, &st) == 0 && st.st_size > bad_sector) {
+    bool is_bad = bad_sector >= offset && bad_sector < offset + (off_t)len && fstat(fd, &st) == 0 &&
+                  st.st_size > bad_sector && refusals != 0;
+    if (is_bad || (bad_disk && is_of_packs(fd))) {
+        refusals -= refusals > 0;
         errno = EIO;
         return -1;
     }
@@ -522,6 +535,222 @@ static void test_rot__a_disk_that_is_away_for_a_while_is_no_rot(void **state)
     small_release(&small);
 }
 
+/* ---- disks that refuse ---- */
+
+static uint64_t body_of(const struct records *records, size_t i)
+{
+    return records->offsets[i] + STORE_RECORD_HEAD_BYTES;
+}
+
+/* Does the pack have anything but zeros there? */
+static bool has_bytes(struct small *small, uint64_t at, size_t len)
+{
+    uint8_t bytes[4096];
+    int fd = open(small->pack, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && len <= sizeof bytes);
+    assert_int_equal(syscall(SYS_pread64, fd, bytes, len, (off_t)at), len);
+    close(fd);
+    bool has = false;
+    for (size_t i = 0; i < len; i++)
+        has = has || bytes[i];
+    return has;
+}
+
+/* The chunk of record 0, which both objects need, is refused; then its objects are broken. */
+static void lose_first_chunk(struct small *small, struct records *ret_records)
+{
+    struct findings findings;
+    list_records(small, ret_records);
+    bad_sector = (off_t)body_of(ret_records, 0) + 500;
+    assert_true(ask_for_all(small, ret_records, RAW));
+    take(small->f->store, &findings);
+    assert_int_equal(findings.count, 1);
+    assert_int_equal(findings.rots[0].cause, STORE_ROT_UNREADABLE);
+    assert_int_equal(broken(small->f->store), 2);
+}
+
+/* faults 55, 56: a sector that is read again another day */
+static void test_rot__what_is_refused_keeps_its_bytes_and_is_tried_again(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    for (int restarts = 0; restarts < 2; restarts++) {
+        struct err err = {0};
+        struct records records;
+        struct store_piece piece;
+        uint8_t *back = malloc(LIMIT_CHUNK_BYTES);
+        small_renew(&small);
+        uint64_t before = fixture_pack_bytes(small.f->store);
+        lose_first_chunk(&small, &records);
+        for (int i = 0; i < 2; i++) {
+            must(store_maintain(small.f->store, &err));
+            if (restarts)
+                fixture_reopen(small.f);
+        }
+        assert_true(has_bytes(&small, body_of(&records, 0), 400));
+        assert_int_equal(fixture_pack_bytes(small.f->store), before);
+        const struct id *id = &records.records[0].id;
+        assert_int_equal(store_piece_read(small.f->store, STORE_PIECE_CHUNK, id, back, LIMIT_CHUNK_BYTES, &piece, &err),
+                         0);
+        bad_sector = -1;
+        must(store_maintain(small.f->store, &err));
+        assert_int_equal(store_piece_read(small.f->store, STORE_PIECE_CHUNK, id, back, LIMIT_CHUNK_BYTES, &piece, &err),
+                         1);
+        repair(&small); /* without a byte being written */
+        assert_int_equal(fixture_pack_bytes(small.f->store), before);
+        expect_sound(&small, 2);
+        free(back);
+    }
+    small_release(&small);
+}
+
+/* What came again elsewhere, or turns out to be wrong, or is wanted by nobody, gives its place back. */
+static void test_rot__what_is_refused_is_freed_when_it_is_of_no_use(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    static const char *const whys[] = {"came again", "wrong", "unwanted", "pack gone"};
+    for (int why = 0; why < 4; why++) {
+        print_message("%s\n", whys[why]);
+        struct err err = {0};
+        struct records records;
+        small_renew(&small);
+        uint64_t before = fixture_pack_bytes(small.f->store);
+        lose_first_chunk(&small, &records);
+        if (why == 0) {
+            repair(&small);
+        } else if (why == 1) {
+            bad_sector = -1;
+            flip(small.pack, body_of(&records, 0) + 7);
+        } else if (why == 2) {
+            for (int i = 0; i < 2; i++)
+                assert_int_equal(store_partial_drop(small.f->store, &small.info[i].digest, &err), 1);
+        } else {
+            struct store_object_info other; /* in another pack: the disk is there */
+            fixture_reopen(small.f);
+            fixture_put(small.f->store, STORE_LAYER, small.bytes + 250000, 100000, &other);
+            assert_int_equal(unlink(small.pack), 0);
+            fixture_reopen(small.f);
+            assert_int_equal(store_object_remove(small.f->store, &other.digest, &err), 1);
+        }
+        must(store_maintain(small.f->store, &err));
+        uint64_t after = fixture_pack_bytes(small.f->store);
+        if (why < 2)
+            assert_false(has_bytes(&small, body_of(&records, 0), 400));
+        if (why < 2)
+            assert_int_equal(after, why == 0 ? before : before - 64 - records.records[0].stored_bytes);
+        else
+            assert_int_equal(after, 0);
+        bad_sector = -1;
+        if (why > 1)
+            continue;
+        repair(&small);
+        assert_int_equal(fixture_pack_bytes(small.f->store), before);
+        expect_sound(&small, 2);
+    }
+    small_release(&small);
+}
+
+/* faults 55, 57: a cable that is out. One pack, so that nothing else tells. */
+static void test_rot__a_disk_that_refuses_everything_has_lost_nothing(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    struct store *store = small.f->store;
+    struct records records;
+    list_records(&small, &records);
+    uint64_t before = fixture_pack_bytes(store);
+    uint8_t *back = malloc(STORE_ROOT_MAX_BYTES);
+    bad_disk = true;
+    for (size_t i = 0; i < records.count; i++) {
+        struct err err = {0};
+        struct store_piece piece;
+        assert_int_equal(store_piece_read(store, records.records[i].type, &records.records[i].id, back,
+                                          STORE_ROOT_MAX_BYTES, &piece, &err),
+                         ERR_IO);
+        assert_non_null(strstr(err.text, "wherever it is asked"));
+    }
+    for (int i = 0; i < 2; i++) {
+        struct err err = {0};
+        size_t len;
+        assert_int_equal(store_object_read(store, &small.info[i].digest, 0, back, 1, &len, &err), ERR_IO);
+        assert_int_equal(store_scrub_step(store, UINT64_MAX, NULL, &err), ERR_IO);
+    }
+    assert_int_equal(store_rot_waiting(store), 0);
+    /* Somebody removes what cannot be read: all of it is freed, sooner or later. */
+    assert_int_equal(store_object_remove(store, &small.info[1].digest, NULL), 1);
+    fixture_reopen(small.f);
+    store = small.f->store;
+    bad_disk = false;
+    fixture_expect(store, &small.info[0].digest, object_bytes(&small, 0), BYTES);
+    struct err err = {0};
+    must(store_maintain(store, &err));
+    struct store_object_info again;
+    fixture_put(store, STORE_LAYER, object_bytes(&small, 1), BYTES, &again);
+    assert_int_equal(fixture_pack_bytes(store), before);
+    assert_int_equal(broken(store), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(store_object_remove(store, &small.info[i].digest, NULL), 1);
+    assert_int_equal(fixture_pack_bytes(store), 0);
+    free(back);
+    small_release(&small);
+}
+
+/* Twice in a row, but not for ever: not rot, and nobody gets wrong bytes or an object fewer. */
+static void test_rot__a_disk_that_stutters_is_no_rot(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    struct records records;
+    list_records(&small, &records);
+    bad_sector = (off_t)body_of(&records, 0) + 500;
+    refusals = 2;
+    fixture_expect(small.f->store, &small.info[0].digest, object_bytes(&small, 0), BYTES);
+    assert_int_equal(refusals, 0);
+    assert_int_equal(store_rot_waiting(small.f->store), 0);
+    bad_sector = -1;
+    refusals = -1;
+    expect_sound(&small, 2);
+    small_release(&small);
+}
+
+/* fsck drops nothing that it could not read, and makes no index of a disk that gives nothing. */
+static void test_rot__fsck_keeps_what_is_refused(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    struct fixture *f = small.f;
+    struct err err = {0};
+    struct records records;
+    struct store_fsck_report report;
+    list_records(&small, &records);
+    store_close(f->store);
+    f->store = NULL;
+    bad_sector = (off_t)body_of(&records, 0) + 500;
+    assert_int_equal(store_fsck(f->dir, true, f->options.clock, &report, NULL, NULL, &err), 0);
+    assert_int_equal(report.records_unread, 1);
+    assert_int_equal(report.records_bad, 0);
+    assert_int_equal(report.objects_broken, 2);
+    fixture_open(f);
+    assert_int_equal(broken(f->store), 2);
+    must(store_maintain(f->store, &err));
+    bad_sector = -1;
+    assert_true(has_bytes(&small, body_of(&records, 0), 400));
+    must(store_maintain(f->store, &err));
+    repair(&small);
+    expect_sound(&small, 2);
+
+    store_close(f->store);
+    f->store = NULL;
+    bad_disk = true;
+    assert_int_equal(store_fsck(f->dir, true, f->options.clock, &report, NULL, NULL, &err), ERR_IO);
+    bad_disk = false;
+    fixture_open(f);
+    assert_int_equal(broken(f->store), 0);
+    expect_sound(&small, 2);
+    small_release(&small);
+}
+
 /* An assembly counts on a chunk of another object; that rots while the rest comes. */
 static void test_rot__an_assembly_looks_again(void **state)
 {
@@ -569,6 +798,11 @@ int main(void)
         on_store(test_rot__an_assembly_looks_again),
         on_store(test_rot__no_pack_at_all_is_somebodys_mistake),
         on_store(test_rot__a_disk_that_is_away_for_a_while_is_no_rot),
+        on_store(test_rot__what_is_refused_keeps_its_bytes_and_is_tried_again),
+        on_store(test_rot__what_is_refused_is_freed_when_it_is_of_no_use),
+        on_store(test_rot__a_disk_that_refuses_everything_has_lost_nothing),
+        on_store(test_rot__a_disk_that_stutters_is_no_rot),
+        on_store(test_rot__fsck_keeps_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
