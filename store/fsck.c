@@ -14,6 +14,7 @@
 
 #include "node/base/file.h"
 #include "node/base/scope.h"
+#include "store/disk.h"
 #include "store/gc.h"
 #include "store/lock.h"
 #include "store/open.h"
@@ -354,6 +355,15 @@ static int swap_index(const char *dir, const struct paths *paths, struct err *er
     return file_sync_dir(dir, err);
 }
 
+/* Everything will look lost: whoever reads that is to know what else it may be. */
+static void say_if_away(struct store_rebuild *rebuild)
+{
+    struct err why;
+    struct store known = {.packs_dir = rebuild->store.packs_dir, .db = rebuild->former};
+    if (rebuild->former && store_disk_check_mounted(&known, &why) == ERR_IO)
+        store_rebuild_say(rebuild, "%s", why.text);
+}
+
 static int run(struct store_rebuild *rebuild, const struct paths *paths, struct err *err)
 {
     int status = file_remove_tree(paths->fresh, err);
@@ -368,6 +378,7 @@ static int run(struct store_rebuild *rebuild, const struct paths *paths, struct 
     if (status < 0)
         return status;
     rebuild->former = former;
+    say_if_away(rebuild);
     if (!former)
         store_rebuild_say(rebuild, "the index cannot be used; names, pins and tables in it are lost");
     store_gc_init(&rebuild->store);

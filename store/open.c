@@ -7,6 +7,7 @@
 #include "node/base/file.h"
 #include "node/base/scope.h"
 #include "node/base/wire.h"
+#include "store/disk.h"
 #include "store/evict.h"
 #include "store/gc.h"
 #include "store/lock.h"
@@ -115,6 +116,8 @@ int store_open(const struct store_options *options, struct store **ret_store, st
         status = make_dirs(store, err);
     if (status == 0)
         status = open_index(store, options->index_map_bytes, err);
+    if (status == 0)
+        status = store_disk_recover(store, err);
     if (status == 0)
         status = store_rot_recover(store, err);
     if (status == 0)

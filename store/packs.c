@@ -220,7 +220,9 @@ static int rotate(struct store *store, struct err *err)
         return 0;
 
     OWNED(owned_pack) struct store_pack *pack = NULL;
-    int status = store_pack_open(store->packs_dir, number, true, &pack, err);
+    int status = store_disk_check_mounted(store, err); /* under a disk that is away nobody would find it */
+    if (status == 0)
+        status = store_pack_open(store->packs_dir, number, true, &pack, err);
     pthread_mutex_lock(&packs->lock);
     if (status == 0 || status == ERR_EXISTS)
         packs->last_number = number;
@@ -438,8 +440,6 @@ int store_packs_recover(struct store *store, struct err *err)
 {
     struct recovery recovery = {.store = store, .err = err};
     struct store_span all = {0};
-    int status = store_disk_check_mounted(store, err);
-    if (status == 0)
-        status = note_numbers(store, err);
+    int status = note_numbers(store, err);
     return status < 0 ? status : store_db_each(store->db, STORE_DB_PACK, all, all, recover_row, &recovery, err);
 }

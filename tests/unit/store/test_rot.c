@@ -9,15 +9,16 @@
 #include "store/pack.h"
 
 static off_t bad_sector = -1; /* reads that cover this byte of a file fail */
-static bool bad_disk;         /* all reads of packs fail */
+static bool bad_disk;         /* all reads in the directory of the packs fail */
+static bool bad_pack;         /* all reads of packs fail */
 static int refusals = -1;     /* so many reads of the bad sector fail, then it can be read; -1: all */
 
-static bool is_of_packs(int fd)
+static bool is_named(int fd, const char *part)
 {
     char link[32];
     char path[256] = "";
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return readlink(link, path, sizeof path - 1) > 0 && strstr(path, "/packs/");
+    return readlink(link, path, sizeof path - 1) > 0 && strstr(path, part);
 }
 
 /* In front of libc's. */
@@ -26,7 +27,7 @@ static ssize_t read_disk(int fd, void *data, size_t len, off_t offset)
     struct stat st;
     bool is_bad = bad_sector >= offset && bad_sector < offset + (off_t)len && fstat(fd, &st) == 0 &&
                   st.st_size > bad_sector && refusals != 0;
-    if (is_bad || (bad_disk && is_of_packs(fd))) {
+    if (is_bad || (bad_disk && is_named(fd, "/packs/")) || (bad_pack && is_named(fd, ".pack"))) {
         refusals -= refusals > 0;
         errno = EIO;
         return -1;
@@ -535,6 +536,170 @@ static void test_rot__a_disk_that_is_away_for_a_while_is_no_rot(void **state)
     small_release(&small);
 }
 
+/* ---- the marker of the disk ---- */
+
+static char *marker_of(const struct small *small)
+{
+    return file_path("%s/packs/disk", small->f->dir);
+}
+
+static void look_for_mount(const char *finding, void *ctx)
+{
+    bool *told = ctx;
+    *told = *told || strstr(finding, "not mounted");
+}
+
+/* faults 57: the only pack is not there, with its disk or without it */
+static void test_rot__the_only_pack_is_away_or_lost(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    OWNED(owned_free) char *packs = file_path("%s/packs", small.f->dir);
+    OWNED(owned_free) char *aside = file_path("%s/aside", small.f->dir);
+    struct err err = {0};
+    store_close(small.f->store);
+    small.f->store = NULL;
+    assert_int_equal(rename(packs, aside), 0);
+    for (int i = 0; i < 2; i++) { /* the first makes the directory */
+        assert_int_equal(store_open(&small.f->options, &small.f->store, &err), ERR_IO);
+        assert_non_null(strstr(err.text, "not mounted, so mount it"));
+    }
+    struct store_fsck_report report;
+    bool told = false;
+    assert_int_equal(store_fsck(small.f->dir, false, small.f->options.clock, &report, look_for_mount, &told, &err), 0);
+    assert_true(told);
+    assert_int_equal(rmdir(packs), 0); /* nothing was put there */
+    assert_int_equal(rename(aside, packs), 0);
+    fixture_open(small.f);
+    for (int i = 0; i < 2; i++)
+        fixture_expect(small.f->store, &small.info[i].digest, object_bytes(&small, i), BYTES);
+    assert_int_equal(broken(small.f->store), 0);
+
+    assert_int_equal(unlink(small.pack), 0);
+    fixture_reopen(small.f);
+    struct findings findings;
+    take(small.f->store, &findings);
+    assert_true(findings.count > 3);
+    assert_int_equal(findings.rots[0].cause, STORE_ROT_MISSING);
+    assert_int_equal(broken(small.f->store), 2);
+    repair(&small);
+    expect_sound(&small, 2);
+    small_release(&small);
+}
+
+/* A store without a pack has a disk too, and what is written goes there or nowhere. */
+static void test_rot__nothing_is_written_under_a_disk_that_is_away(void **state)
+{
+    struct fixture *f = *state;
+    OWNED(owned_free) char *packs = file_path("%s/packs", f->dir);
+    OWNED(owned_free) char *aside = file_path("%s/aside", f->dir);
+    OWNED(owned_free) uint8_t *bytes = fixture_bytes(8, 100000);
+    struct err err = {0};
+    assert_int_equal(rename(packs, aside), 0);
+    assert_int_equal(mkdir(packs, 0700), 0);
+    struct store_ingest *ingest;
+    must(store_ingest_new(f->store, STORE_BLOB, STORE_CHUNKING_ARCHIVE, &ingest, &err));
+    int status = store_ingest_write(ingest, bytes, 100000, &err);
+    if (status == 0)
+        status = store_ingest_finish(ingest, NULL, &err);
+    assert_int_equal(status, ERR_IO);
+    store_ingest_free(ingest);
+    store_close(f->store);
+    f->store = NULL;
+    assert_int_equal(store_open(&f->options, &f->store, &err), ERR_IO);
+    assert_int_equal(rmdir(packs), 0);
+    assert_int_equal(rename(aside, packs), 0);
+    fixture_open(f);
+    struct store_object_info info;
+    fixture_put(f->store, STORE_BLOB, bytes, 100000, &info);
+}
+
+/* Damaged, gone, a link, a store from before there were markers: packs tell that the disk is there. */
+static void test_rot__the_marker_is_mended(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    OWNED(owned_free) char *marker = marker_of(&small);
+    struct buf first = BUF(100);
+    struct err err = {0};
+    must(file_read(marker, &first, &err));
+    for (int way = 0; way < 4; way++) {
+        struct buf now = BUF(100);
+        assert_int_equal(unlink(marker), 0);
+        if (way == 1)
+            must(file_write_atomic(marker, "short\n", 6, 0600, &err));
+        else if (way == 2)
+            assert_int_equal(symlink("/dev/zero", marker), 0);
+        else if (way == 3)
+            assert_int_equal(mkfifo(marker, 0600), 0);
+        fixture_reopen(small.f);
+        must(file_read(marker, &now, &err));
+        assert_string_equal(buf_str(&now), buf_str(&first));
+        buf_release(&now);
+    }
+    for (int i = 0; i < 2; i++)
+        fixture_expect(small.f->store, &small.info[i].digest, object_bytes(&small, i), BYTES);
+    buf_release(&first);
+    small_release(&small);
+}
+
+/* The disk of another store is mounted there; fsck makes it this one's, if that is what is wanted. */
+static void test_rot__another_stores_disk_is_refused(void **state)
+{
+    struct small small;
+    small_make(&small, *state);
+    OWNED(owned_free) char *packs = file_path("%s/packs", small.f->dir);
+    OWNED(owned_free) char *mine = file_path("%s/mine", small.f->dir);
+    struct err err = {0};
+    void *other_state;
+    fixture_setup(&other_state);
+    struct fixture *other = other_state;
+    struct store_object_info info;
+    uint8_t *bytes = fixture_bytes(60, 300000);
+    fixture_put(other->store, STORE_LAYER, bytes, 300000, &info);
+    store_close(other->store);
+    other->store = NULL;
+    store_close(small.f->store);
+    small.f->store = NULL;
+    OWNED(owned_free) char *theirs = file_path("%s/packs", other->dir);
+    assert_int_equal(rename(packs, mine), 0);
+    assert_int_equal(rename(theirs, packs), 0);
+    assert_int_equal(store_open(&small.f->options, &small.f->store, &err), ERR_CONFLICT);
+    assert_non_null(strstr(err.text, "another store"));
+    assert_int_equal(rename(packs, theirs), 0);
+    assert_int_equal(rename(mine, packs), 0);
+    fixture_open(small.f);
+    assert_int_equal(broken(small.f->store), 0);
+
+    store_close(small.f->store);
+    small.f->store = NULL;
+    assert_int_equal(rename(packs, mine), 0);
+    assert_int_equal(rename(theirs, packs), 0);
+    struct store_fsck_report report;
+    assert_int_equal(store_fsck(small.f->dir, true, small.f->options.clock, &report, NULL, NULL, &err), 0);
+    fixture_open(small.f);
+    assert_int_equal(broken(small.f->store), 2);
+    fixture_reopen(small.f);
+    free(bytes);
+    fixture_teardown(&other_state);
+    small_release(&small);
+}
+
+/* The marker is on that disk too: if it can be read, it is the sector, however little else there is. */
+static void test_rot__one_bad_sector_is_all_there_is(void **state)
+{
+    struct fixture *f = *state;
+    struct store_object_info info;
+    uint8_t byte;
+    size_t len;
+    fixture_put(f->store, STORE_BLOB, "tiny", 4, &info);
+    bad_pack = true;
+    struct err err = {0};
+    assert_int_equal(store_object_read(f->store, &info.digest, 0, &byte, 1, &len, &err), ERR_CORRUPT);
+    bad_pack = false;
+    assert_int_equal(store_rot_waiting(f->store), 1);
+}
+
 /* ---- disks that refuse ---- */
 
 static uint64_t body_of(const struct records *records, size_t i)
@@ -798,6 +963,11 @@ int main(void)
         on_store(test_rot__an_assembly_looks_again),
         on_store(test_rot__no_pack_at_all_is_somebodys_mistake),
         on_store(test_rot__a_disk_that_is_away_for_a_while_is_no_rot),
+        on_store(test_rot__the_only_pack_is_away_or_lost),
+        on_store(test_rot__nothing_is_written_under_a_disk_that_is_away),
+        on_store(test_rot__the_marker_is_mended),
+        on_store(test_rot__another_stores_disk_is_refused),
+        on_store(test_rot__one_bad_sector_is_all_there_is),
         on_store(test_rot__what_is_refused_keeps_its_bytes_and_is_tried_again),
         on_store(test_rot__what_is_refused_is_freed_when_it_is_of_no_use),
         on_store(test_rot__a_disk_that_refuses_everything_has_lost_nothing),
