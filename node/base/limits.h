@@ -119,6 +119,9 @@
 #define LIMIT_STORE_TRACED (4u << 20)     /* leaves or roots that need what has rotted; x 80 B = 320 MiB if all do */
 #define LIMIT_STORE_BATCH (16u << 10)     /* records that wait for one commit; x 176 B = 2.8 MiB a writer */
 
+/* ---- scrub ---- */
+#define LIMIT_RETRIES (4u << 10) /* objects that wait to be repaired each at its time; x 120 B = 480 KiB */
+
 /* ---- archives ---- */
 #define LIMIT_PATH_BYTES 4096
 #define LIMIT_ARCHIVE_ENTRIES (4u << 20)

@@ -8,6 +8,7 @@
 #include "node/base/buf.h"
 #include "node/base/log.h"
 #include "node/base/scope.h"
+#include "node/mesh/retries.h"
 
 #define TURN_MS 5000           /* between two looks at what is due */
 #define HURRY_TURN_MS 10       /* likewise in a pass that somebody waits for: other jobs get their turn */
@@ -15,14 +16,13 @@
 #define HURRY_BYTES (8u << 20) /* of a step in a hurry */
 #define CATCH_UP_MS 3600000u   /* what a sleep of the machine leaves undone is not made up for beyond this */
 #define REPAIRS 4u             /* objects fetched at a time */
-#define RETRY_MS 60000u        /* after a repair that failed; then twice as long, and so on */
-#define RETRY_DOUBLINGS 6u
-#define LINES 8u /* logged of one step */
+#define LINES 8u               /* logged of one step */
 #define FAILURE_LINE_MS 600000u
 
 struct repair {
     struct scrub *scrub;
-    struct content_fetch *fetch; /* borrowed until its end; NULL: the place is free */
+    struct content_fetch *fetch; /* borrowed until its end */
+    enum { REPAIR_NONE, REPAIR_RUNS, REPAIR_FAILED, REPAIR_DONE } state;
     struct id digest;
 };
 
@@ -45,11 +45,10 @@ struct scrub {
     struct store_broken candidates[REPAIRS];
     unsigned n_candidates;
     struct id after; /* the next candidates have greater digests, in a circle */
+    struct retries retries;
     struct buf lines;
 
     struct repair repairs[REPAIRS];
-    uint64_t retry_at_ms;
-    unsigned failures; /* repairs, in a row */
     struct log_limit failure_lines;
     bool restart_wanted;
     LIST_HEAD(, scrub_watch) watches;
@@ -71,7 +70,9 @@ static int note_broken(const struct store_broken *broken, void *ctx)
 {
     struct scrub *scrub = ctx;
     scrub->n_broken++;
-    if (scrub->n_candidates < REPAIRS && id_compare(&broken->digest, &scrub->after) > 0)
+    retries_see(&scrub->retries, &broken->digest);
+    if (scrub->n_candidates < REPAIRS && id_compare(&broken->digest, &scrub->after) > 0 &&
+        retries_is_due(&scrub->retries, &broken->digest, clock_mono_ms(&scrub->clock)))
         scrub->candidates[scrub->n_candidates++] = *broken;
     return 0;
 }
@@ -108,19 +109,13 @@ static void work_step(void *arg)
         scrub->step_status = store_scrub_step(scrub->store, due, NULL, &scrub->step_err);
     scrub->take_failed =
         store_rot_waiting(scrub->store) > 0 && store_rot_take(scrub->store, note_rot, scrub, &scrub->take_err) < 0;
-    store_broken_each(scrub->store, note_broken, scrub, NULL);
+    if (store_broken_each(scrub->store, note_broken, scrub, NULL) == 0)
+        retries_end_walk(&scrub->retries);
     if (scrub->n_candidates == 0)
         scrub->after = (struct id){0};
 }
 
 /* ---- repairs ---- */
-
-static void put_off(struct scrub *scrub)
-{
-    unsigned doublings = scrub->failures < RETRY_DOUBLINGS ? scrub->failures : RETRY_DOUBLINGS;
-    scrub->failures++;
-    scrub->retry_at_ms = clock_mono_ms(&scrub->clock) + ((uint64_t)RETRY_MS << doublings);
-}
 
 static void on_repaired(void *ctx, int status, const struct err *err, const struct exchange_stats *stats)
 {
@@ -128,23 +123,35 @@ static void on_repaired(void *ctx, int status, const struct err *err, const stru
     struct scrub *scrub = repair->scrub;
     char digest[DIGEST_TEXT_SIZE];
     repair->fetch = NULL;
+    repair->state = status == 0 ? REPAIR_DONE : REPAIR_FAILED;
     if (status == 0) {
         scrub->status.repaired++;
-        scrub->failures = 0;
-        scrub->retry_at_ms = 0; /* somebody is there: others may be repaired as well */
         log_info("scrub", "repaired object=%s fetched_bytes=%llu", digest_text(&repair->digest, digest),
                  (unsigned long long)stats->fetched_bytes);
         return;
     }
-    put_off(scrub);
     log_warn("scrub", "cannot repair an object that has rotted, will try again object=%s why=\"%s\"",
              digest_text(&repair->digest, digest), err->text);
+}
+
+/* What has ended while a job was under way, which alone knows when what is due. */
+static void settle_repairs(struct scrub *scrub)
+{
+    for (unsigned i = 0; i < REPAIRS; i++) {
+        struct repair *repair = &scrub->repairs[i];
+        if (repair->state == REPAIR_FAILED)
+            retries_failed(&scrub->retries, &repair->digest, clock_mono_ms(&scrub->clock));
+        else if (repair->state == REPAIR_DONE)
+            retries_succeeded(&scrub->retries, &repair->digest);
+        if (repair->state != REPAIR_RUNS)
+            repair->state = REPAIR_NONE;
+    }
 }
 
 static bool is_under_repair(const struct scrub *scrub, const struct id *digest)
 {
     for (unsigned i = 0; i < REPAIRS; i++) {
-        if (scrub->repairs[i].fetch && id_equal(&scrub->repairs[i].digest, digest))
+        if (scrub->repairs[i].state == REPAIR_RUNS && id_equal(&scrub->repairs[i].digest, digest))
             return true;
     }
     return false;
@@ -153,7 +160,7 @@ static bool is_under_repair(const struct scrub *scrub, const struct id *digest)
 static struct repair *free_repair(struct scrub *scrub)
 {
     for (unsigned i = 0; i < REPAIRS; i++) {
-        if (!scrub->repairs[i].fetch)
+        if (scrub->repairs[i].state == REPAIR_NONE)
             return &scrub->repairs[i];
     }
     return NULL;
@@ -161,22 +168,24 @@ static struct repair *free_repair(struct scrub *scrub)
 
 static void repair_next(struct scrub *scrub)
 {
-    for (unsigned i = 0; i < scrub->n_candidates && clock_mono_ms(&scrub->clock) >= scrub->retry_at_ms; i++) {
+    settle_repairs(scrub);
+    for (unsigned i = 0; i < scrub->n_candidates; i++) {
         const struct store_broken *broken = &scrub->candidates[i];
         struct repair *repair = free_repair(scrub);
         if (!repair)
             return;
         scrub->after = broken->digest;
-        if (is_under_repair(scrub, &broken->digest))
+        if (is_under_repair(scrub, &broken->digest) ||
+            !retries_is_due(&scrub->retries, &broken->digest, clock_mono_ms(&scrub->clock)))
             continue;
-        *repair = (struct repair){.scrub = scrub, .digest = broken->digest};
+        *repair = (struct repair){.scrub = scrub, .state = REPAIR_RUNS, .digest = broken->digest};
         struct content_wish wish = {.digest = broken->digest,
                                     .kind = broken->kind,
                                     .class = EXCHANGE_LAYER,
                                     .on_done = on_repaired,
                                     .ctx = repair};
         if (content_fetch(scrub->content, &wish, &repair->fetch, NULL) < 0)
-            put_off(scrub);
+            repair->state = REPAIR_FAILED;
     }
 }
 
@@ -274,6 +283,8 @@ int scrub_new(struct store *store, struct jobs jobs, struct clock clock, uv_loop
                             .stepped_ms = clock_mono_ms(&clock)};
     uv_timer_init(loop, &scrub->timer);
     scrub->timer.data = scrub;
+    struct rng rng = rng_system();
+    retries_init(&scrub->retries, rng_u64(&rng));
     rearm(scrub);
     *ret_scrub = scrub;
     return 0;
@@ -292,6 +303,7 @@ void scrub_free(struct scrub *scrub)
     if (!scrub)
         return;
     buf_release(&scrub->lines);
+    retries_release(&scrub->retries);
     free(scrub);
 }
 
@@ -314,5 +326,5 @@ void scrub_get_status(const struct scrub *scrub, struct scrub_status *ret_status
     store_scrub_status(scrub->store, &ret_status->store);
     ret_status->repairing = 0;
     for (unsigned i = 0; i < REPAIRS; i++)
-        ret_status->repairing += scrub->repairs[i].fetch != NULL;
+        ret_status->repairing += scrub->repairs[i].state == REPAIR_RUNS;
 }
