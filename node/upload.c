@@ -1,8 +1,10 @@
 #include "node/upload.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "node/base/buf.h"
+#include "node/upload_file.h"
 
 struct upload {
     struct api_request *req; /* NULL once it is answered */
@@ -130,19 +132,36 @@ static void on_closed(void *ctx, struct api_request *req)
     advance(upload);
 }
 
-void upload_begin(struct api_request *req, struct jobs jobs, const struct upload_sink *sink, void *ctx, unsigned status)
+static void refuse(struct api_request *req, const struct upload_sink *sink, void *ctx, int code, const char *text)
+{
+    struct err err;
+    err_set(&err, code, "%s", text);
+    api_reply_error(req, &err);
+    sink->free(ctx);
+}
+
+static void receive_body(struct api_request *req, struct jobs jobs, const struct upload_sink *sink, void *ctx,
+                         unsigned status)
 {
     static const struct api_request_ops ops = {.on_data = on_data, .on_end = on_end, .on_closed = on_closed};
     struct upload *upload = calloc(1, sizeof *upload);
     if (!upload) {
-        struct err err;
-        err_set(&err, ERR_NOMEM, "no memory for an upload");
-        api_reply_error(req, &err);
-        sink->free(ctx);
+        refuse(req, sink, ctx, ERR_NOMEM, "no memory for an upload");
         return;
     }
     *upload = (struct upload){.req = req, .jobs = jobs, .sink = *sink, .ctx = ctx, .status = status};
     buf_init(&upload->filling, 2 * UPLOAD_BLOCK_BYTES);
     buf_init(&upload->writing, 2 * UPLOAD_BLOCK_BYTES);
     api_request_watch(req, &ops, upload);
+}
+
+void upload_begin(struct api_request *req, struct jobs jobs, const struct upload_sink *sink, void *ctx, unsigned status)
+{
+    const char *from = api_request_query(req, "from");
+    if (!from)
+        receive_body(req, jobs, sink, ctx, status);
+    else if (strcmp(from, API_FROM_DESCRIPTOR) == 0)
+        upload_file_begin(req, jobs, sink, ctx);
+    else
+        refuse(req, sink, ctx, ERR_INVALID, "the query field 'from' is not '" API_FROM_DESCRIPTOR "'");
 }

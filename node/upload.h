@@ -25,7 +25,7 @@ struct upload_sink {
     void (*cancel)(void *ctx);
 };
 
-/* Receive the body of `req` and answer it with `status`. From the handler of a route with a streamed body. Takes ctx.
- */
+/* Receive the body of `req` and answer it with `status`; or, if its query says so, read a file that the client hands
+ * over and answer with events. From the handler of a route with a streamed body. Takes ctx. */
 void upload_begin(struct api_request *req, struct jobs jobs, const struct upload_sink *sink, void *ctx,
                   unsigned status);

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/api/descriptor.h"
 #include "node/api/json.h"
 #include "node/base/buf.h"
 #include "node/base/limits.h"
@@ -37,6 +39,9 @@ struct exchange {
     bool complete;    /* it came */
     /* sending */
     int upload_fd;
+    int handed_fd; /* borrowed: what API_EVENT_SEND asks for; -1: nothing */
+    bool asked;    /* it did */
+    int socket;    /* the library's, for that */
     api_progress_cb progress;
     void *progress_ctx;
 };
@@ -76,6 +81,14 @@ const json_t *api_client_error(const struct api_client *client)
 
 /* ---- callbacks of the library ---- */
 
+static int hand_over(struct exchange *x)
+{
+    if (x->handed_fd < 0 || x->asked)
+        return err_set(x->err, ERR_PROTOCOL, "the daemon asks for a file that it was not promised");
+    x->asked = true;
+    return api_descriptor_send(x->socket, x->handed_fd, x->err);
+}
+
 /* Give whole lines to the event callback; what is left waits for more. */
 static int take_lines(struct exchange *x)
 {
@@ -98,7 +111,7 @@ static int take_lines(struct exchange *x)
             return err_set(x->err, code ? code : ERR_INTERNAL, "%s", api_json_text(event, "message"));
         }
         x->complete = strcmp(name, x->last) == 0;
-        code = x->event(x->ctx, event, x->err);
+        code = strcmp(name, API_EVENT_SEND) == 0 ? hand_over(x) : x->event(x->ctx, event, x->err);
         if (code < 0)
             return code;
     }
@@ -156,6 +169,14 @@ static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down_done, c
     return 0;
 }
 
+static int on_socket(void *ctx, curl_socket_t socket, curlsocktype purpose)
+{
+    (void)purpose;
+    struct exchange *x = ctx;
+    x->socket = socket;
+    return CURL_SOCKOPT_OK;
+}
+
 /* ---- one request ---- */
 
 static void set_common(struct exchange *x, const struct api_call *call, const char *url)
@@ -189,6 +210,15 @@ static void set_upload(struct exchange *x, int64_t size_bytes)
     curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)size_bytes);
     curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_read);
     curl_easy_setopt(curl, CURLOPT_READDATA, x);
+}
+
+/* On a connection of its own, for only of a new one the library says which socket it is. */
+static void set_hand_over(struct exchange *x)
+{
+    CURL *curl = x->client->curl;
+    curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(curl, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    curl_easy_setopt(curl, CURLOPT_SOCKOPTDATA, x);
 }
 
 /* The daemon's own words, or what its HTTP status says if there are none. */
@@ -247,6 +277,8 @@ static int perform(struct exchange *x, const struct api_call *call, int64_t uplo
         curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, headers);
     if (x->upload_fd >= 0)
         set_upload(x, upload_bytes);
+    else if (x->handed_fd >= 0)
+        set_hand_over(x);
     else if (body)
         curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
     CURLcode result = curl_easy_perform(client->curl);
@@ -267,7 +299,7 @@ static void release(struct exchange *x)
 
 static struct exchange exchange_of(struct api_client *client, size_t reply_max, struct err *err)
 {
-    return (struct exchange){.client = client, .err = err, .upload_fd = -1, .reply = BUF(reply_max)};
+    return (struct exchange){.client = client, .err = err, .upload_fd = -1, .handed_fd = -1, .reply = BUF(reply_max)};
 }
 
 static int parse_reply(const struct exchange *x, json_t **ret_reply)
@@ -289,9 +321,72 @@ int api_client_call(struct api_client *client, const struct api_call *call, json
     return code < 0 ? code : parse_reply(&x, ret_reply);
 }
 
+/* ---- uploads ---- */
+
+struct handed {
+    json_t *result; /* owned */
+    api_progress_cb progress;
+    void *progress_ctx;
+};
+
+static int on_handed_event(void *ctx, const json_t *event, struct err *err)
+{
+    (void)err;
+    struct handed *handed = ctx;
+    const char *name = api_json_text(event, "event");
+    if (strcmp(name, API_EVENT_PROGRESS) == 0 && handed->progress)
+        handed->progress(handed->progress_ctx, api_json_number(event, "done_bytes"),
+                         api_json_number(event, "total_bytes"));
+    if (strcmp(name, API_EVENT_RESULT) == 0 && !handed->result) {
+        handed->result = json_deep_copy(event);
+        json_object_del(handed->result, "event");
+    }
+    return 0;
+}
+
+/* Instead of the bytes of a whole file, the open file. ERR_UNSUPPORTED: the daemon cannot read it, or has not asked. */
+static int upload_by_descriptor(struct api_client *client, const struct api_call *call, int fd,
+                                api_progress_cb progress, void *ctx, json_t **ret_reply, struct err *err)
+{
+    OWNED(owned_free) char *query = NULL;
+    if (asprintf(&query, "%s%sfrom=" API_FROM_DESCRIPTOR, call->query ? call->query : "", call->query ? "&" : "") < 0)
+        return err_set(err, ERR_NOMEM, "out of memory");
+    struct api_call asked = *call;
+    asked.query = query;
+    struct handed handed = {.progress = progress, .progress_ctx = ctx};
+    OWNED(release) struct exchange x = exchange_of(client, LINE_MAX_BYTES, err);
+    x.handed_fd = fd;
+    x.event = on_handed_event;
+    x.ctx = &handed;
+    x.last = API_EVENT_RESULT;
+    int code = perform(&x, &asked, 0);
+    if (code == 0 && !x.asked)
+        code = err_set(err, ERR_UNSUPPORTED, "the daemon does not know how to take an open file");
+    else if (code == 0 && !handed.result)
+        code = err_set(err, ERR_CLOSED, "the node ended the stream of events before its last one");
+    if (code == 0 && ret_reply)
+        *ret_reply = STEAL(handed.result);
+    json_decref(handed.result);
+    return code;
+}
+
+/* From its beginning, as what the daemon reads; a descriptor in the middle of a file is a stream as any other. */
+static bool is_whole_file(int fd, int64_t size_bytes)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && lseek(fd, 0, SEEK_CUR) == 0 && size_bytes == st.st_size;
+}
+
 int api_client_upload(struct api_client *client, const struct api_call *call, int fd, int64_t size_bytes,
                       api_progress_cb progress, void *ctx, json_t **ret_reply, struct err *err)
 {
+    if (is_whole_file(fd, size_bytes)) {
+        int code = upload_by_descriptor(client, call, fd, progress, ctx, ret_reply, err);
+        if (code == 0)
+            lseek(fd, 0, SEEK_END); /* where reading it would have left it */
+        if (code != ERR_UNSUPPORTED)
+            return code;
+    }
     OWNED(release) struct exchange x = exchange_of(client, REPLY_MAX_BYTES, err);
     x.upload_fd = fd;
     x.progress = progress;

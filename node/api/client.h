@@ -40,7 +40,9 @@ struct api_call {
 /* Send, wait, parse. *ret_reply is the caller's; ret_reply may be NULL. */
 int api_client_call(struct api_client *client, const struct api_call *call, json_t **ret_reply, struct err *err);
 
-/* Send what can be read from fd as the body (size_bytes of it, or to its end if -1). */
+/* Give the daemon what can be read from fd: size_bytes of it, or to its end if -1. Where these are the whole of a
+ * regular file, the open file is handed over and the daemon reads it; if it cannot, and otherwise, the bytes are the
+ * body. */
 int api_client_upload(struct api_client *client, const struct api_call *call, int fd, int64_t size_bytes,
                       api_progress_cb progress, void *ctx, json_t **ret_reply, struct err *err);
 

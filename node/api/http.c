@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "node/api/descriptor.h"
 #include "node/api/json.h"
 #include "node/api/listen.h"
 #include "node/api/request.h"
@@ -250,7 +251,8 @@ static void finish(struct api_request *req)
 {
     struct err err = {0};
     req->body_done = true;
-    req->connection->deadline_ms = 0;
+    if (!req->wants_descriptor)
+        req->connection->deadline_ms = 0;
     if (req->response)
         return;
     if (req->handled) {
@@ -365,18 +367,55 @@ static void on_watch_closed(uv_handle_t *handle)
 
 /* A full hang-up only: a client that has merely finished sending still wants its answer. The library may have missed
  * it: its edge-triggered epoll is not told twice, once with the last data. A shutdown is one more edge. */
-static void on_hang_up(uv_poll_t *watch, int status, int events)
+static void hang_up(struct connection *connection)
 {
-    (void)status, (void)events;
-    struct connection *connection = watch->data;
     struct pollfd state = {.fd = connection->fd, .events = POLLIN};
-    uv_poll_stop(watch);
+    uv_poll_stop(&connection->watch);
     connection->hung_up = poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
     if (!connection->hung_up)
         return;
     shutdown(connection->fd, SHUT_RDWR);
     if (connection->request && connection->request->handled)
         api_request_close(connection->request);
+}
+
+static void on_watch(uv_poll_t *watch, int status, int events);
+
+/* Nothing, where the handler has answered without waiting for it. */
+static void take_descriptor(struct connection *connection)
+{
+    struct api_request *req = connection->request;
+    struct err err = {0};
+    int fd = -1;
+    bool wanted = req && req->wants_descriptor && !req->answered;
+    if (wanted && api_descriptor_receive(connection->fd, &fd, &err) == 0)
+        return;
+    uv_poll_start(&connection->watch, UV_DISCONNECT, on_watch);
+    if (!wanted)
+        return;
+    req->wants_descriptor = false;
+    connection->deadline_ms = 0;
+    req->ops->on_descriptor(req->ops_ctx, req, fd, &err);
+}
+
+static void on_watch(uv_poll_t *watch, int status, int events)
+{
+    struct connection *connection = watch->data;
+    if (status == 0 && (events & UV_READABLE))
+        take_descriptor(connection);
+    if (status < 0 || (events & UV_DISCONNECT))
+        hang_up(connection);
+}
+
+/* The library does not read while it answers, so the bytes that come are ours. */
+void api_request_want_descriptor(struct api_request *req)
+{
+    struct connection *connection = req->connection;
+    if (!connection || req->closed)
+        return;
+    req->wants_descriptor = true;
+    connection->deadline_ms = uv_now(connection->server->config.loop) + connection->server->config.request_ms;
+    uv_poll_start(&connection->watch, UV_DISCONNECT | UV_READABLE, on_watch);
 }
 
 static void connection_open(struct api_server *server, struct MHD_Connection *mhd, void **context)
@@ -398,7 +437,7 @@ static void connection_open(struct api_server *server, struct MHD_Connection *mh
     server->connections[connection->index] = connection;
     connection->deadline_ms = uv_now(server->config.loop) + server->config.request_ms;
     server->open_handles++;
-    uv_poll_start(&connection->watch, UV_DISCONNECT, on_hang_up);
+    uv_poll_start(&connection->watch, UV_DISCONNECT, on_watch);
     *context = connection;
 }
 

@@ -84,12 +84,19 @@ struct api_request_ops {
     /* The queue of a stream has fallen below half of its maximum after a write was refused. */
     void (*on_writable)(void *ctx, struct api_request *req);
     void (*on_closed)(void *ctx, struct api_request *req); /* invariant 3 */
+    /* The answer to api_request_want_descriptor, at most once and only before the answer: an open file, the handler's
+     * to close, or -1 and why there is none. */
+    void (*on_descriptor)(void *ctx, struct api_request *req, int fd, const struct err *err);
 };
 
 /* Set the callbacks (each may be NULL), from the handler or later; ops and ctx are borrowed until the answer. A handler
  * of a streamed body sets on_data and on_end before it returns, or answers; otherwise the request ends in an error. */
 void api_request_watch(struct api_request *req, const struct api_request_ops *ops, void *ctx);
 void api_request_resume(struct api_request *req);
+/* Of a request without a body, after api_stream_begin: let the client hand over an open file (node/api/descriptor.h) on
+ * the connection itself. It has to be told by an event when it may, for what it sends before is taken for HTTP; and it
+ * has as long for it as for a request. */
+void api_request_want_descriptor(struct api_request *req);
 
 /* ---- answers ---- */
 

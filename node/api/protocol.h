@@ -111,7 +111,11 @@ extern const struct api_route_spec api_route_specs[API_ROUTE_COUNT];
     "event migration container from to state total_ms downtime_ms phases bytes bytes_by_peer local_bytes attempts"
 #define API_FIELDS_VOLUME "guid path size_bytes snapshots in_use_by"
 
+/* The query of an upload whose bytes the daemon reads itself: it answers with events, API_EVENT_SEND first. */
+#define API_FROM_DESCRIPTOR "descriptor"
+
 /* Values of the field "event" in streams of events. */
+#define API_EVENT_SEND "send" /* the client's turn to hand over the open file */
 #define API_EVENT_PROGRESS "progress"
 #define API_EVENT_RESULT "result"
 #define API_EVENT_PHASE "phase"

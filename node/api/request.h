@@ -35,6 +35,7 @@ struct api_request {
     bool closed;               /* nobody will see the answer */
     bool suspended;            /* the library waits for api_http_resume */
     bool resumed;              /* asked for while it was not suspended */
+    bool wants_descriptor;     /* what comes next on the connection is no HTTP */
     uint64_t discard_until_ms; /* 0: the body is wanted */
 
     struct MHD_Response *response; /* owned until the library has it */

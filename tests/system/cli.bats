@@ -139,6 +139,8 @@ END
     [ "$digest" = "sha256:$(sha256sum blob | cut -d' ' -f1)" ]
     [ "$(cmig put - <blob)" = "$digest" ]
     [ "$(cat blob | cmig put - --json | jq -r .digest)" = "$digest" ]
+    [ "$(curl -sS --unix-socket "$CMIG_SOCKET" -X POST -T blob http://localhost/v1/objects | jq -r .digest)" = "$digest" ]
+    [ "$(curl -sS --unix-socket "$CMIG_SOCKET" --data-binary @blob http://localhost/v1/objects | jq -r .digest)" = "$digest" ]
     cmig get "$digest" | cmp - blob
     cmig get "$digest" -o copy
     cmp copy blob
@@ -251,6 +253,12 @@ END
     run cmig image import --name x:1 nowhere.tar
     [ "$status" -eq 3 ]
     [ "$(cmig image ls --json | jq '.images | length')" = 0 ]
+}
+
+@test "put of what the daemon does not read for others: the client sends the bytes" {
+    live
+    [ "$(cmig put /proc/sys/kernel/ostype)" = "sha256:$(sha256sum /proc/sys/kernel/ostype | cut -d' ' -f1)" ]
+    [ "$(exec 9<<<here; cmig put /dev/fd/9)" = "sha256:$(sha256sum <<<here | cut -d' ' -f1)" ]
 }
 
 @test "Ctrl-C: exit code 130, and nothing is left of it" {

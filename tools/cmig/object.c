@@ -30,7 +30,8 @@ static int open_input(const char *path, int *ret_fd, int64_t *ret_size, struct e
         return err_set(err, ERR_INVALID, "'%s' is a directory: put takes files; 'tar c %s | cmig put -' makes one",
                        path, path);
     }
-    off_t at = S_ISREG(status.st_mode) ? lseek(fd, 0, SEEK_CUR) : -1;
+    /* Of a file that says 0 the size is not known: those of proc do. */
+    off_t at = S_ISREG(status.st_mode) && status.st_size > 0 ? lseek(fd, 0, SEEK_CUR) : -1;
     *ret_size = at >= 0 && at <= status.st_size ? (int64_t)(status.st_size - at) : -1;
     *ret_fd = fd;
     return 0;

@@ -122,9 +122,8 @@ static void on_json_later(void *ctx, struct api_request *req)
     call_later(ctx, reply_body, req);
 }
 
-/* Takes an upload, pausing at every fourth piece; answers with its size and digest. ?kind=refuse fails in the middle,
- * ?kind=deny at once, ?kind=hang never asks for more,
- * ?kind=open always does and tells. */
+/* Takes an upload, pausing at every fourth piece, but no open file; answers with its size and digest. ?kind=refuse
+ * fails in the middle, ?kind=deny at once, ?kind=hang never asks for more, ?kind=open always does and tells. */
 struct upload {
     struct fixture *fixture;
     struct api_request *req;
@@ -199,12 +198,18 @@ static void upload_closed(void *ctx, struct api_request *req)
     sem_post(&f->closed);
 }
 
-static const struct api_request_ops upload_ops = {upload_data, upload_end, NULL, upload_closed};
+static const struct api_request_ops upload_ops = {
+    .on_data = upload_data, .on_end = upload_end, .on_closed = upload_closed};
 
 static void on_put(void *ctx, struct api_request *req)
 {
     const char *kind = api_request_query(req, "kind");
     struct err err;
+    if (api_request_query(req, "from")) {
+        err_set(&err, ERR_UNSUPPORTED, "only bytes");
+        api_reply_error(req, &err);
+        return;
+    }
     if (kind && strcmp(kind, "deny") == 0) {
         err_set(&err, ERR_DENIED, "not this one");
         api_reply_error(req, &err);
