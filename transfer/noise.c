@@ -12,19 +12,21 @@ enum token { TOKEN_END, TOKEN_E, TOKEN_S, TOKEN_EE, TOKEN_ES, TOKEN_SE, TOKEN_SS
 #define MESSAGE_TOKENS 5
 
 struct pattern {
-    const char *protocol_name;
-    bool responder_known; /* pre-message "<- s" */
+    const char *protocol_names[2]; /* with each cipher */
+    bool responder_known;          /* pre-message "<- s" */
     unsigned n_messages;
     enum token messages[PATTERN_MESSAGES][MESSAGE_TOKENS];
 };
 
 /* Section 7.5. */
 static const struct pattern PATTERNS[] = {
-    [NOISE_XX] = {"Noise_XX_25519_ChaChaPoly_BLAKE2b",
+    [NOISE_XX] = {{[CRYPTO_CHACHA20_POLY1305] = "Noise_XX_25519_ChaChaPoly_BLAKE2b",
+                   [CRYPTO_AES256_GCM] = "Noise_XX_25519_AESGCM_BLAKE2b"},
                   false,
                   3,
                   {{TOKEN_E}, {TOKEN_E, TOKEN_EE, TOKEN_S, TOKEN_ES}, {TOKEN_S, TOKEN_SE}}},
-    [NOISE_IK] = {"Noise_IK_25519_ChaChaPoly_BLAKE2b",
+    [NOISE_IK] = {{[CRYPTO_CHACHA20_POLY1305] = "Noise_IK_25519_ChaChaPoly_BLAKE2b",
+                   [CRYPTO_AES256_GCM] = "Noise_IK_25519_AESGCM_BLAKE2b"},
                   true,
                   2,
                   {{TOKEN_E, TOKEN_ES, TOKEN_S, TOKEN_SS}, {TOKEN_E, TOKEN_EE, TOKEN_SE}}},
@@ -57,7 +59,8 @@ void noise_cipher_release(struct noise_cipher *cipher)
 
 static int cipher_set_key(struct noise_cipher *cipher, const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct err *err)
 {
-    int status = cipher->aead ? crypto_aead_rekey(cipher->aead, key, err) : crypto_aead_new(key, &cipher->aead, err);
+    int status = cipher->aead ? crypto_aead_rekey(cipher->aead, key, err)
+                              : crypto_aead_new(cipher->kind, key, &cipher->aead, err);
     if (status < 0)
         return status;
     memcpy(cipher->key, key, sizeof cipher->key);
@@ -66,12 +69,12 @@ static int cipher_set_key(struct noise_cipher *cipher, const uint8_t key[CRYPTO_
     return 0;
 }
 
-/* Section 12.2: 32 zero bits, then the counter in little-endian order. */
-static void put_nonce(uint64_t counter, uint8_t ret_nonce[CRYPTO_AEAD_NONCE_BYTES])
+/* Section 12: 32 zero bits, then the counter, for ChaChaPoly in little-endian and for AESGCM in big-endian order. */
+static void put_nonce(enum crypto_cipher kind, uint64_t counter, uint8_t ret_nonce[CRYPTO_AEAD_NONCE_BYTES])
 {
     memset(ret_nonce, 0, 4);
     for (unsigned i = 0; i < 8; i++)
-        ret_nonce[4 + i] = (uint8_t)(counter >> 8 * i);
+        ret_nonce[4 + i] = (uint8_t)(counter >> 8 * (kind == CRYPTO_AES256_GCM ? 7 - i : i));
 }
 
 /* Section 4.2: the new key is the first 32 bytes of 32 zeros sealed under the nonce that no message may have. */
@@ -79,7 +82,7 @@ static int cipher_rekey(struct noise_cipher *cipher, struct err *err)
 {
     static const uint8_t zeros[CRYPTO_AEAD_KEY_BYTES];
     uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES];
-    put_nonce(UINT64_MAX, nonce);
+    put_nonce(cipher->kind, UINT64_MAX, nonce);
     uint8_t sealed[sizeof zeros + NOISE_TAG_BYTES];
     int status = crypto_aead_seal(cipher->aead, nonce, NULL, 0, zeros, sizeof zeros, sealed, err);
     if (status == 0)
@@ -92,7 +95,7 @@ static int take_nonce(struct noise_cipher *cipher, uint8_t ret_nonce[CRYPTO_AEAD
 {
     if (cipher->nonce == UINT64_MAX)
         return err_set(err, ERR_LIMIT, "all nonces of a cipher are used");
-    put_nonce(cipher->nonce, ret_nonce);
+    put_nonce(cipher->kind, cipher->nonce, ret_nonce);
     return 0;
 }
 
@@ -168,7 +171,7 @@ static int encrypt_and_hash(struct noise *noise, const void *plain, size_t len_b
         return err_set(err, ERR_LIMIT, "a handshake message is too long");
     if (noise->cipher.aead) {
         uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES];
-        put_nonce(noise->cipher.nonce++, nonce);
+        put_nonce(noise->cipher.kind, noise->cipher.nonce++, nonce);
         int status =
             crypto_aead_seal(noise->cipher.aead, nonce, noise->hash, sizeof noise->hash, plain, len_bytes, at, err);
         if (status < 0)
@@ -187,7 +190,7 @@ static int decrypt_and_hash(struct noise *noise, const uint8_t *sealed, size_t s
 {
     if (noise->cipher.aead) {
         uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES];
-        put_nonce(noise->cipher.nonce++, nonce);
+        put_nonce(noise->cipher.kind, noise->cipher.nonce++, nonce);
         int status = crypto_aead_open(noise->cipher.aead, nonce, noise->hash, sizeof noise->hash, sealed, sealed_bytes,
                                       ret_plain, err);
         if (status < 0)
@@ -205,7 +208,7 @@ static void start_hash(struct noise *noise, const struct noise_config *config)
 {
     /* "If protocol_name is less than or equal to HASHLEN bytes in length, sets h equal to protocol_name with zero
      * bytes appended": all of ours are. */
-    const char *name = noise->pattern->protocol_name;
+    const char *name = noise->pattern->protocol_names[noise->cipher.kind];
     memcpy(noise->hash, name, strlen(name));
     memcpy(noise->chaining_key, noise->hash, sizeof noise->chaining_key);
     mix_hash(noise, config->prologue, config->prologue_bytes);
@@ -217,12 +220,14 @@ int noise_new(const struct noise_config *config, struct noise **ret_noise, struc
 {
     const struct pattern *pattern = &PATTERNS[config->pattern];
     if (pattern->responder_known && config->initiator && !config->remote_static)
-        return err_set(err, ERR_INVALID, "%s needs the responder's key beforehand", pattern->protocol_name);
+        return err_set(err, ERR_INVALID, "%s needs the responder's key beforehand",
+                       pattern->protocol_names[config->cipher]);
     struct noise *noise = calloc(1, sizeof *noise);
     if (!noise)
         return err_set(err, ERR_NOMEM, "no memory for a handshake");
     noise->pattern = pattern;
     noise->initiator = config->initiator;
+    noise->cipher.kind = config->cipher;
     memcpy(noise->static_secret, config->static_secret, CRYPTO_DH_BYTES);
     crypto_dh_public(noise->static_secret, noise->static_public);
     if (config->ephemeral_secret) {
@@ -378,15 +383,16 @@ const uint8_t *noise_hash(const struct noise *noise)
     return noise->hash;
 }
 
-int noise_split(struct noise *noise, struct noise_cipher *ret_send, struct noise_cipher *ret_receive, struct err *err)
+int noise_split(struct noise *noise, enum crypto_cipher kind, struct noise_cipher *ret_send,
+                struct noise_cipher *ret_receive, struct err *err)
 {
     if (!noise_is_done(noise))
         return err_set(err, ERR_INTERNAL, "a handshake was split before its end");
     uint8_t first[NOISE_HASH_BYTES];
     uint8_t second[NOISE_HASH_BYTES];
     hkdf(noise->chaining_key, NULL, 0, first, second);
-    struct noise_cipher send = {0};
-    struct noise_cipher receive = {0};
+    struct noise_cipher send = {.kind = kind};
+    struct noise_cipher receive = {.kind = kind};
     int status = cipher_set_key(&send, noise->initiator ? first : second, err);
     if (status == 0)
         status = cipher_set_key(&receive, noise->initiator ? second : first, err);

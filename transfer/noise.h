@@ -1,9 +1,10 @@
 /*
  * The Noise Protocol Framework, revision 34 (noiseprotocol.org/noise.html): handshakes of two parties over
- * 25519, ChaChaPoly and BLAKE2b, and the ciphers that they end in.
+ * 25519, ChaChaPoly or AESGCM and BLAKE2b, and the ciphers that they end in.
  *
- * Owns keys and hashes; knows no frames, no sockets, no certificates. The patterns are rows of a table: XX is what
- * sessions use, IK is there because its published vectors test the steps that XX has not (pre-messages, es before s).
+ * Owns keys and hashes; knows no frames, no sockets, no certificates. The patterns are rows of a table: XX with
+ * ChaChaPoly is what sessions use, the others are there because their published vectors test what that one does not:
+ * pre-messages, es before s, AESGCM's nonces.
  */
 #pragma once
 
@@ -27,6 +28,7 @@
 #define NOISE_REKEY_BYTES (1ull << 30)
 
 struct noise_cipher {
+    enum crypto_cipher kind;
     struct crypto_aead *aead; /* owned; NULL: not keyed */
     uint8_t key[CRYPTO_AEAD_KEY_BYTES];
     uint64_t nonce; /* of the next message; goes on through rekeys, and 2^64 - 1 is never used for one */
@@ -49,6 +51,7 @@ struct noise;
 
 struct noise_config {
     enum noise_pattern pattern;
+    enum crypto_cipher cipher; /* of the handshake */
     bool initiator;
     const void *prologue;
     size_t prologue_bytes;
@@ -76,5 +79,7 @@ int noise_read(struct noise *noise, const uint8_t *message, size_t message_bytes
 const uint8_t *noise_remote_static(const struct noise *noise);
 /* The handshake hash, NOISE_HASH_BYTES; final when done. */
 const uint8_t *noise_hash(const struct noise *noise);
-/* Once, when done. The ciphers are the caller's to release. */
-int noise_split(struct noise *noise, struct noise_cipher *ret_send, struct noise_cipher *ret_receive, struct err *err);
+/* Once, when done. `kind` is for both directions: what the two have agreed on in what the handshake authenticates. The
+ * ciphers are the caller's to release. */
+int noise_split(struct noise *noise, enum crypto_cipher kind, struct noise_cipher *ret_send,
+                struct noise_cipher *ret_receive, struct err *err);

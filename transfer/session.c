@@ -27,17 +27,22 @@ enum { TYPE_PING = SESSION_TYPE_END, TYPE_PONG, TYPE_CLOSE };
 
 #define FRAME_PLAIN_BYTES ((size_t)TYPE_BYTES + SESSION_FRAME_BYTES)
 _Static_assert(OUTBOX_BLOCK_BYTES >= 2 * (LENGTH_BYTES + FRAME_PLAIN_BYTES + NOISE_TAG_BYTES), "two frames a block");
+/* A handshake's payload begins with what the node can do, one bit each; unknown bits are those of later versions. */
+#define ABILITIES_BYTES 1
+#define ABILITY_AES 0x01
 /* e, s and their tags, the payload and its tag: no stranger makes us hold more. */
-#define HANDSHAKE_FRAME_BYTES (2 * CRYPTO_DH_BYTES + 2 * NOISE_TAG_BYTES + LIMIT_HANDSHAKE_PAYLOAD_BYTES)
+#define HANDSHAKE_FRAME_BYTES                                                                                          \
+    (2 * CRYPTO_DH_BYTES + 2 * NOISE_TAG_BYTES + ABILITIES_BYTES + LIMIT_HANDSHAKE_PAYLOAD_BYTES)
 
 struct session {
-    struct session_config config; /* the payload is ours, the secret is gone into `noise` */
-    uint8_t *payload;             /* owned */
+    struct session_config config; /* the payload is in ours, the secret in `noise` */
+    uint8_t *payload;             /* owned; after our abilities */
     enum session_state state;
     enum session_reason reason;
     struct noise *noise; /* owned; NULL once open */
     struct noise_cipher send;
     struct noise_cipher receive;
+    uint8_t abilities; /* of the peer */
     uint8_t binding[NOISE_HASH_BYTES];
     struct id peer;
 
@@ -190,7 +195,8 @@ static int write_handshake(struct session *session, struct err *err)
     /* A dialer speaks of itself only to whom it knows. */
     bool show = !session->config.dialer || noise_remote_static(session->noise);
     OWNED(buf_release) struct buf message = BUF(HANDSHAKE_FRAME_BYTES);
-    int status = noise_write(session->noise, session->payload, show ? session->config.payload_bytes : 0, &message, err);
+    size_t payload_bytes = show ? ABILITIES_BYTES + session->config.payload_bytes : 0;
+    int status = noise_write(session->noise, session->payload, payload_bytes, &message, err);
     if (status < 0)
         return status;
     uint8_t *at = transfer_outbox_reserve(&session->out, LENGTH_BYTES + message.len);
@@ -206,7 +212,9 @@ static int write_handshake(struct session *session, struct err *err)
 
 static int open_session(struct session *session, struct err *err)
 {
-    int status = noise_split(session->noise, &session->send, &session->receive, err);
+    bool aes = session->config.has_aes && session->abilities & ABILITY_AES;
+    int status = noise_split(session->noise, aes ? CRYPTO_AES256_GCM : CRYPTO_CHACHA20_POLY1305, &session->send,
+                             &session->receive, err);
     if (status < 0)
         return status;
     memcpy(session->binding, noise_hash(session->noise), sizeof session->binding);
@@ -216,6 +224,16 @@ static int open_session(struct session *session, struct err *err)
     if (status == 0 && session->config.on_open)
         session->config.on_open(session->config.ctx, &session->peer);
     return status;
+}
+
+/* Who the peer is, and what it can do. */
+static int take_payload(struct session *session, const uint8_t *remote, const struct buf *payload, struct err *err)
+{
+    if (payload->len < ABILITIES_BYTES)
+        return err_set(err, ERR_PROTOCOL, "a handshake message without a payload");
+    session->abilities = payload->data[0];
+    return session->config.verify(session->config.ctx, remote, payload->data + ABILITIES_BYTES,
+                                  payload->len - ABILITIES_BYTES, &session->peer, err);
 }
 
 static int handshake_frame(struct session *session, struct span frame, struct err *err)
@@ -228,7 +246,7 @@ static int handshake_frame(struct session *session, struct span frame, struct er
         measure_rtt(session);
     const uint8_t *remote = noise_remote_static(session->noise);
     if (remote)
-        status = session->config.verify(session->config.ctx, remote, payload.data, payload.len, &session->peer, err);
+        status = take_payload(session, remote, &payload, err);
     else if (payload.len > 0)
         status = err_set(err, ERR_PROTOCOL, "the first handshake message carries a payload");
     if (status == 0 && noise_may_write(session->noise))
@@ -242,20 +260,21 @@ int session_new(const struct session_config *config, uint64_t now_ms, struct ses
         return err_set(err, ERR_LIMIT, "a handshake payload of %zu bytes is too long", config->payload_bytes);
     OWNED(owned_session) struct session *session = calloc(1, sizeof *session);
     if (session)
-        session->payload = malloc(config->payload_bytes + 1);
+        session->payload = malloc(ABILITIES_BYTES + config->payload_bytes);
     if (!session || !session->payload)
         return err_set(err, ERR_NOMEM, "no memory for a session");
+    session->payload[0] = config->has_aes ? ABILITY_AES : 0;
     if (config->payload_bytes > 0)
-        memcpy(session->payload, config->payload, config->payload_bytes);
+        memcpy(session->payload + ABILITIES_BYTES, config->payload, config->payload_bytes);
     session->config = *config;
     session->config.static_secret = NULL;
-    session->config.payload = session->payload;
+    session->config.payload = NULL;
     session->in = BUF(LENGTH_BYTES + LIMIT_FRAME_BYTES);
     session->message = BUF(LIMIT_CONTROL_BYTES);
     session->now_ms = session->heard_ms = now_ms;
     session->deadline_ms = now_ms + LIMIT_HANDSHAKE_MS;
 
-    static const char version[] = "cmig/1";
+    static const char version[] = "cmig/2";
     uint8_t prologue[sizeof version - 1 + ID_BYTES];
     memcpy(prologue, version, sizeof version - 1);
     memcpy(prologue + sizeof version - 1, config->cluster.b, ID_BYTES);
@@ -524,6 +543,11 @@ enum session_reason session_close_reason(const struct session *session)
 const struct id *session_peer(const struct session *session)
 {
     return session->noise ? NULL : &session->peer;
+}
+
+bool session_uses_aes(const struct session *session)
+{
+    return session->send.kind == CRYPTO_AES256_GCM;
 }
 
 const uint8_t *session_binding(const struct session *session)

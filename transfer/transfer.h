@@ -28,7 +28,7 @@
 #include "node/base/scope.h"
 #include "store/store.h"
 
-/* ==== sessions: Noise_XX_25519_ChaChaPoly_BLAKE2b over one byte stream ==== */
+/* ==== sessions: Noise_XX_25519_ChaChaPoly_BLAKE2b over one byte stream, then AES-256-GCM where both can ==== */
 
 /* Message types below this belong to the exchange, from here to SESSION_TYPE_END - 1 to the application. */
 #define SESSION_TYPE_APP 0x40
@@ -60,6 +60,7 @@ struct session_config {
     struct id cluster;            /* part of the prologue: both sides must mean the same */
     const void *payload;          /* shown to the peer, encrypted; at most LIMIT_HANDSHAKE_PAYLOAD_BYTES; copied */
     size_t payload_bytes;
+    bool has_aes; /* crypto_has_aes; AES-256-GCM is what a session between two that have it uses */
     /* Is the peer, whose key and payload these are, allowed here? 0 and *ret_peer, or a negative code: the session
      * ends. A dialer's payload is sent only after its verify has accepted the listener. */
     int (*verify)(void *ctx, const uint8_t remote_static[32], const void *payload, size_t payload_bytes,
@@ -112,6 +113,7 @@ int session_tick(struct session *session, uint64_t now_ms, uint64_t *ret_wake_ms
 enum session_state session_state(const struct session *session);
 enum session_reason session_close_reason(const struct session *session); /* the peer's */
 const struct id *session_peer(const struct session *session);            /* NULL before SESSION_OPEN */
+bool session_uses_aes(const struct session *session);                    /* from SESSION_OPEN on */
 /* Hash of the handshake, the same on both sides and unique to the session, for binding other things to it (Noise
  * specification, section 11.2). 64 bytes; valid from SESSION_OPEN on. */
 const uint8_t *session_binding(const struct session *session);

@@ -18,7 +18,7 @@
 #define CRYPTO_SIGN_SECRET_BYTES 64 /* seed and public key, as libsodium keeps it */
 #define CRYPTO_SIGNATURE_BYTES 64
 #define CRYPTO_DH_BYTES 32       /* X25519 keys and shared secrets, RFC 7748 */
-#define CRYPTO_AEAD_KEY_BYTES 32 /* ChaCha20-Poly1305, RFC 8439 */
+#define CRYPTO_AEAD_KEY_BYTES 32 /* of both ciphers */
 #define CRYPTO_AEAD_NONCE_BYTES 12
 #define CRYPTO_AEAD_TAG_BYTES 16
 #define CRYPTO_BLAKE2B_MAX_BYTES 64
@@ -84,11 +84,21 @@ void crypto_dh_public(const uint8_t secret[CRYPTO_DH_BYTES], uint8_t ret_public[
 bool crypto_dh(const uint8_t secret[CRYPTO_DH_BYTES], const uint8_t public_key[CRYPTO_DH_BYTES],
                uint8_t ret_shared[CRYPTO_DH_BYTES]);
 
-/* ---- bulk AEAD: ChaCha20-Poly1305 (RFC 8439) ---- */
+/* ---- bulk AEAD ---- */
+
+enum crypto_cipher {
+    CRYPTO_CHACHA20_POLY1305, /* RFC 8439 */
+    CRYPTO_AES256_GCM,        /* NIST SP 800-38D; where crypto_has_aes, the faster one */
+};
+
+/* Has this CPU instructions for AES and for what GCM multiplies? Without them it would be slow, and what it takes would
+ * tell of the key. */
+bool crypto_has_aes(void);
 
 /* A key schedule, kept for the life of a key. Not shared between threads. */
 struct crypto_aead;
-int crypto_aead_new(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct crypto_aead **ret_aead, struct err *err);
+int crypto_aead_new(enum crypto_cipher cipher, const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct crypto_aead **ret_aead,
+                    struct err *err);
 /* Use another key from now on. */
 int crypto_aead_rekey(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct err *err);
 void crypto_aead_free(struct crypto_aead *aead);
@@ -114,8 +124,8 @@ int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_N
 #define CRYPTO_XCHACHA_TAIL_BYTES 8
 void crypto_xchacha_key(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], const uint8_t head[CRYPTO_XCHACHA_HEAD_BYTES],
                         uint8_t ret_key[CRYPTO_AEAD_KEY_BYTES]);
-/* crypto_aead_seal and _open under such a key instead of the one that `aead` was made with, which is then forgotten:
- * one schedule serves all keys in turn. */
+/* crypto_aead_seal and _open under such a key instead of the one that `aead`, of CRYPTO_CHACHA20_POLY1305, was made
+ * with, which is then forgotten: one schedule serves all keys in turn. */
 int crypto_xchacha_seal(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES],
                         const uint8_t tail[CRYPTO_XCHACHA_TAIL_BYTES], const void *ad, size_t ad_bytes,
                         const void *plain, size_t len_bytes, uint8_t *ret_sealed, struct err *err);

@@ -64,7 +64,7 @@ int datagram_new(const struct datagram_config *config, struct datagram **ret_dat
         return err_set(err, ERR_NOMEM, "no memory for datagrams");
     datagram->config = *config;
     uint8_t secret[CRYPTO_DH_BYTES] = {0};
-    int status = crypto_aead_new(secret, &datagram->aead, err);
+    int status = crypto_aead_new(CRYPTO_CHACHA20_POLY1305, secret, &datagram->aead, err);
     if (status < 0)
         return status;
     uint8_t head[CRYPTO_XCHACHA_HEAD_BYTES];

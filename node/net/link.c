@@ -405,6 +405,7 @@ int link_begin_session(struct link *link, struct err *err)
         .cluster = *identity_cluster(links->config.identity),
         .payload = payload.data,
         .payload_bytes = payload.len,
+        .has_aes = crypto_has_aes(),
         .verify = verify_peer,
         .on_open = on_session_open,
         .on_message = on_session_message,

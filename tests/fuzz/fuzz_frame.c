@@ -1,6 +1,7 @@
 /*
  * Hostile bytes to a session, as a stream: first as they are (a stranger), then sealed with the keys of an open session
- * (a member). Each record of the input is a u8 length and a frame's plaintext; the first byte chooses.
+ * (a member). Each record of the input is a u8 length and a frame's plaintext; the first byte chooses: 1 a member,
+ * 2 both have AES.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -33,12 +34,16 @@ static int read_all(void *ctx, uint8_t type, const uint8_t *data, size_t len, st
     return 0;
 }
 
-static struct session *new_session(bool dialer, uint64_t *sum)
+static struct session *new_session(bool dialer, bool has_aes, uint64_t *sum)
 {
     uint8_t secret[32];
     memset(secret, dialer ? 1 : 2, sizeof secret);
-    struct session_config config = {
-        .dialer = dialer, .static_secret = secret, .verify = accept_all, .on_message = read_all, .ctx = sum};
+    struct session_config config = {.dialer = dialer,
+                                    .static_secret = secret,
+                                    .has_aes = has_aes,
+                                    .verify = accept_all,
+                                    .on_message = read_all,
+                                    .ctx = sum};
     struct session *session = NULL;
     return session_new(&config, 0, &session, NULL) < 0 ? NULL : session;
 }
@@ -62,11 +67,11 @@ static void drain(struct session *session)
         session_sent(session, 0, len);
 }
 
-static void as_stranger(const uint8_t *data, size_t size)
+static void as_stranger(const uint8_t *data, size_t size, bool has_aes)
 {
     uint64_t sum = 0;
     for (unsigned dialer = 0; dialer < 2; dialer++) {
-        struct session *session = new_session(dialer, &sum);
+        struct session *session = new_session(dialer, has_aes, &sum);
         uint8_t *copy = malloc(size + 1);
         memcpy(copy, data, size);
         session_input(session, 0, copy, size / 3, NULL);
@@ -78,11 +83,11 @@ static void as_stranger(const uint8_t *data, size_t size)
 }
 
 /* A dialer made of bare Noise, which can seal what no session would. */
-static struct session *join_by_hand(uint64_t *sum, struct noise_cipher *ret_send)
+static struct session *join_by_hand(bool aes, uint64_t *sum, struct noise_cipher *ret_send)
 {
-    struct session *listener = new_session(false, sum);
+    struct session *listener = new_session(false, aes, sum);
     uint8_t secret[32] = {1};
-    uint8_t prologue[6 + ID_BYTES] = "cmig/1";
+    uint8_t prologue[6 + ID_BYTES] = "cmig/2";
     struct noise_config config = {.pattern = NOISE_XX,
                                   .initiator = true,
                                   .prologue = prologue,
@@ -98,18 +103,18 @@ static struct session *join_by_hand(uint64_t *sum, struct noise_cipher *ret_send
     if (noise_new(&config, &noise, NULL) < 0 || noise_write(noise, NULL, 0, &first, NULL) < 0 ||
         put(listener, first.data, first.len) < 0 || !session_output(listener, &reply, &reply_len) ||
         noise_read(noise, reply + 2, reply_len - 2, &payload, NULL) < 0 ||
-        noise_write(noise, NULL, 0, &third, NULL) < 0 || put(listener, third.data, third.len) < 0 ||
-        noise_split(noise, ret_send, &receive, NULL) < 0)
+        noise_write(noise, aes ? "\1" : "", 1, &third, NULL) < 0 || put(listener, third.data, third.len) < 0 ||
+        noise_split(noise, aes ? CRYPTO_AES256_GCM : CRYPTO_CHACHA20_POLY1305, ret_send, &receive, NULL) < 0)
         abort();
     noise_cipher_release(&receive);
     return listener;
 }
 
-static void as_member(const uint8_t *data, size_t size)
+static void as_member(const uint8_t *data, size_t size, bool aes)
 {
     uint64_t sum = 0;
     struct noise_cipher send = {0};
-    struct session *listener = join_by_hand(&sum, &send);
+    struct session *listener = join_by_hand(aes, &sum, &send);
     while (size > 1 && session_state(listener) == SESSION_OPEN) {
         size_t len = data[0] < size - 1 ? data[0] : size - 1;
         uint8_t sealed[255 + NOISE_TAG_BYTES];
@@ -130,8 +135,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     if (data[0] & 1)
-        as_member(data + 1, size - 1);
+        as_member(data + 1, size - 1, data[0] & 2);
     else
-        as_stranger(data + 1, size - 1);
+        as_stranger(data + 1, size - 1, data[0] & 2);
     return 0;
 }

@@ -92,7 +92,7 @@ static void test_crypto__aead(void **state)
                          "sunscreen would be it.";
     size_t len = sizeof plain - 1;
     struct crypto_aead *aead;
-    assert_int_equal(crypto_aead_new(key, &aead, NULL), 0);
+    assert_int_equal(crypto_aead_new(CRYPTO_CHACHA20_POLY1305, key, &aead, NULL), 0);
     assert_int_equal(crypto_aead_seal(aead, nonce, ad, 12, plain, len, sealed, NULL), 0);
     assert_memory_equal(sealed + len, tag, 16);
     sealed[3] ^= 1;
@@ -102,6 +102,46 @@ static void test_crypto__aead(void **state)
     assert_int_equal(crypto_aead_open(aead, nonce, ad, 12, sealed, len + 16, sealed, NULL), 0);
     assert_int_equal(memcmp(sealed, plain, len), 0);
     assert_int_equal(crypto_aead_open(aead, nonce, ad, 12, sealed, 15, back, NULL), ERR_AUTH);
+    crypto_aead_free(aead);
+}
+
+/* McGrew and Viega, "The Galois/Counter Mode of Operation (GCM)", appendix B, test case 16; by whichever code this CPU
+ * takes. */
+static void test_crypto__aes_gcm(void **state)
+{
+    (void)state;
+    uint8_t key[32], nonce[12], ad[20], plain[60], expected[76], sealed[76], back[76];
+    from_hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", key, 32);
+    from_hex("cafebabefacedbaddecaf888", nonce, 12);
+    from_hex("feedfacedeadbeeffeedfacedeadbeefabaddad2", ad, 20);
+    from_hex("d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+             "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+             plain, 60);
+    from_hex("522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+             "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+             "76fc6ece0f4e1768cddf8853bb2d551b",
+             expected, 76);
+    struct crypto_aead *aead;
+    uint8_t other[32] = {0};
+    assert_int_equal(crypto_aead_new(CRYPTO_AES256_GCM, other, &aead, NULL), 0);
+    assert_int_equal(crypto_aead_rekey(aead, key, NULL), 0);
+    assert_int_equal(crypto_aead_seal(aead, nonce, ad, 20, plain, 60, sealed, NULL), 0);
+    assert_memory_equal(sealed, expected, 76);
+    for (size_t head = 0; head <= 60; head++) {
+        memset(sealed, 0, sizeof sealed);
+        assert_int_equal(
+            crypto_aead_seal_parts(aead, nonce, ad, 20, plain, head, plain + head, 60 - head, sealed, NULL), 0);
+        assert_memory_equal(sealed, expected, 76);
+    }
+    for (size_t i = 0; i < 76; i++) {
+        sealed[i] ^= 0x80;
+        assert_int_equal(crypto_aead_open(aead, nonce, ad, 20, sealed, 76, back, NULL), ERR_AUTH);
+        sealed[i] ^= 0x80;
+        assert_int_equal(crypto_aead_open(aead, nonce, ad, 20, sealed, i, back, NULL), ERR_AUTH);
+    }
+    assert_int_equal(crypto_aead_open(aead, nonce, ad, 19, sealed, 76, back, NULL), ERR_AUTH);
+    assert_int_equal(crypto_aead_open(aead, nonce, ad, 20, sealed, 76, sealed, NULL), 0);
+    assert_memory_equal(sealed, plain, 60);
     crypto_aead_free(aead);
 }
 
@@ -119,7 +159,7 @@ static void test_crypto__xchacha_vector(void **state)
     size_t len = sizeof plain - 1;
     struct crypto_aead *aead;
     uint8_t none[32] = {0};
-    assert_int_equal(crypto_aead_new(none, &aead, NULL), 0);
+    assert_int_equal(crypto_aead_new(CRYPTO_CHACHA20_POLY1305, none, &aead, NULL), 0);
     crypto_xchacha_key(key, nonce, key);
     const uint8_t *tail = nonce + CRYPTO_XCHACHA_HEAD_BYTES;
     assert_int_equal(crypto_xchacha_seal(aead, key, tail, ad, 12, plain, len, sealed, NULL), 0);
@@ -147,9 +187,9 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crypto__hashes),         cmocka_unit_test(test_crypto__signatures),
-        cmocka_unit_test(test_crypto__agreement),      cmocka_unit_test(test_crypto__aead),
-        cmocka_unit_test(test_crypto__xchacha_vector),
+        cmocka_unit_test(test_crypto__hashes),    cmocka_unit_test(test_crypto__signatures),
+        cmocka_unit_test(test_crypto__agreement), cmocka_unit_test(test_crypto__aead),
+        cmocka_unit_test(test_crypto__aes_gcm),   cmocka_unit_test(test_crypto__xchacha_vector),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -33,6 +33,15 @@ static size_t find_hex(const char *from, const char *end, const char *key, uint8
     return len / 2;
 }
 
+static enum crypto_cipher cipher_of(const char *from, const char *end)
+{
+    size_t len;
+    const char *cipher = find_text(from, end, "cipher", &len);
+    bool aes = len == 6 && memcmp(cipher, "AESGCM", 6) == 0;
+    assert_true(aes || (len == 10 && memcmp(cipher, "ChaChaPoly", 10) == 0));
+    return aes ? CRYPTO_AES256_GCM : CRYPTO_CHACHA20_POLY1305;
+}
+
 static struct noise *start(const char *from, const char *end, bool initiator)
 {
     const char *side = initiator ? "init" : "resp";
@@ -53,6 +62,7 @@ static struct noise *start(const char *from, const char *end, bool initiator)
     assert_true(memcmp(pattern, "XX", 2) == 0 || memcmp(pattern, "IK", 2) == 0);
 
     struct noise_config config = {.pattern = pattern[0] == 'X' ? NOISE_XX : NOISE_IK,
+                                  .cipher = cipher_of(from, end),
                                   .initiator = initiator,
                                   .prologue = prologue,
                                   .prologue_bytes = prologue_len,
@@ -111,7 +121,8 @@ static void run_vector(const char *from, const char *end)
             continue;
         }
         for (unsigned i = 0; !pair.split && i < 2; i++)
-            assert_int_equal(noise_split(pair.noise[i], &pair.send[i], &pair.receive[i], NULL), 0);
+            assert_int_equal(noise_split(pair.noise[i], cipher_of(from, end), &pair.send[i], &pair.receive[i], NULL),
+                             0);
         pair.split = true;
         transport_step(&pair, n % 2, payload, len, expected, expected_len);
     }
@@ -137,7 +148,7 @@ static void test_noise__published_vectors(void **state)
         run_vector(at, next ? next : text + file.len);
         at = next;
     }
-    assert_int_equal(n, 2);
+    assert_int_equal(n, 3);
 }
 
 /* ---- what the vectors do not show ---- */
@@ -202,7 +213,8 @@ static void test_noise__changed_or_cut_messages_fail(void **state)
     }
 }
 
-static void make_ciphers(struct noise_cipher ret_send[2], struct noise_cipher ret_receive[2])
+/* A handshake with ChaChaPoly may end in either. */
+static void make_ciphers(enum crypto_cipher kind, struct noise_cipher ret_send[2], struct noise_cipher ret_receive[2])
 {
     OWNED(owned_noise) struct noise *dialer = fresh(true);
     OWNED(owned_noise) struct noise *listener = fresh(false);
@@ -214,7 +226,7 @@ static void make_ciphers(struct noise_cipher ret_send[2], struct noise_cipher re
         assert_int_equal(noise_read(both[!(i % 2)], message.data, message.len, &scratch, NULL), 0);
     }
     for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(noise_split(both[i], &ret_send[i], &ret_receive[i], NULL), 0);
+        assert_int_equal(noise_split(both[i], kind, &ret_send[i], &ret_receive[i], NULL), 0);
 }
 
 static void release_ciphers(struct noise_cipher send[2], struct noise_cipher receive[2])
@@ -226,12 +238,11 @@ static void release_ciphers(struct noise_cipher send[2], struct noise_cipher rec
 }
 
 /* faults 23: the key changes after 2^16 messages, on both sides at the same one, and the nonce goes on */
-static void test_noise__rekey_by_messages(void **state)
+static void rekey_by_messages(enum crypto_cipher kind)
 {
-    (void)state;
     struct noise_cipher send[2];
     struct noise_cipher receive[2];
-    make_ciphers(send, receive);
+    make_ciphers(kind, send, receive);
     uint8_t old_key[32];
     memcpy(old_key, send[0].key, sizeof old_key);
     for (uint32_t i = 0; i < NOISE_REKEY_MESSAGES + 3; i++) {
@@ -250,13 +261,19 @@ static void test_noise__rekey_by_messages(void **state)
     release_ciphers(send, receive);
 }
 
-/* faults 23: and after 1 GiB, whichever comes first */
-static void test_noise__rekey_by_bytes(void **state)
+static void test_noise__rekey_by_messages(void **state)
 {
     (void)state;
+    rekey_by_messages(CRYPTO_CHACHA20_POLY1305);
+    rekey_by_messages(CRYPTO_AES256_GCM);
+}
+
+/* faults 23: and after 1 GiB, whichever comes first */
+static void rekey_by_bytes(enum crypto_cipher kind)
+{
     struct noise_cipher send[2];
     struct noise_cipher receive[2];
-    make_ciphers(send, receive);
+    make_ciphers(kind, send, receive);
     uint8_t old_key[32];
     memcpy(old_key, send[0].key, sizeof old_key);
     send[0].key_bytes = receive[1].key_bytes = NOISE_REKEY_BYTES - 5;
@@ -270,18 +287,55 @@ static void test_noise__rekey_by_bytes(void **state)
     release_ciphers(send, receive);
 }
 
-/* faults 23: a nonce that would wrap is refused, and 2^64 - 1 belongs to the rekey */
-static void test_noise__nonce_never_wraps(void **state)
+static void test_noise__rekey_by_bytes(void **state)
 {
     (void)state;
+    rekey_by_bytes(CRYPTO_CHACHA20_POLY1305);
+    rekey_by_bytes(CRYPTO_AES256_GCM);
+}
+
+/* faults 23: a nonce that would wrap is refused, and 2^64 - 1 belongs to the rekey */
+static void nonce_never_wraps(enum crypto_cipher kind)
+{
     struct noise_cipher send[2];
     struct noise_cipher receive[2];
-    make_ciphers(send, receive);
+    make_ciphers(kind, send, receive);
     send[0].nonce = UINT64_MAX - 1;
     uint8_t sealed[1 + NOISE_TAG_BYTES];
     assert_int_equal(noise_cipher_seal(&send[0], NULL, 0, "x", 1, sealed, NULL), 0);
     assert_int_equal(noise_cipher_seal(&send[0], NULL, 0, "x", 1, sealed, NULL), ERR_LIMIT);
     assert_int_equal(send[0].nonce, UINT64_MAX);
+    release_ciphers(send, receive);
+}
+
+static void test_noise__nonce_never_wraps(void **state)
+{
+    (void)state;
+    nonce_never_wraps(CRYPTO_CHACHA20_POLY1305);
+    nonce_never_wraps(CRYPTO_AES256_GCM);
+}
+
+/* Section 12: how the counter stands in a nonce; section 4.2: the next key comes from the last nonce. */
+static void test_noise__nonces_and_keys_of_aes(void **state)
+{
+    (void)state;
+    struct noise_cipher send[2];
+    struct noise_cipher receive[2];
+    make_ciphers(CRYPTO_AES256_GCM, send, receive);
+    struct crypto_aead *aead;
+    assert_int_equal(crypto_aead_new(CRYPTO_AES256_GCM, send[0].key, &aead, NULL), 0);
+    send[0].nonce = 0x0102030405060708;
+    send[0].key_bytes = NOISE_REKEY_BYTES - 1;
+    static const uint8_t nonce[12] = {0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8};
+    uint8_t sealed[5 + NOISE_TAG_BYTES], expected[32 + NOISE_TAG_BYTES];
+    assert_int_equal(noise_cipher_seal(&send[0], NULL, 0, "hello", 5, sealed, NULL), 0);
+    assert_int_equal(crypto_aead_seal(aead, nonce, NULL, 0, "hello", 5, expected, NULL), 0);
+    assert_memory_equal(sealed, expected, sizeof sealed);
+    static const uint8_t last[12] = {0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t zeros[32];
+    assert_int_equal(crypto_aead_seal(aead, last, NULL, 0, zeros, sizeof zeros, expected, NULL), 0);
+    assert_memory_equal(send[0].key, expected, sizeof zeros);
+    crypto_aead_free(aead);
     release_ciphers(send, receive);
 }
 
@@ -294,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_noise__rekey_by_messages),
         cmocka_unit_test(test_noise__rekey_by_bytes),
         cmocka_unit_test(test_noise__nonce_never_wraps),
+        cmocka_unit_test(test_noise__nonces_and_keys_of_aes),
     };
     return crypto_init(NULL) < 0 || cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,8 @@
 #include "node/base/crypto.h"
 #include "node/base/limits.h"
 #include "node/base/scope.h"
+#include "node/base/wire.h"
+#include "transfer/noise.h"
 #include "transfer/transfer.h"
 
 /* One end of a session with what happened to it. */
@@ -65,7 +67,7 @@ static int on_message(void *ctx, uint8_t type, const uint8_t *data, size_t len, 
     return 0;
 }
 
-static void begin(struct end *end, bool dialer, uint8_t cluster, uint64_t now)
+static void begin_with(struct end *end, bool dialer, uint8_t cluster, bool has_aes, uint64_t now)
 {
     *end = (struct end){.refuse = false};
     crypto_dh_keygen(end->secret, end->public_key);
@@ -74,11 +76,17 @@ static void begin(struct end *end, bool dialer, uint8_t cluster, uint64_t now)
                                     .cluster = {{cluster}},
                                     .payload = dialer ? "dialer's papers" : "listener's papers",
                                     .payload_bytes = dialer ? 15 : 17,
+                                    .has_aes = has_aes,
                                     .verify = verify,
                                     .on_open = on_open,
                                     .on_message = on_message,
                                     .ctx = end};
     assert_int_equal(session_new(&config, now, &end->session, NULL), 0);
+}
+
+static void begin(struct end *end, bool dialer, uint8_t cluster, uint64_t now)
+{
+    begin_with(end, dialer, cluster, true, now);
 }
 
 static void finish(struct end ends[2])
@@ -129,6 +137,14 @@ static void connect_ends(struct end ends[2], size_t part, uint64_t now)
     assert_true(ends[0].open && ends[1].open);
 }
 
+static void connect_with(struct end ends[2], bool dialer_has_aes, bool listener_has_aes)
+{
+    begin_with(&ends[0], true, 1, dialer_has_aes, 0);
+    begin_with(&ends[1], false, 1, listener_has_aes, 0);
+    assert_int_equal(settle(ends, 4096, 0, NULL), 0);
+    assert_true(ends[0].open && ends[1].open);
+}
+
 static const size_t PARTS[] = {1, 2, 3, 7, 15, 4096, 1 << 20};
 #define N_PARTS (sizeof PARTS / sizeof PARTS[0])
 
@@ -154,9 +170,8 @@ static void fill(uint8_t *data, size_t len, uint64_t seed)
     rng.fill(rng.ctx, data, len);
 }
 
-static void test_session__messages_of_all_sizes_in_all_parts(void **state)
+static void all_sizes_in_all_parts(bool has_aes)
 {
-    (void)state;
     static const size_t SIZES[] = {0,
                                    1,
                                    63,
@@ -169,7 +184,7 @@ static void test_session__messages_of_all_sizes_in_all_parts(void **state)
     fill(data, LIMIT_CONTROL_BYTES, 7);
     for (size_t i = 0; i < N_PARTS; i++) {
         struct end ends[2];
-        connect_ends(ends, 4096, 0);
+        connect_with(ends, has_aes, has_aes);
         for (size_t k = 0; k < sizeof SIZES / sizeof SIZES[0]; k++) {
             size_t size = SIZES[k];
             if (size > 100000 && PARTS[i] < 4096)
@@ -186,6 +201,87 @@ static void test_session__messages_of_all_sizes_in_all_parts(void **state)
         finish(ends);
     }
     free(data);
+}
+
+static void test_session__messages_of_all_sizes_in_all_parts(void **state)
+{
+    (void)state;
+    all_sizes_in_all_parts(true);
+    all_sizes_in_all_parts(false);
+}
+
+/* Whoever dials, AES is used between two that have it, and only between those. */
+static void test_session__cipher_of_two(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct end ends[2];
+        connect_with(ends, i & 1, i & 2);
+        for (unsigned from = 0; from < 2; from++) {
+            assert_int_equal(session_uses_aes(ends[from].session), i == 3);
+            assert_int_equal(session_send(ends[from].session, 0x41, "head", 4, "and body", 8, NULL), 0);
+            assert_int_equal(settle(ends, 4096, 0, NULL), 0);
+            assert_int_equal(ends[!from].messages, 1);
+            assert_true(ends[!from].last_sum == sum_of((const uint8_t *)"headand body", 12));
+        }
+        finish(ends);
+    }
+}
+
+/* A dialer made of bare Noise shows this payload to a listener that has AES. */
+static int show(struct end *listener, const void *payload, size_t len)
+{
+    uint8_t secret[32] = {1};
+    uint8_t prologue[6 + ID_BYTES] = "cmig/2\1";
+    struct noise_config config = {.pattern = NOISE_XX,
+                                  .initiator = true,
+                                  .prologue = prologue,
+                                  .prologue_bytes = sizeof prologue,
+                                  .static_secret = secret};
+    OWNED(owned_noise) struct noise *noise = NULL;
+    OWNED(buf_release) struct buf frame = BUF(4096);
+    OWNED(buf_release) struct buf papers = BUF(4096);
+    const uint8_t *reply;
+    size_t reply_len;
+    begin(listener, false, 1, 0);
+    assert_int_equal(noise_new(&config, &noise, NULL), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        buf_clear(&frame);
+        buf_add(&frame, (const uint8_t[2]){0}, 2);
+        assert_int_equal(noise_write(noise, payload, i == 0 ? 0 : len, &frame, NULL), 0);
+        wire_store_u16(frame.data, (uint16_t)(frame.len - 2));
+        int status = session_input(listener->session, 0, frame.data, frame.len, NULL);
+        if (i == 1)
+            return status;
+        assert_int_equal(status, 0);
+        assert_true(session_output(listener->session, &reply, &reply_len));
+        assert_int_equal(noise_read(noise, reply + 2, reply_len - 2, &papers, NULL), 0);
+    }
+    return 0;
+}
+
+/* The byte before the papers: of what it says, later versions may say more, but it may not be missing. */
+static void test_session__abilities(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t byte;
+        bool aes;
+    } CASES[] = {{0, false}, {1, true}, {0xfe, false}, {0xff, true}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct end listener;
+        uint8_t payload[] = {CASES[i].byte, 'p', 'a', 'p', 'e', 'r', 's'};
+        assert_int_equal(show(&listener, payload, sizeof payload), 0);
+        assert_true(listener.open);
+        assert_int_equal(session_uses_aes(listener.session), CASES[i].aes);
+        assert_int_equal(listener.seen_payload_len, 6);
+        assert_memory_equal(listener.seen_payload, "papers", 6);
+        session_free(listener.session);
+    }
+    struct end listener;
+    assert_int_equal(show(&listener, NULL, 0), ERR_PROTOCOL);
+    assert_false(listener.open);
+    session_free(listener.session);
 }
 
 /* faults 22: wherever the stream is cut, that is an error, and nothing half arrives */
@@ -444,6 +540,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_session__both_sides_know_each_other),
         cmocka_unit_test(test_session__messages_of_all_sizes_in_all_parts),
+        cmocka_unit_test(test_session__cipher_of_two),
+        cmocka_unit_test(test_session__abilities),
         cmocka_unit_test(test_session__cut_at_every_byte),
         cmocka_unit_test(test_session__tampering_is_seen),
         cmocka_unit_test(test_session__other_cluster_is_refused),
