@@ -6,49 +6,23 @@
  * end of what has been hashed goes into it while its own digest is checked, so that finishing seldom reads anything
  * back.
  */
+#include "store/assembly.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/base/crypto.h"
 #include "node/base/scope.h"
-#include "store/draft.h"
 #include "store/evict.h"
 #include "store/gc.h"
 #include "store/objects.h"
 #include "store/packs.h"
 #include "store/read.h"
-#include "store/tree.h"
 
 #define SYNC_RECORDS 4096
 /* Chunks read back at most, by the thread that adds one, for the digest of the whole. */
 #define CATCH_UP_CHUNKS 8
 
-enum chunk_state { MISSING = 0, CLAIMED, HERE };
-
-struct store_assembly {
-    struct store *store; /* borrowed */
-    struct id digest;
-    enum store_kind kind;
-    const struct store_recipe *recipe; /* borrowed */
-    bool is_held;                      /* the root is */
-    uint32_t *by_id;                   /* owned; the recipe's chunks in order of their ids */
-
-    pthread_mutex_t lock; /* states, counts and batch */
-    uint8_t *states;      /* owned */
-    uint64_t rot_found;   /* of the store, when it was last looked up what is here */
-    uint32_t missing_chunks;
-    uint64_t missing_bytes;
-    struct store_batch batch;
-
-    pthread_mutex_t sync_lock; /* one sync at a time */
-
-    pthread_mutex_t hash_lock;  /* hash and hashed */
-    struct crypto_sha256 *hash; /* owned */
-    uint32_t hashed;            /* the chunks before this one are in the hash; they fit, be they here yet or not */
-};
-
 OWNED_DEFINE(owned_assembly, struct store_assembly, store_assembly_free)
-OWNED_DEFINE(owned_pack, struct store_pack, store_pack_unref)
 
 static const struct store_chunk *chunk_of(const struct store_assembly *assembly, uint32_t i)
 {
@@ -81,16 +55,15 @@ static uint32_t first_of(const struct store_assembly *assembly, const struct id 
     return low;
 }
 
-/* Under the lock: every place of the recipe that wants this chunk. */
-static void set_states(struct store_assembly *assembly, const struct id *id, enum chunk_state state)
+void store_assembly_mark(struct store_assembly *assembly, const struct id *id, enum store_assembly_state state)
 {
     uint32_t count = assembly->recipe->root.chunk_count;
     for (uint32_t at = first_of(assembly, id); at < count; at++) {
         uint32_t i = assembly->by_id[at];
         if (!id_equal(&chunk_of(assembly, i)->id, id))
             break;
-        bool was_here = assembly->states[i] == HERE;
-        if (was_here != (state == HERE)) {
+        bool was_here = assembly->states[i] == STORE_CHUNK_HERE;
+        if (was_here != (state == STORE_CHUNK_HERE)) {
             assembly->missing_chunks += was_here ? 1 : (uint32_t)-1;
             assembly->missing_bytes +=
                 was_here ? chunk_of(assembly, i)->length : -(uint64_t)chunk_of(assembly, i)->length;
@@ -119,7 +92,7 @@ static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
         if (here && row.place.raw_bytes != chunk->length)
             return err_set(err, ERR_CORRUPT, "a recipe gives chunk %s the length %u, here it has %u",
                            id_short(&chunk->id, text), chunk->length, row.place.raw_bytes);
-        assembly->states[i] = here ? HERE : MISSING;
+        assembly->states[i] = here ? STORE_CHUNK_HERE : STORE_CHUNK_MISSING;
         if (here) {
             assembly->missing_chunks--;
             assembly->missing_bytes -= chunk->length;
@@ -135,26 +108,6 @@ static int look_up(struct store_assembly *assembly, struct err *err)
     return store_db_view(assembly->store->db, scan_present, assembly, err);
 }
 
-static int write_partial(struct store_db_txn *txn, void *ctx, struct err *err)
-{
-    struct store_assembly *assembly = ctx;
-    struct store_partial_info now = {.digest = assembly->digest,
-                                     .root = assembly->recipe->root_id,
-                                     .kind = assembly->kind,
-                                     .started_ms = clock_wall_ms(&assembly->store->clock)};
-    struct store_partial_info before;
-    int got = store_rows_partial_get(txn, &assembly->digest, &before, err);
-    if (got < 0)
-        return got;
-    int status = 0;
-    if (got == 0 || !id_equal(&before.root, &now.root)) {
-        status = store_tree_ref(txn, STORE_PIECE_ROOT, &now.root, err);
-        if (status == 0 && got == 1) /* another recipe of the same object is given up; what both list stays */
-            status = store_tree_unref(txn, STORE_PIECE_ROOT, &before.root, err);
-    }
-    return status < 0 ? status : store_rows_partial_put(txn, &now, err);
-}
-
 /* Is the recipe here, held from now on? What of it has rotted is written again. */
 static int hold_root(struct store_assembly *assembly, struct err *err)
 {
@@ -166,23 +119,6 @@ static int hold_root(struct store_assembly *assembly, struct err *err)
     int here = status < 0 ? status : store_read_has_recipe(store, assembly->recipe, err);
     store_gc_gate_leave(store);
     return here;
-}
-
-static int write_recipe(struct store_assembly *assembly, struct err *err)
-{
-    const struct store_root *root = &assembly->recipe->root;
-    struct store_draft draft;
-    store_draft_init(&draft, assembly->store);
-    int status = 0;
-    for (uint32_t i = 0; i < root->chunk_count && status == 0; i++)
-        status = store_draft_want(&draft, chunk_of(assembly, i), err);
-    if (status == 0)
-        status =
-            store_draft_finish(&draft, &root->object, assembly->kind, root->chunking, write_partial, assembly, err);
-    if (status == 0)
-        draft.left_orphans = false;
-    store_draft_release(&draft);
-    return status;
 }
 
 static int allocate(struct store_assembly *assembly, struct err *err)
@@ -207,12 +143,9 @@ static int begin(struct store_assembly *assembly, struct err *err)
     if (status == 0)
         status = store_evict_make_room(store, assembly->missing_bytes, err);
     int here = status < 0 ? status : hold_root(assembly, err);
-    if (here == 0)
-        status = write_recipe(assembly, err);
-    else
-        status = here < 0 ? here : store_db_update(store->db, write_partial, assembly, err);
+    status = here < 0 ? here : store_assembly_commit_recipe(assembly, here == 1, err);
     /* Again: what is listed by the recipe stays from now on, and eviction may have taken some of it before. */
-    return status < 0 ? status : look_up(assembly, err);
+    return status < 0 || !assembly->is_recorded ? status : look_up(assembly, err);
 }
 
 int store_assembly_new(struct store *store, const struct id *digest, enum store_kind kind,
@@ -247,6 +180,7 @@ void store_assembly_free(struct store_assembly *assembly)
     if (!assembly)
         return;
     store_batch_release(&assembly->batch);
+    store_assembly_commit_release(assembly);
     if (assembly->is_held) {
         store_gc_unhold(assembly->store, &assembly->recipe->root_id);
         store_gc_run_if_passed_over(assembly->store);
@@ -263,7 +197,7 @@ void store_assembly_free(struct store_assembly *assembly)
 bool store_assembly_has(struct store_assembly *assembly, uint32_t chunk)
 {
     pthread_mutex_lock(&assembly->lock);
-    bool has = chunk < assembly->recipe->root.chunk_count && assembly->states[chunk] == HERE;
+    bool has = chunk < assembly->recipe->root.chunk_count && assembly->states[chunk] == STORE_CHUNK_HERE;
     pthread_mutex_unlock(&assembly->lock);
     return has;
 }
@@ -284,7 +218,7 @@ static int lose_chunk(struct store_assembly *assembly, const struct store_chunk 
     char text[ID_HEX_SIZE];
     pthread_mutex_lock(&assembly->lock);
     store_batch_give_up(&assembly->batch, &chunk->id);
-    set_states(assembly, &chunk->id, MISSING);
+    store_assembly_mark(assembly, &chunk->id, STORE_CHUNK_MISSING);
     pthread_mutex_unlock(&assembly->lock);
     return err_set(err, ERR_CONFLICT, "chunk %s has rotted on disk and is missing again", id_hex(&chunk->id, text));
 }
@@ -400,9 +334,9 @@ static int check_chunk(struct store_assembly *assembly, uint32_t i, enum store_e
 static bool claim(struct store_assembly *assembly, uint32_t i)
 {
     pthread_mutex_lock(&assembly->lock);
-    bool mine = assembly->states[i] == MISSING;
+    bool mine = assembly->states[i] == STORE_CHUNK_MISSING;
     if (mine)
-        set_states(assembly, &chunk_of(assembly, i)->id, CLAIMED);
+        store_assembly_mark(assembly, &chunk_of(assembly, i)->id, STORE_CHUNK_CLAIMED);
     pthread_mutex_unlock(&assembly->lock);
     return mine;
 }
@@ -423,7 +357,7 @@ static int write_claimed(struct store_assembly *assembly, uint32_t i, enum store
     pthread_mutex_lock(&assembly->lock);
     if (status == 0)
         status = store_batch_note(&assembly->batch, STORE_PIECE_CHUNK, &chunk->id, &place, pack, err);
-    set_states(assembly, &chunk->id, status == 0 ? HERE : MISSING);
+    store_assembly_mark(assembly, &chunk->id, status == 0 ? STORE_CHUNK_HERE : STORE_CHUNK_MISSING);
     *ret_full = assembly->batch.bytes >= STORE_ASSEMBLY_SYNC_BYTES || assembly->batch.count >= SYNC_RECORDS;
     pthread_mutex_unlock(&assembly->lock);
     return status;
@@ -446,30 +380,14 @@ int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum sto
     return full ? store_assembly_sync(assembly, err) : 0;
 }
 
-/* ---- durability ---- */
-
-struct commit {
-    struct store_batch batch;
-    struct store_object_info *object; /* borrowed; NULL: not whole yet */
-};
-
-static int write_commit(struct store_db_txn *txn, void *ctx, struct err *err)
+int store_assembly_sync(struct store_assembly *assembly, struct err *err)
 {
-    struct commit *commit = ctx;
-    int status = store_batch_place_chunks(&commit->batch, txn, false, err);
-    return status < 0 || !commit->object ? status : store_objects_commit(txn, commit->object, err);
+    return store_assembly_commit_chunks(assembly, NULL, err);
 }
 
-static void lose(struct store_assembly *assembly, const struct store_batch *batch)
-{
-    pthread_mutex_lock(&assembly->lock);
-    for (size_t i = 0; i < batch->count; i++)
-        set_states(assembly, &batch->entries[i].id, MISSING);
-    pthread_mutex_unlock(&assembly->lock);
-}
+/* ---- the end ---- */
 
-/* Under the lock. */
-static int check_complete(const struct store_assembly *assembly, struct err *err)
+int store_assembly_check_complete(const struct store_assembly *assembly, struct err *err)
 {
     char text[DIGEST_TEXT_SIZE];
     if (assembly->missing_chunks == 0)
@@ -477,37 +395,6 @@ static int check_complete(const struct store_assembly *assembly, struct err *err
     return err_set(err, ERR_CONFLICT, "object '%s' lacks %u chunks", digest_text(&assembly->digest, text),
                    assembly->missing_chunks);
 }
-
-/* One commit for the chunks and for the object that they complete. A sync before this one may have lost some. */
-static int commit_with(struct store_assembly *assembly, struct store_object_info *object, struct err *err)
-{
-    struct commit commit = {.object = object};
-    store_batch_init(&commit.batch, assembly->store);
-    pthread_mutex_lock(&assembly->sync_lock);
-    pthread_mutex_lock(&assembly->lock);
-    int status = object ? check_complete(assembly, err) : 0;
-    if (status == 0)
-        store_batch_move(&assembly->batch, &commit.batch);
-    pthread_mutex_unlock(&assembly->lock);
-    if (status == 0)
-        status = store_batch_sync(&commit.batch, err);
-    if (status == 0)
-        status = store_db_update(assembly->store->db, write_commit, &commit, err);
-    if (status == 0)
-        store_batch_committed(&commit.batch);
-    else
-        lose(assembly, &commit.batch);
-    pthread_mutex_unlock(&assembly->sync_lock);
-    store_batch_release(&commit.batch);
-    return status;
-}
-
-int store_assembly_sync(struct store_assembly *assembly, struct err *err)
-{
-    return commit_with(assembly, NULL, err);
-}
-
-/* ---- the end ---- */
 
 /* Hash what is left. ERR_CORRUPT if, and only if, the whole is not what it should be. */
 static int check_whole(struct store_assembly *assembly, struct err *err)
@@ -542,7 +429,7 @@ static int look_again(struct store_assembly *assembly, struct err *err)
     if (status == 0 && is_news)
         status = look_up(assembly, err);
     if (status == 0)
-        status = check_complete(assembly, err);
+        status = store_assembly_check_complete(assembly, err);
     pthread_mutex_unlock(&assembly->lock);
     return status;
 }
@@ -554,7 +441,7 @@ int store_assembly_finish(struct store_assembly *assembly, struct store_object_i
     if (status == 0)
         status = check_whole(assembly, err);
     if (status == ERR_CORRUPT)
-        store_partial_drop(assembly->store, &assembly->digest, NULL);
+        store_assembly_commit_undo(assembly);
     if (status < 0)
         return status;
     uint64_t now_ms = clock_wall_ms(&assembly->store->clock);
@@ -568,7 +455,7 @@ int store_assembly_finish(struct store_assembly *assembly, struct store_object_i
         .created_ms = now_ms,
         .used_ms = now_ms,
     };
-    status = commit_with(assembly, &info, err);
+    status = store_assembly_commit_chunks(assembly, &info, err);
     if (status == 0)
         status = store_objects_check(assembly->store, &assembly->digest, assembly->rot_found, err);
     if (status == 0 && ret_info)

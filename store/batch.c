@@ -60,8 +60,7 @@ int store_batch_note(struct store_batch *batch, enum store_piece_type type, cons
         return status;
     }
     struct store_batch_entry entry = {.type = type, .id = *id, .place = *place, .pack = pack};
-    if (type == STORE_PIECE_CHUNK)
-        entry.pending = store_pending_add(batch->store, id, place);
+    entry.pending = store_pending_add(batch->store, type, id, place);
     batch->entries[batch->count++] = entry;
     batch->bytes += store_rows_place_bytes(place);
     return 0;

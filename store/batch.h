@@ -1,7 +1,7 @@
 /*
  * Records that have been written to packs and are not in the index yet. A batch is synced, then committed by a
  * transaction that places its chunks, then emptied; or it is dropped, and its records are punched. Meanwhile anybody
- * may read its chunks (pending.h). Used by one thread at a time.
+ * may read its pieces (pending.h). Used by one thread at a time.
  */
 #pragma once
 
@@ -13,7 +13,7 @@ struct store_batch_entry {
     struct id id;
     struct store_place place;
     struct store_pack *pack;             /* owned reference */
-    struct store_pending_chunk *pending; /* owned; of chunks: by it others read them until the commit */
+    struct store_pending_piece *pending; /* owned; by it others read them until the commit */
     bool used;                           /* set by the transaction: the index points to this record */
     bool bad;                            /* given up: it is not placed */
 };

@@ -35,7 +35,7 @@ struct store_gc {
 
 struct store_pending {
     pthread_mutex_t lock;
-    struct map by_id; /* chunk id -> owned struct store_pending_chunk, the first of a list; under lock */
+    struct map by_id; /* id -> owned struct store_pending_piece, the first of a list; under lock */
 };
 
 struct store_rot_state {

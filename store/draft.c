@@ -75,7 +75,6 @@ static int hold_if_here(struct store *store, enum store_piece_type type, const s
 
 struct commit {
     struct store_draft *draft;
-    size_t root_entry;
     bool with_root;
     store_db_cb last;
     void *ctx;
@@ -104,8 +103,8 @@ static int write_commit(struct store_db_txn *txn, void *ctx, struct err *err)
     int status = store_batch_place_chunks(&draft->batch, txn, true, err);
     if (status == 0)
         status = add_leaves(txn, draft, err);
-    if (status == 0 && commit->with_root && commit->root_entry != STORE_DRAFT_HERE) {
-        struct store_batch_entry *entry = &draft->batch.entries[commit->root_entry];
+    if (status == 0 && commit->with_root && draft->root_entry != STORE_DRAFT_HERE) {
+        struct store_batch_entry *entry = &draft->batch.entries[draft->root_entry];
         int used = store_tree_add_root(txn, &draft->root_id, &entry->place, &draft->root, err);
         entry->used = used == 1;
         status = used < 0 ? used : 0;
@@ -203,7 +202,7 @@ static int end_leaf(struct store_draft *draft, struct err *err)
     return status;
 }
 
-static int write_root(struct store_draft *draft, enum store_kind kind, size_t *ret_entry, struct err *err)
+static int write_root(struct store_draft *draft, enum store_kind kind, struct err *err)
 {
     OWNED(buf_release) struct buf bytes = BUF(STORE_ROOT_MAX_BYTES);
     int status = store_root_encode(&draft->root, &bytes, err);
@@ -211,11 +210,12 @@ static int write_root(struct store_draft *draft, enum store_kind kind, size_t *r
         return status;
     struct store_record record = {.type = STORE_PIECE_ROOT,
                                   .kind = (uint8_t)kind,
+                                  .is_ahead = draft->is_ahead,
                                   .raw_bytes = (uint32_t)bytes.len,
                                   .stored_bytes = (uint32_t)bytes.len,
                                   .time_ms = clock_wall_ms(&draft->store->clock)};
     crypto_sha256(bytes.data, bytes.len, &record.id);
-    status = write_node(draft, &record, &bytes, ret_entry, err);
+    status = write_node(draft, &record, &bytes, &draft->root_entry, err);
     if (status < 0)
         return status;
     draft->root_id = record.id;
@@ -223,19 +223,31 @@ static int write_root(struct store_draft *draft, enum store_kind kind, size_t *r
     return 0;
 }
 
-int store_draft_finish(struct store_draft *draft, const struct id *object, enum store_kind kind,
-                       enum store_chunking chunking, store_db_cb last, void *ctx, struct err *err)
+int store_draft_close(struct store_draft *draft, const struct id *object, enum store_kind kind,
+                      enum store_chunking chunking, struct err *err)
 {
     int status = draft->chunk_count > draft->leaf_start ? end_leaf(draft, err) : 0;
     if (status < 0)
         return status;
     draft->root.object = *object;
     draft->root.chunking = chunking;
+    return write_root(draft, kind, err);
+}
+
+int store_draft_commit(struct store_draft *draft, store_db_cb last, void *ctx, struct err *err)
+{
     struct commit commit = {.draft = draft, .with_root = true, .last = last, .ctx = ctx};
-    status = write_root(draft, kind, &commit.root_entry, err);
-    /* If the object turns out to be here with another recipe, this one is an orphan. */
-    draft->left_orphans = true;
-    return status < 0 ? status : run_commit(&commit, err);
+    int status = run_commit(&commit, err);
+    if (status == 0) /* should the object be here with another recipe, this one is an orphan */
+        draft->left_orphans = true;
+    return status;
+}
+
+int store_draft_finish(struct store_draft *draft, const struct id *object, enum store_kind kind,
+                       enum store_chunking chunking, store_db_cb last, void *ctx, struct err *err)
+{
+    int status = store_draft_close(draft, object, kind, chunking, err);
+    return status < 0 ? status : store_draft_commit(draft, last, ctx, err);
 }
 
 /* ---- chunks ---- */

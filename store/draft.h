@@ -38,8 +38,10 @@ struct store_draft {
     struct id *held_chunks; /* owned */
     size_t held_count;
     size_t held_cap;
+    bool is_ahead; /* set before the first chunk by who commits the recipe later, with chunks that are still to come */
     bool root_is_held;
     struct id root_id;
+    size_t root_entry; /* as in leaves; once the root has been written */
     bool left_orphans; /* something was committed that may not become part of an object */
 };
 
@@ -53,7 +55,12 @@ int store_draft_add(struct store_draft *draft, const void *data, size_t len_byte
 /* The next chunk, by name: it is here or is to come. */
 int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk, struct err *err);
 
-/* All chunks are there: end the last leaf, write the root, sync and commit. `last` runs at the end of the transaction,
- * when the root has its row, and makes somebody refer to it. */
+/* All chunks are there: end the last leaf and write the root. */
+int store_draft_close(struct store_draft *draft, const struct id *object, enum store_kind kind,
+                      enum store_chunking chunking, struct err *err);
+/* Then: sync and commit, with what others have put into the batch since, which may be chunks of this recipe. `last`
+ * runs at the end of the transaction, when the root has its row, and makes somebody refer to it. */
+int store_draft_commit(struct store_draft *draft, store_db_cb last, void *ctx, struct err *err);
+/* Both. */
 int store_draft_finish(struct store_draft *draft, const struct id *object, enum store_kind kind,
                        enum store_chunking chunking, store_db_cb last, void *ctx, struct err *err);

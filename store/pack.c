@@ -38,7 +38,7 @@ void store_pack_encode_head(const struct store_record *record, uint8_t ret_head[
     ret_head[4] = (uint8_t)record->type;
     ret_head[5] = (uint8_t)record->encoding;
     ret_head[6] = record->kind;
-    ret_head[7] = 0;
+    ret_head[7] = record->is_ahead;
     memcpy(ret_head + 8, record->id.b, ID_BYTES);
     wire_store_u32(ret_head + 40, record->raw_bytes);
     wire_store_u32(ret_head + 44, record->stored_bytes);
@@ -63,6 +63,7 @@ bool store_pack_decode_head(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct 
         .type = head[4],
         .encoding = head[5],
         .kind = head[6],
+        .is_ahead = head[7] == 1,
         .raw_bytes = wire_load_u32(head + 40),
         .stored_bytes = wire_load_u32(head + 44),
         .time_ms = wire_load_u64(head + 48),

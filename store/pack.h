@@ -23,8 +23,9 @@
 struct store_record {
     enum store_piece_type type;
     enum store_encoding encoding;
-    uint8_t kind; /* enum store_kind for roots, else 0 */
-    struct id id; /* SHA-256 of the raw bytes */
+    uint8_t kind;  /* enum store_kind for roots, else 0 */
+    bool is_ahead; /* of roots: written by an assembly, which writes the chunks next */
+    struct id id;  /* SHA-256 of the raw bytes */
     uint32_t raw_bytes;
     uint32_t stored_bytes;
     uint64_t time_ms; /* wall time for roots, else 0 */

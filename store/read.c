@@ -140,7 +140,7 @@ typedef int (*read_cb)(struct store *store, const struct store_place *place, con
 static int find_readable(struct store *store, enum store_piece_type type, const struct id *id,
                          struct store_place *ret_place, struct err *err)
 {
-    if (type == STORE_PIECE_CHUNK && store_pending_find(store, id, ret_place))
+    if (store_pending_find(store, type, id, ret_place))
         return 1;
     return store_read_find(store, type, id, ret_place, err);
 }
@@ -259,8 +259,8 @@ static int find_rows(struct store_db_txn *txn, void *ctx, struct err *err)
 /* As find_readable, with one look at the index for all. */
 static void find_all_readable(struct store *store, struct find_all *all)
 {
-    for (size_t i = 0; i < all->count && all->type == STORE_PIECE_CHUNK; i++)
-        store_pending_find(store, &all->ids[i], &all->places[i]);
+    for (size_t i = 0; i < all->count; i++)
+        store_pending_find(store, all->type, &all->ids[i], &all->places[i]);
     store_db_view(store->db, find_rows, all, NULL);
 }
 

@@ -6,6 +6,7 @@
 
 #include "node/base/crypto.h"
 #include "node/base/scope.h"
+#include "store/adopt.h"
 #include "store/batch.h"
 #include "store/checksum.h"
 #include "store/tree.h"
@@ -18,7 +19,8 @@ struct recovery {
     struct store *store;     /* borrowed */
     struct store_pack *pack; /* borrowed */
     struct store_batch kept; /* chunks that wait for their commit */
-    uint64_t owned_bytes;    /* of records that the index points to */
+    struct store_adopt adopt;
+    uint64_t owned_bytes; /* of records that the index points to */
     bool has_leftovers;
     bool saw_all; /* the disk gave all of the pack */
     struct err *err;
@@ -136,6 +138,12 @@ static int sort_out(const struct store_record *record, uint64_t offset, uint64_t
     int claim = claim_of(recovery, record, offset);
     if (claim < 0)
         return claim;
+    if (claim == NOBODYS && record && record->type != STORE_PIECE_CHUNK) {
+        int64_t adopted = store_adopt_look(&recovery->adopt, record, offset, recovery->err);
+        if (adopted < 0)
+            return (int)adopted;
+        recovery->owned_bytes += (uint64_t)adopted;
+    }
     if (claim == WANTED && !store_batch_find(&recovery->kept, &record->id) && has_its_bytes(recovery, record, offset))
         return keep(recovery, record, offset);
     if (claim == OWNED_BY_INDEX)
@@ -227,6 +235,7 @@ int store_recover_pack(struct store *store, uint64_t number, struct err *err)
     recovery->store = store;
     recovery->pack = pack;
     store_batch_init(&recovery->kept, store);
+    store_adopt_init(&recovery->adopt, store, pack);
     recovery->owned_bytes = 0;
     recovery->has_leftovers = false;
     recovery->saw_all = false;

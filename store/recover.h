@@ -5,7 +5,8 @@
  * after a kill all of them, whole, after a power cut those that the disk had got. What they hold is hearsay, so each is
  * checked against its SHA-256, and goes by the way of any chunk: synced, then committed.
  *
- * 1. Kept are chunks that the index wants and lacks: those of partial objects. What an ingest had written is nobody's.
+ * 1. Kept are chunks that the index wants and lacks: those of partial objects. Among these are objects whose recipe had
+ *    been written ahead of its chunks and waited for a commit (adopt.h). What an ingest had written is nobody's.
  * 2. A range that is to be punched (the free table) is never used again.
  * 3. Nothing is punched unless all that counts was seen: where a head has rotted, what follows may be a piece's body,
  *    and what looks like a record in it may reach over others.

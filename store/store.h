@@ -183,9 +183,9 @@ int store_ref_remove(struct store *store, uint8_t kind, const char *name, struct
 
 /* ---- pieces, for sending ---- */
 
-/* The four that follow also find chunks that were written but are not durable yet, from the moment when
- * store_assembly_add has returned: good to be sent to others, nothing to be promised. Should their sync fail, or their
- * assembly be freed before it, they are gone again. */
+/* The four that follow also find pieces that were written but are not durable yet, from the moment when
+ * store_assembly_new or store_assembly_add has returned: good to be sent to others, nothing to be promised. Should
+ * their sync fail, or their assembly be freed before it, they are gone again. */
 
 enum store_piece_type { STORE_PIECE_CHUNK = 1, STORE_PIECE_LEAF = 2, STORE_PIECE_ROOT = 3 };
 enum store_encoding { STORE_RAW = 0, STORE_ZSTD = 1 };
@@ -223,9 +223,11 @@ int store_decode(enum store_encoding encoding, const void *data, size_t len_byte
 /* ---- assembly: receiving an object ---- */
 
 /* Begin or resume. 0 and an assembly; 1 if the object is complete here already (no assembly then). The recipe is
- * complete, is of this digest, is borrowed and outlives the assembly. Its records are stored, so a partial object can
- * be served to others and survives a kill. ERR_NOSPACE if what is missing does not fit; ERR_CORRUPT if the recipe
- * contradicts a chunk that is here. Two assemblies of one object may run side by side; both finish. */
+ * complete, is of this digest, is borrowed and outlives the assembly. Its records are written, so a partial object can
+ * be served to others and survives a kill; of a new object of at most 2048 chunks they become durable, and the partial
+ * object is listed, with the first sync, or go to disk with all of it by the finish. ERR_NOSPACE if what is missing
+ * does not fit; ERR_CORRUPT if the recipe contradicts a chunk that is here. Two assemblies of one object may run side
+ * by side; both finish. */
 struct store_assembly;
 int store_assembly_new(struct store *store, const struct id *digest, enum store_kind kind,
                        const struct store_recipe *recipe, struct store_assembly **ret_assembly, struct err *err);
@@ -246,7 +248,8 @@ int store_assembly_sync(struct store_assembly *assembly, struct err *err);
 /* All chunks are here: check the digest of the whole and make the object exist, durably. ERR_CONFLICT while chunks are
  * missing. ERR_CORRUPT if the whole does not have the promised digest: the recipe lied; it is forgotten. */
 int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err);
-/* Without a finish: the partial object stays, what was added since the last sync is dropped. NULL is fine. */
+/* Without a finish: the partial object stays, if it is listed; what was added since the last sync is dropped. NULL is
+ * fine. */
 void store_assembly_free(struct store_assembly *assembly);
 
 struct store_partial_info {

@@ -287,6 +287,50 @@ static void test_kill__at_every_change_of_a_file(void **state)
     fixture_open(f);
 }
 
+/* Two acknowledgements. Between them an object comes at once, with one commit for its recipe, its chunks and itself. */
+static void fetch(const struct fixture *f, const struct content *content, int acks)
+{
+    struct err err = {0};
+    struct store *store;
+    struct store_assembly *assembly;
+    const struct store_recipe *recipe = content->recipe;
+    must_work(store_open(&f->options, &store, &err), &err);
+    ingest(store, content, 0);
+    acknowledge(acks);
+    must_work(store_assembly_new(store, &content->digest[1], STORE_BLOB, recipe, &assembly, &err), &err);
+    for (uint32_t i = 0; i < recipe->root.chunk_count; i++)
+        must_work(store_assembly_add(assembly, i, STORE_RAW, content->bytes[1] + recipe->offsets[i],
+                                     recipe->chunks[i].length, &err),
+                  &err);
+    must_work(store_assembly_finish(assembly, NULL, &err), &err);
+    acknowledge(acks);
+    store_assembly_free(assembly);
+    store_close(store);
+}
+
+/* faults 42, 48 */
+static void test_kill__of_an_object_that_is_one_commit(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct content content;
+    content_make(&content);
+    store_close(f->store);
+    f->store = NULL;
+    bool done = false;
+    for (long k = 1; !done; k++) {
+        must(file_remove_tree(f->dir, &err));
+        int acks = run_child(f, &content, fetch, k, &done);
+        assert_true(!done || acks == 2);
+        fixture_open(f);
+        assert_true(is_whole(f->store, &content, 0) || acks < 1);
+        assert_true(is_whole(f->store, &content, 1) ? acks >= 1 : acks < 2);
+        check_after(f, &content);
+    }
+    content_release(&content);
+    fixture_open(f);
+}
+
 /* ---- what no commit has reached ---- */
 
 /* An acknowledgement for each chunk. Around them, and of them in the middle, others write to the same pack. */
@@ -466,11 +510,9 @@ static void test_kill__between_two_writers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_store(test_kill__at_every_change_of_a_file),
-        on_store(test_kill__loses_no_chunk_of_an_assembly),
-        on_store(test_kill__of_a_start_that_keeps_chunks),
-        on_store(test_kill__between_two_writers),
-        on_store(test_kill__of_an_ingest_that_has_committed_leaves),
+        on_store(test_kill__at_every_change_of_a_file),     on_store(test_kill__of_an_object_that_is_one_commit),
+        on_store(test_kill__loses_no_chunk_of_an_assembly), on_store(test_kill__of_a_start_that_keeps_chunks),
+        on_store(test_kill__between_two_writers),           on_store(test_kill__of_an_ingest_that_has_committed_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -329,7 +329,7 @@ static void try_unpromised(struct fixture *f, const struct content *content, siz
     struct err err = {0};
     int acks = disk_after_power_cut(f->dir, n, luck, seed);
     fixture_open(f);
-    check_unpromised(f, content, luck, acks - 1, tally); /* the first promise is the partial object */
+    check_unpromised(f, content, luck, acks - 1, tally); /* the first is that it has begun */
     check_leaks(f);
     check_sound(f);
     if (acks > 0) {
@@ -378,6 +378,61 @@ static void test_power__keeps_what_the_disk_had_got(void **state)
     fixture_open(f);
 }
 
+static void finish_all(struct store *store, const struct content *content, int which)
+{
+    struct err err = {0};
+    if (is_whole(store, content, which))
+        return;
+    struct store_assembly *assembly = begin(store, content, which);
+    for (uint32_t i = 0; i < content->recipe[which]->root.chunk_count; i++)
+        add(assembly, content, which, i);
+    must(store_assembly_finish(assembly, NULL, &err));
+    store_assembly_free(assembly);
+}
+
+static void try_one_commit(struct fixture *f, const struct content *content, size_t n, enum disk_luck luck,
+                           uint64_t seed)
+{
+    int acks = disk_after_power_cut(f->dir, n, luck, seed);
+    fixture_open(f);
+    assert_true(is_whole(f->store, content, 0) || acks < 1);
+    assert_true(is_whole(f->store, content, 1) ? acks >= 1 : acks < 2);
+    check_leaks(f);
+    check_sound(f);
+    finish_all(f->store, content, 1);
+    assert_true(is_whole(f->store, content, 1));
+    store_close(f->store);
+    f->store = NULL;
+}
+
+/* faults 49: recipe, chunks and object are one commit, before which the disk may have got any of it */
+static void test_power__fails_while_an_object_comes_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct content content;
+    start(f, &content);
+    f->options.pack_bytes = 0;
+    fixture_open(f);
+    fixture_put(f->store, STORE_BLOB, content.bytes[0], OBJECT_BYTES, NULL);
+    size_t first = disk.count;
+    disk_ack();
+    finish_all(f->store, &content, 1);
+    disk_ack();
+    size_t end = disk.count;
+    disk_end();
+    store_close(f->store);
+    f->store = NULL;
+    for (size_t n = first; n <= end; n++) {
+        try_one_commit(f, &content, n, DISK_NOTHING, n);
+        try_one_commit(f, &content, n, DISK_ALL, n);
+        for (uint64_t seed = 0; seed < 4; seed++)
+            try_one_commit(f, &content, n, DISK_ANY, 4 * n + seed);
+    }
+    disk_release();
+    content_release(&content);
+    fixture_open(f);
+}
+
 #define on_store(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -387,6 +442,7 @@ int main(void)
         on_store(test_power__fails_while_fsck_repairs),
         on_store(test_power__fails_between_two_writers),
         on_store(test_power__keeps_what_the_disk_had_got),
+        on_store(test_power__fails_while_an_object_comes_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

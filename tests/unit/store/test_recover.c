@@ -169,11 +169,15 @@ static struct search find_record(const struct fixture *f, const struct id *id)
 
 /* ---- cases ---- */
 
-static void add_all(struct fixture *f, const struct content *content)
+static void add_to(struct store_assembly *assembly, const struct content *content)
 {
-    struct store_assembly *assembly = begin(f->store, content);
     for (uint32_t i = 0; i < content->recipe->root.chunk_count; i++)
         add(assembly, content, i);
+}
+
+static void add_all(struct fixture *f, const struct content *content)
+{
+    add_to(begin(f->store, content), content);
 }
 
 /* faults 42, 49: a byte that is wrong costs its chunk and no other */
@@ -212,7 +216,9 @@ static void test_recover__takes_no_chunk_of_other_bytes(void **state)
 static void add_all_and_drop(struct fixture *f, const struct content *content)
 {
     struct err err = {0};
-    add_all(f, content);
+    struct store_assembly *assembly = begin(f->store, content);
+    must(store_assembly_sync(assembly, &err));
+    add_to(assembly, content);
     assert_int_equal(store_partial_drop(f->store, &content->digest, &err), 1);
 }
 
@@ -233,8 +239,7 @@ static void add_all_twice(struct fixture *f, const struct content *content)
 {
     struct store_assembly *other = begin(f->store, content);
     add_all(f, content);
-    for (uint32_t i = 0; i < content->recipe->root.chunk_count; i++)
-        add(other, content, i);
+    add_to(other, content);
 }
 
 static void test_recover__keeps_a_chunk_once(void **state)
