@@ -8,8 +8,13 @@
 #include "node/base/wire.h"
 
 #define TABLE "similar"
-#define NEW_AT_ONCE 256u /* sketches made in a search: of 256 MiB each, some 0.2 s; the others' turn comes next time   \
-                          */
+#define NEW_AT_ONCE                                                                                                    \
+    256u /* sketches made in a search: of 256 MiB each, some 0.2 s; the others' turn comes next time                   \
+          */
+/* Sketches are kept when making them again would take longer than a commit does: about a millisecond, for chunks to be
+ * looked at and recipes to be read, of which one takes as long as so many chunks. */
+#define KEEP_CHUNKS 4096u
+#define RECIPE_CHUNKS 32u
 #define ROW_MAX_BYTES (1 + SIMILAR_SKETCH * 8)
 #define KNOWN_MAX_BYTES ((size_t)LIMIT_SIMILAR_OBJECTS * ID_BYTES)
 #define LEAST_CHUNKS 4u /* of an object that is worth a sketch */
@@ -42,6 +47,7 @@ struct search {
     struct buf stale; /* ids of those that are not here any more */
     struct row made[NEW_AT_ONCE];
     unsigned n_made;
+    uint64_t chunks;                /* that those were made of */
     struct found best[SIMILAR_MAX]; /* the best first */
     unsigned n_best;
 };
@@ -181,6 +187,7 @@ static int look_at_object(const struct store_object_info *info, void *ctx)
     struct sketch sketch = make_sketch(recipe);
     store_recipe_free(recipe);
     compare(search, &info->digest, info->chunking, &sketch);
+    search->chunks += RECIPE_CHUNKS + info->chunk_count;
     encode_row(&info->digest, info->chunking, &sketch, &search->made[search->n_made++]);
     return 0;
 }
@@ -191,6 +198,8 @@ static void keep_and_drop(struct search *search)
     for (size_t at = search->passed; at < search->known.len; at += ID_BYTES)
         buf_add(&search->stale, search->known.data + at, ID_BYTES);
     size_t count = 0, n_stale = search->stale.len / ID_BYTES;
+    if (search->chunks + RECIPE_CHUNKS * n_stale < KEEP_CHUNKS)
+        return;
     OWNED(owned_free) struct store_table_op *ops = calloc(search->n_made + n_stale + 1, sizeof *ops);
     if (!ops)
         return;

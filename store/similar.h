@@ -4,7 +4,7 @@
  * Of each object a sketch is kept: the numerically lowest chunk ids, SIMILAR_SKETCH of them, first eight bytes each.
  * What two sketches share of the lowest of both estimates what the objects share of their chunks (Broder, "On the
  * resemblance and containment of documents", 1997: bottom-k). Sketches are made when they are first needed, kept in a
- * table, and dropped when their object has gone.
+ * table as soon as making them again would take longer than a commit, and dropped when their object has gone.
  */
 #pragma once
 
