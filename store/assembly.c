@@ -353,7 +353,7 @@ static int write_claimed(struct store_assembly *assembly, uint32_t i, enum store
                                   .stored_bytes = (uint32_t)len};
     struct store_place place;
     struct store_pack *pack;
-    int status = store_packs_append(assembly->store, &record, data, &place, &pack, err);
+    int status = store_packs_append(assembly->store, &record, &data, 1, &place, &pack, err);
     pthread_mutex_lock(&assembly->lock);
     if (status == 0)
         status = store_batch_note(&assembly->batch, STORE_PIECE_CHUNK, &chunk->id, &place, pack, err);

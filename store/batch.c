@@ -70,7 +70,7 @@ int store_batch_write(struct store_batch *batch, const struct store_record *reco
 {
     struct store_place place;
     struct store_pack *pack;
-    int status = store_packs_append(batch->store, record, body, &place, &pack, err);
+    int status = store_packs_append(batch->store, record, &body, 1, &place, &pack, err);
     return status < 0 ? status : store_batch_note(batch, record->type, &record->id, &place, pack, err);
 }
 

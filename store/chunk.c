@@ -39,21 +39,25 @@ static size_t cut_at(struct store_chunker *chunker, size_t length)
  * before: two bytes in one step, which is the same hash at both, are half as many steps. */
 static size_t roll(struct store_chunker *chunker, const uint8_t *chunk, size_t from, size_t to, int shift)
 {
+    const uint64_t *gear = chunker->gear;
+    const uint64_t bound = (uint64_t)1 << shift;
+    const uint8_t *at = chunk + from;
+    const uint8_t *end = chunk + to;
     uint64_t hash = chunker->hash;
-    size_t i = from;
-    for (; to - i >= 2; i += 2) {
-        uint64_t first = chunker->gear[chunk[i]];
+#pragma GCC unroll 4
+    for (; end - at >= 2; at += 2) {
+        uint64_t first = gear[at[0]];
         uint64_t after_first = (hash << 1) + first;
-        hash = (hash << 2) + ((first << 1) + chunker->gear[chunk[i + 1]]);
-        if (after_first >> shift == 0)
-            return i + 1;
-        if (hash >> shift == 0)
-            return i + 2;
+        hash = (hash << 2) + ((first << 1) + gear[at[1]]);
+        if (after_first < bound)
+            return (size_t)(at + 1 - chunk);
+        if (hash < bound)
+            return (size_t)(at + 2 - chunk);
     }
-    if (i < to) {
-        hash = (hash << 1) + chunker->gear[chunk[i]];
-        if (hash >> shift == 0)
-            return i + 1;
+    if (at < end) {
+        hash = (hash << 1) + gear[*at];
+        if (hash < bound)
+            return (size_t)(at + 1 - chunk);
     }
     chunker->hash = hash;
     return 0;

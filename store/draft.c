@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "node/base/crypto.h"
 #include "node/base/scope.h"
 #include "store/gc.h"
 #include "store/packs.h"
@@ -26,6 +27,7 @@ static void unhold_chunks(struct store_draft *draft)
 
 void store_draft_release(struct store_draft *draft)
 {
+    store_run_release(&draft->run);
     store_batch_release(&draft->batch);
     unhold_chunks(draft);
     for (size_t i = 0; i < draft->root.leaf_count; i++)
@@ -181,7 +183,9 @@ static int end_leaf(struct store_draft *draft, struct err *err)
 {
     size_t count = draft->chunk_count - draft->leaf_start;
     OWNED(buf_release) struct buf bytes = BUF(STORE_LEAF_MAX_BYTES);
-    int status = store_leaf_encode(draft->chunks + draft->leaf_start, count, &bytes, err);
+    int status = store_draft_flush(draft, err); /* a leaf lies behind its chunks */
+    if (status == 0)
+        status = store_leaf_encode(draft->chunks + draft->leaf_start, count, &bytes, err);
     if (status < 0)
         return status;
     struct store_record record = {
@@ -278,21 +282,27 @@ static int write_chunk(struct store_draft *draft, const struct store_chunk *chun
                                   .id = chunk->id,
                                   .raw_bytes = chunk->length,
                                   .stored_bytes = (uint32_t)pressed_len};
-    return store_batch_write(&draft->batch, &record, pressed ? pressed : data, err);
+    int status = store_run_is_full(&draft->run, chunk->length) ? store_draft_flush(draft, err) : 0;
+    if (status < 0)
+        return status;
+    return store_run_add(&draft->run, &record, pressed ? pressed : data, pressed != NULL, err);
 }
 
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct crypto_sha256 *whole,
+int store_draft_add(struct store_draft *draft, const struct store_chunk *chunk, const void *data,
                     struct store_compress *press, struct err *err)
 {
-    struct store_chunk chunk = {.length = (uint32_t)len_bytes};
-    crypto_sha256_add_piece(whole, data, len_bytes, &chunk.id);
     int status = 0;
-    if (!store_batch_find(&draft->batch, &chunk.id)) {
+    if (!store_batch_find(&draft->batch, &chunk->id) && !store_run_has(&draft->run, &chunk->id)) {
         status = grow(&draft->held_chunks, draft->held_count, &draft->held_cap, sizeof *draft->held_chunks, err);
-        int here = status < 0 ? status : hold_if_here(draft->store, STORE_PIECE_CHUNK, &chunk.id, err);
+        int here = status < 0 ? status : hold_if_here(draft->store, STORE_PIECE_CHUNK, &chunk->id, err);
         if (here == 1)
-            draft->held_chunks[draft->held_count++] = chunk.id;
-        status = here == 0 ? write_chunk(draft, &chunk, data, press, err) : here;
+            draft->held_chunks[draft->held_count++] = chunk->id;
+        status = here == 0 ? write_chunk(draft, chunk, data, press, err) : here;
     }
-    return status < 0 ? status : store_draft_want(draft, &chunk, err);
+    return status < 0 ? status : store_draft_want(draft, chunk, err);
+}
+
+int store_draft_flush(struct store_draft *draft, struct err *err)
+{
+    return store_run_write(&draft->run, &draft->batch, err);
 }

@@ -7,9 +7,9 @@
  */
 #pragma once
 
-#include "node/base/crypto.h"
 #include "store/batch.h"
 #include "store/compress.h"
+#include "store/run.h"
 
 #define STORE_DRAFT_HERE SIZE_MAX
 
@@ -24,6 +24,7 @@ struct store_draft_leaf {
 struct store_draft {
     struct store *store; /* borrowed */
     struct store_batch batch;
+    struct store_run run;   /* before it is in the batch */
     struct store_root root; /* grows by a leaf at a time */
     size_t leaves_cap;
     /* since the last commit */
@@ -49,9 +50,12 @@ void store_draft_init(struct store_draft *draft, struct store *store);
 /* Drops what was not committed, and lets go of the rest: without a finish it is freed. */
 void store_draft_release(struct store_draft *draft);
 
-/* The next chunk and its bytes, which are written unless they are here, and hashed into `whole`. press may be NULL. */
-int store_draft_add(struct store_draft *draft, const void *data, size_t len_bytes, struct crypto_sha256 *whole,
+/* The next chunk and its bytes, which are written unless they are here: borrowed until the next flush. press may be
+ * NULL. */
+int store_draft_add(struct store_draft *draft, const struct store_chunk *chunk, const void *data,
                     struct store_compress *press, struct err *err);
+/* Write what was borrowed. */
+int store_draft_flush(struct store_draft *draft, struct err *err);
 /* The next chunk, by name: it is here or is to come. */
 int store_draft_want(struct store_draft *draft, const struct store_chunk *chunk, struct err *err);
 

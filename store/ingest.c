@@ -56,6 +56,38 @@ int store_ingest_new(struct store *store, enum store_kind kind, enum store_chunk
     return 0;
 }
 
+static int add_chunk(struct store_ingest *ingest, const uint8_t *data, size_t len, struct err *err)
+{
+    struct store_chunk chunk = {.length = (uint32_t)len};
+    crypto_sha256_add_piece(ingest->hash, data, len, &chunk.id);
+    return store_draft_add(&ingest->draft, &chunk, data, ingest->press, err);
+}
+
+/* Put what is left of a write into `held`: as much as there is room for, which *ret_used says. A chunk that was there
+ * before has been written first. */
+static int hold(struct store_ingest *ingest, const uint8_t *data, size_t len, size_t *ret_used, struct err *err)
+{
+    int status = ingest->held_bytes == 0 ? store_draft_flush(&ingest->draft, err) : 0;
+    if (status < 0)
+        return status;
+    size_t room = sizeof ingest->held - ingest->held_bytes;
+    *ret_used = len < room ? len : room;
+    memcpy(ingest->held + ingest->held_bytes, data, *ret_used);
+    ingest->held_bytes += *ret_used;
+    return 0;
+}
+
+/* The beginning of `held` was a chunk: what lies behind it moves there. */
+static int unhold(struct store_ingest *ingest, size_t len, struct err *err)
+{
+    ingest->held_bytes -= len;
+    if (ingest->held_bytes == 0)
+        return 0;
+    int status = store_draft_flush(&ingest->draft, err);
+    memmove(ingest->held, ingest->held + len, ingest->held_bytes);
+    return status;
+}
+
 /* The chunk that ends within held bytes and the first of `data`; *ret_used is how many of `data` belong to it or were
  * put into `held`. */
 static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, size_t *ret_used, struct err *err)
@@ -64,26 +96,23 @@ static int take(struct store_ingest *ingest, const uint8_t *data, size_t len, si
         size_t cut = store_chunk_scan(&ingest->chunker, data, len);
         if (cut > 0) {
             *ret_used = cut;
-            return store_draft_add(&ingest->draft, data, cut, ingest->hash, ingest->press, err);
+            return add_chunk(ingest, data, cut, err);
         }
     }
-    size_t room = sizeof ingest->held - ingest->held_bytes;
-    size_t part = len < room ? len : room;
-    memcpy(ingest->held + ingest->held_bytes, data, part);
     size_t before = ingest->held_bytes;
-    ingest->held_bytes += part;
-    *ret_used = part;
+    int status = hold(ingest, data, len, ret_used, err);
+    if (status < 0)
+        return status;
     size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
     if (cut == 0)
         return 0;
-    int status = store_draft_add(&ingest->draft, ingest->held, cut, ingest->hash, ingest->press, err);
+    status = add_chunk(ingest, ingest->held, cut, err);
     /* What lies behind the cut came with this call, or is a page that was looked at twice. */
     if (cut >= before) {
         *ret_used = cut - before;
         ingest->held_bytes = 0;
-    } else {
-        ingest->held_bytes -= cut;
-        memmove(ingest->held, ingest->held + cut, ingest->held_bytes);
+    } else if (status == 0) {
+        status = unhold(ingest, cut, err);
     }
     return status;
 }
@@ -104,7 +133,9 @@ int store_ingest_write(struct store_ingest *ingest, const void *data, size_t len
         at += used;
         left -= used;
     }
-    return 0;
+    int status = store_draft_flush(&ingest->draft, err); /* of `data` nothing is kept */
+    ingest->broken = status < 0;
+    return status;
 }
 
 struct finish {
@@ -127,9 +158,9 @@ static int add_rest(struct store_ingest *ingest, struct err *err)
     while (status == 0 && ingest->held_bytes > 0) {
         size_t cut = store_chunk_scan(&ingest->chunker, ingest->held, ingest->held_bytes);
         used = cut > 0 ? cut : ingest->held_bytes;
-        status = store_draft_add(&ingest->draft, ingest->held, used, ingest->hash, ingest->press, err);
-        ingest->held_bytes -= used;
-        memmove(ingest->held, ingest->held + used, ingest->held_bytes);
+        status = add_chunk(ingest, ingest->held, used, err);
+        if (status == 0)
+            status = unhold(ingest, used, err);
     }
     return status;
 }

@@ -44,6 +44,7 @@ struct store_pack {
     atomic_uint refs;
     uint64_t size;                /* where the next record goes; of packs being written, under the lock of packs.c */
     atomic_uint_fast64_t pending; /* bytes reserved and neither committed nor given up */
+    atomic_uint_fast64_t ahead;   /* so far it has its blocks on the disk, written to or not */
     pthread_mutex_t sync_lock;
     atomic_bool failed;
 };
@@ -58,9 +59,13 @@ int store_pack_open(const char *dir, uint64_t number, bool create, struct store_
 void store_pack_ref(struct store_pack *pack);
 void store_pack_unref(struct store_pack *pack);
 
-/* Write a record at an offset that was reserved for it. On an error the place is punched. */
-int store_pack_write(struct store_pack *pack, const struct store_record *record, const void *body, uint64_t offset,
-                     struct err *err);
+/* Write records, at most STORE_PACK_WRITE_RECORDS, one behind the other at an offset that was reserved for them. On an
+ * error the place is punched. */
+#define STORE_PACK_WRITE_RECORDS 64u
+int store_pack_write(struct store_pack *pack, const struct store_record *records, const void *const *bodies,
+                     size_t count, uint64_t offset, struct err *err);
+/* Nobody will write to it any more: give back what was allocated beyond its end. */
+void store_pack_trim(struct store_pack *pack);
 /* Make all that was written before the call durable. ERR_IO also if the file has been deleted: nobody would find it. */
 int store_pack_sync(struct store_pack *pack, struct err *err);
 /* Read a record's body. `offset` is of the record. ERR_CORRUPT if the file ends before or the disk refuses. */

@@ -161,6 +161,7 @@ static size_t sync_quiet(struct store_pack **packs, size_t count, uint64_t *ret_
 {
     size_t synced = 0;
     for (size_t i = 0; i < count; i++) {
+        store_pack_trim(packs[i]);
         if (ret_numbers && store_pack_sync(packs[i], NULL) == 0)
             ret_numbers[synced++] = packs[i]->number;
         store_pack_unref(packs[i]);
@@ -273,41 +274,56 @@ static int reserve_or_rotate(struct store *store, uint64_t bytes, uint64_t *ret_
     }
 }
 
-static int append(struct store *store, const struct store_record *record, const void *body,
-                  struct store_place *ret_place, struct store_pack **ret_pack, struct err *err)
+/* Where each lies behind the first; *ret_bytes of all. */
+static void lay_out(const struct store_record *records, const void *const *bodies, size_t count,
+                    struct store_place *ret_places, uint64_t *ret_bytes)
 {
-    struct store_place place = {
-        .stored_bytes = record->stored_bytes, .raw_bytes = record->raw_bytes, .encoding = record->encoding};
-    place.checksum = store_checksum_of(body, record->stored_bytes);
-    uint64_t bytes = store_rows_place_bytes(&place);
+    *ret_bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        ret_places[i] = (struct store_place){.offset = *ret_bytes,
+                                             .stored_bytes = records[i].stored_bytes,
+                                             .raw_bytes = records[i].raw_bytes,
+                                             .encoding = records[i].encoding,
+                                             .checksum = store_checksum_of(bodies[i], records[i].stored_bytes)};
+        *ret_bytes += store_rows_place_bytes(&ret_places[i]);
+    }
+}
+
+static int append(struct store *store, const struct store_record *records, const void *const *bodies, size_t count,
+                  struct store_place *ret_places, struct store_pack **ret_pack, struct err *err)
+{
+    uint64_t bytes, offset;
+    lay_out(records, bodies, count, ret_places, &bytes);
     int status = store_evict_make_room(store, bytes, err);
     if (status < 0)
         return status;
     OWNED(owned_pack) struct store_pack *pack = NULL;
-    status = reserve_or_rotate(store, bytes, &place.offset, &pack, err);
+    status = reserve_or_rotate(store, bytes, &offset, &pack, err);
     if (status < 0)
         return status;
-    place.pack = pack->number;
+    for (size_t i = 0; i < count; i++) {
+        ret_places[i].pack = pack->number;
+        ret_places[i].offset += offset;
+    }
     store->pending_bytes += bytes;
-    status = store_pack_write(pack, record, body, place.offset, err);
+    status = store_pack_write(pack, records, bodies, count, offset, err);
     if (status < 0) {
         pack->pending -= bytes;
         store->pending_bytes -= bytes;
         return status;
     }
-    *ret_place = place;
     *ret_pack = STEAL(pack);
     return 0;
 }
 
-int store_packs_append(struct store *store, const struct store_record *record, const void *body,
-                       struct store_place *ret_place, struct store_pack **ret_pack, struct err *err)
+int store_packs_append(struct store *store, const struct store_record *records, const void *const *bodies, size_t count,
+                       struct store_place *ret_places, struct store_pack **ret_pack, struct err *err)
 {
-    int status = append(store, record, body, ret_place, ret_pack, err);
+    int status = append(store, records, bodies, count, ret_places, ret_pack, err);
     uint64_t freed;
     /* Somebody else filled the disk: caches make way. */
     if (status == ERR_NOSPACE && store_evict(store, EVICT_FOR_FULL_DISK_BYTES, &freed, NULL) == 0 && freed > 0)
-        status = append(store, record, body, ret_place, ret_pack, err);
+        status = append(store, records, bodies, count, ret_places, ret_pack, err);
     return status;
 }
 

@@ -21,9 +21,10 @@ void store_packs_settle(struct store *store);
 /* A reference to a pack, to be given back with store_pack_unref. ERR_CORRUPT if it is missing. */
 int store_packs_get(struct store *store, uint64_t number, struct store_pack **ret_pack, struct err *err);
 
-/* Write a record somewhere, not durably. *ret_pack is a reference. ERR_NOSPACE as store.h says. */
-int store_packs_append(struct store *store, const struct store_record *record, const void *body,
-                       struct store_place *ret_place, struct store_pack **ret_pack, struct err *err);
+/* Write records, at most STORE_PACK_WRITE_RECORDS, next to each other somewhere, not durably. *ret_pack is a reference.
+ * ERR_NOSPACE as store.h says. */
+int store_packs_append(struct store *store, const struct store_record *records, const void *const *bodies, size_t count,
+                       struct store_place *ret_places, struct store_pack **ret_pack, struct err *err);
 /* The record is committed, or given up: then it is punched. */
 void store_packs_settle_record(struct store *store, struct store_pack *pack, const struct store_place *place,
                                bool committed);

@@ -220,6 +220,7 @@ static int recover(struct recovery *recovery, struct row_query *query)
         status = cut(pack, query->row.size_bytes, recovery->err);
     if (status == 0 && may_punch(recovery, &query->row))
         status = store_pack_scan(pack, punch_leftover, recovery, &is_cut, recovery->err);
+    store_pack_trim(pack);
     return status < 0 ? status : store_pack_sync(pack, recovery->err);
 }
 
