@@ -71,13 +71,18 @@ static void free_peer(struct exchange_peer *peer)
 static void sweep(struct exchange *exchange)
 {
     exchange->swept = true;
+    exchange->lingers = false;
     for (struct fetch *fetch = TAILQ_FIRST(&exchange->fetches), *next; fetch; fetch = next) {
         next = TAILQ_NEXT(fetch, link);
-        if (fetch->phase == FETCH_ENDED && !fetch->working)
+        if (fetch->phase != FETCH_ENDED)
+            continue;
+        exchange->lingers |= fetch->working || fetch->assembly;
+        if (!fetch->working)
             transfer_fetch_free(fetch);
     }
     for (struct exchange_peer *peer = TAILQ_FIRST(&exchange->peers), *next; peer; peer = next) {
         next = TAILQ_NEXT(peer, link);
+        exchange->lingers |= peer->gone && peer->pins > 0;
         if (peer->gone && peer->pins == 0)
             free_peer(peer);
     }
@@ -112,7 +117,7 @@ static void end_job(void *arg)
     struct exchange *exchange = job->exchange;
     transfer_exchange_enter(exchange);
     exchange->jobs--;
-    exchange->swept = false;
+    exchange->swept &= !exchange->lingers;
     job->done(job);
     transfer_exchange_leave(exchange);
 }
@@ -135,6 +140,7 @@ int exchange_new(const struct exchange_config *config, struct exchange **ret_exc
     exchange->config = *config;
     exchange->swept = true;
     TAILQ_INIT(&exchange->peers);
+    TAILQ_INIT(&exchange->asked);
     TAILQ_INIT(&exchange->fetches);
     transfer_deal_init(&exchange->deals);
     transfer_turns_init(&exchange->serve);
@@ -174,23 +180,42 @@ void exchange_free(struct exchange *exchange)
     transfer_exchange_leave(exchange);
 }
 
+/* What peers ask of us that is not simply read. Returns whether any of it, or of what is, waits. */
+static bool tick_serving(struct exchange *exchange)
+{
+    struct exchange_peer *peer;
+    unsigned waiting = exchange->lessons + exchange->orders;
+    for (peer = waiting > 0 ? TAILQ_FIRST(&exchange->peers) : NULL; peer; peer = TAILQ_NEXT(peer, link)) {
+        if (peer->gone)
+            continue;
+        transfer_maps_tick(peer);
+        transfer_gap_orders_pump(peer);
+    }
+    waiting = exchange->lessons + exchange->orders;
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++)
+        waiting += exchange->serve.works[i];
+    return waiting > 0;
+}
+
+/* What we ask of peers. Returns when something of it is due. */
+static uint64_t tick_asking(struct exchange *exchange)
+{
+    uint64_t due_ms = UINT64_MAX;
+    for (struct exchange_peer *peer = TAILQ_FIRST(&exchange->asked), *next; peer; peer = next) {
+        next = TAILQ_NEXT(peer, asking.of_asked);
+        uint64_t peer_ms = transfer_schedule_tick(peer);
+        due_ms = peer_ms < due_ms ? peer_ms : due_ms;
+    }
+    return due_ms;
+}
+
 void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wake_ms)
 {
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
     bool busy = transfer_peers_tick(exchange);
-    uint64_t due_ms = now_ms + TICK_MS;
-    struct exchange_peer *peer;
-    TAILQ_FOREACH (peer, &exchange->peers, link) {
-        if (peer->gone)
-            continue;
-        transfer_maps_tick(peer);
-        transfer_gap_orders_pump(peer);
-        uint64_t peer_ms = transfer_schedule_tick(peer);
-        due_ms = peer_ms < due_ms ? peer_ms : due_ms;
-        busy |= peer->serving.lessons || peer->serving.n_runs > 0 || peer->serving.n_orders > 0 ||
-                peer->serving.n_batches > 0;
-    }
+    busy |= tick_serving(exchange);
+    uint64_t due_ms = tick_asking(exchange);
     struct fetch *fetch;
     bool fetching = false;
     TAILQ_FOREACH (fetch, &exchange->fetches, link) {
@@ -204,6 +229,7 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
     transfer_serve_pump_all(exchange);
     transfer_watch_tell_all(exchange);
     due_ms = exchange->tell_ms < due_ms ? exchange->tell_ms : due_ms;
+    due_ms = due_ms < now_ms + TICK_MS ? due_ms : now_ms + TICK_MS;
     if (due_ms < now_ms + TICK_LEAST_MS)
         due_ms = now_ms + TICK_LEAST_MS;
     *ret_wake_ms = fetching ? due_ms : busy ? now_ms + IDLE_TICK_MS : UINT64_MAX;
@@ -312,7 +338,8 @@ void exchange_peer_writable(struct exchange_peer *peer, uint64_t now_ms)
     struct exchange *exchange = peer->exchange;
     transfer_exchange_enter(exchange);
     exchange->now_ms = now_ms;
-    transfer_serve_pump_all(exchange);
+    if (transfer_serve_drained(peer))
+        transfer_serve_pump_all(exchange);
     transfer_gap_orders_pump(peer);
     struct source *source;
     TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {

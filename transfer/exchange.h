@@ -93,29 +93,32 @@ static inline bool transfer_recipe_is_told(const struct store_root *root)
 TAILQ_HEAD(request_list, request);
 TAILQ_HEAD(source_list, source);
 
-/* What we ask of a peer (schedule.c, hedge.c, receive.c). */
+/* What we ask of a peer (schedule.c, hedge.c, receive.c). First what is looked at whenever somebody is to be asked. */
 struct asking {
-    struct request_list requests;      /* owned, in the order they were sent */
-    struct source_list sources;        /* what it is to each fetch; within a class the next one to be served is first */
+    struct request_list requests; /* owned, in the order they were sent */
+    struct source_list sources;   /* what it is to each fetch; within a class the next one to be served is first */
+    uint64_t asked_bytes;         /* of objects, not yet come */
+    uint64_t not_before_ms;
+    bool answered;          /* since the first of those requests was sent */
+    bool late;              /* its runs were offered to others */
+    bool stalled;           /* it is not asked for more before it is heard of */
+    bool proved;            /* it gave something that was right, */
+    unsigned silences;      /* and since then, so often, others had to be asked for what it did not give */
+    uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
+    uint64_t base_ms;       /* then, */
+    uint64_t looked_ms;     /* and when it was last looked at */
+    struct goodput goodput; /* of objects */
+
+    TAILQ_ENTRY(exchange_peer)
+    of_asked;                          /* while there are requests */
     uint64_t served[EXCHANGE_CLASSES]; /* bytes asked for, each divided by the weight of its class */
     uint32_t last_request;
-    uint64_t asked_bytes; /* of objects, not yet come */
     uint64_t heard_ms;    /* when a byte for a request last came, or the first request was sent */
-    bool answered;        /* since the first of those requests was sent */
-    bool late;            /* its runs were offered to others */
-    bool stalled;         /* it is not asked for more before it is heard of */
     struct latency first; /* how long it is quiet before it answers, */
     struct latency next;  /* and while it does */
     uint8_t load;         /* as it said last */
     uint32_t price;       /* the same */
-    uint64_t not_before_ms;
     unsigned lost_in_a_row;
-    bool proved;            /* it gave something that was right, */
-    unsigned silences;      /* and since then, so often, others had to be asked for what it did not give */
-    struct goodput goodput; /* of objects */
-    uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
-    uint64_t base_ms;       /* then, */
-    uint64_t looked_ms;     /* and when it was last looked at */
     uint64_t received_bytes;
     uint32_t failures;
     unsigned strikes;
@@ -138,30 +141,30 @@ struct lane {
     uint64_t pass;           /* bytes that it has had, as far as its turn is concerned */
 };
 
-/* What a peer asks of us (serve*.c, maps.c). */
+/* What a peer asks of us (serve*.c, maps.c). First what is looked at whenever something is to be sent. */
 struct serving {
+    bool in_slot;
+    bool in_queue;
+    bool was_full; /* the window, since it was last widened */
+    unsigned n_runs;
+    unsigned n_batches;
+    uint32_t window_bytes; /* of what is queued, as many as it takes in a moment */
+    size_t queued_bytes;   /* sent, and in its session as far as we know */
+    uint64_t turn_bytes;   /* read for it in this turn */
+    uint64_t moved_ms;     /* when it last took something, or had nothing to take */
+    uint64_t drained_bytes;
+    uint64_t sample_ms;
+    uint64_t sample_bytes; /* drained by then */
+    uint64_t rate;         /* bytes/s that it takes when there are more; 0: never slow enough to tell */
+    struct lane lanes[EXCHANGE_CLASSES];
+    uint64_t sent_bytes;
+    size_t held_bytes; /* read or made for it and not sent: its part of exchange->serve_bytes, but for jobs */
+    struct press press;
+
     struct id *wants; /* owned ring of LIMIT_PEER_WANTS, from the first question on */
     unsigned first_want;
     unsigned n_wants;
     bool looking; /* a job looks for wants[first_want] */
-    struct lane lanes[EXCHANGE_CLASSES];
-    unsigned n_runs;
-    unsigned n_batches;
-    uint64_t sent_bytes;
-    size_t held_bytes; /* read or made for it and not sent: its part of exchange->serve_bytes, but for jobs */
-
-    bool in_slot;
-    bool in_queue;
-    uint64_t turn_bytes;   /* read for it in this turn */
-    size_t queued_bytes;   /* sent, and in its session as far as we know */
-    uint32_t window_bytes; /* of those, as many as it takes in a moment */
-    bool was_full;         /* the window, since it was last widened */
-    uint64_t drained_bytes;
-    uint64_t moved_ms; /* when it last took something, or had nothing to take */
-    uint64_t sample_ms;
-    uint64_t sample_bytes; /* drained by then */
-    uint64_t rate;         /* bytes/s that it takes when there are more; 0: never slow enough to tell */
-    struct press press;
 
     struct gap_order_list orders; /* owned: GAPS, in the order they came (gap_serve.c) */
     unsigned n_orders;
@@ -183,10 +186,11 @@ struct serve {
     uint64_t lane_pass[EXCHANGE_CLASSES];  /* of the lane that was */
     unsigned slots;                        /* for what is not urgent */
     unsigned in_use;
-    unsigned urgent;  /* of those in use, beyond `slots` */
-    unsigned waiting; /* peers without one */
-    bool freezing;    /* something of EXCHANGE_FREEZE is being sent */
-    bool pressing;    /* a job compresses again */
+    unsigned urgent;                  /* of those in use, beyond `slots` */
+    unsigned waiting;                 /* peers without one */
+    unsigned works[EXCHANGE_CLASSES]; /* runs and batches that wait in lanes of each class */
+    bool freezing;                    /* something of EXCHANGE_FREEZE is being sent */
+    bool pressing;                    /* a job compresses again */
     uint64_t drained_bytes;
     uint64_t rate; /* bytes/s in all, lately */
     uint64_t probe_ms;
@@ -198,18 +202,18 @@ struct serve {
 struct exchange_peer {
     TAILQ_ENTRY(exchange_peer)
     link;
-    TAILQ_ENTRY(exchange_peer)
-    of_serve; /* slotted or in the queue */
     struct exchange *exchange;
-    struct id node;
-    struct exchange_link out;
     bool gone;            /* removed; freed when no job needs it */
     bool failing;         /* a send was refused: it will be removed soon */
     unsigned pins;        /* jobs */
     unsigned n_interests; /* objects of which it is remembered that it wants them */
-    struct pace_peer pace;
     struct asking asking;
+    TAILQ_ENTRY(exchange_peer)
+    of_serve; /* slotted or in the queue */
     struct serving serving;
+    struct exchange_link out;
+    struct pace_peer pace;
+    struct id node;
 };
 
 struct exchange {
@@ -217,23 +221,27 @@ struct exchange {
     uint64_t now_ms;
     bool dead;
     unsigned depth; /* calls from outside that have not returned: nothing that they may use is freed meanwhile */
-    bool swept;     /* nothing waits for being freed */
+    bool swept;     /* nothing waits for being freed, */
+    bool lingers;   /* but for what jobs use */
+    bool held_back; /* somebody was not asked for more, as enough had been asked for */
     unsigned jobs;  /* submitted and not done */
     TAILQ_HEAD(peer_list, exchange_peer) peers;
+    struct peer_list asked;      /* those of which something is asked */
     TAILQ_HEAD(, fetch) fetches; /* by class */
     struct map fetch_of;         /* object -> struct fetch */
     struct recipes recipes;
     struct pace pace;
     struct serve serve;
     struct deals deals;
-    struct map interests;   /* object -> struct interest (peers.c) */
-    uint32_t price;         /* of what this node sends */
-    uint64_t tell_ms;       /* when chunks that have come are to be announced; UINT64_MAX: there are none */
-    struct goodput goodput; /* of all peers together */
-    uint64_t fetch_bytes;   /* asked for or arrived, not yet stored */
-    uint64_t arrived_bytes; /* of those, arrived */
-    uint64_t serve_bytes;   /* read, not yet sent */
-    unsigned lessons;
+    struct map interests;        /* object -> struct interest (peers.c) */
+    uint32_t price;              /* of what this node sends */
+    uint64_t tell_ms;            /* when chunks that have come are to be announced; UINT64_MAX: there are none */
+    struct goodput goodput;      /* of all peers together */
+    uint64_t fetch_bytes;        /* asked for or arrived, not yet stored */
+    uint64_t arrived_bytes;      /* of those, arrived */
+    uint64_t serve_bytes;        /* read, not yet sent */
+    unsigned lessons;            /* of all peers, */
+    unsigned orders;             /* the same */
     struct gap_cache signatures; /* of ranges here, and those that peers sent */
     struct gap_cache deltas;     /* that were made for peers */
 };
@@ -277,6 +285,8 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
 void transfer_serve_cancel(struct exchange_peer *peer, uint32_t request);
 /* Send what is read, in the order of turns, as far as there is room and limits allow, and read on. */
 void transfer_serve_pump_all(struct exchange *exchange);
+/* The peer has taken some of what waits in its session: may more be sent to it now, or to another in its place? */
+bool transfer_serve_drained(struct exchange_peer *peer);
 /* For answers that are not read from the store: `data` (owned from now on, also on failure) of head->stored_bytes waits
  * its turn and goes as `head`, a CHUNK or DELTA, and MOREs. ERR_NOMEM. */
 int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct message *head, uint8_t *data);

@@ -22,40 +22,44 @@ enum source_state {
     SOURCE_WHOLE,
 };
 
-/* Stays until the fetch ends, also when the peer goes: what it gave and whether it lied is not forgotten. */
+/* Stays until the fetch ends, also when the peer goes: what it gave and whether it lied is not forgotten. First what is
+ * looked at whenever somebody is to be asked. */
 struct source {
     TAILQ_ENTRY(source)
     link; /* of the fetch */
     TAILQ_ENTRY(source)
     of_peer; /* if there is one */
+    TAILQ_ENTRY(source)
+    of_wholes; /* of the fetch, if it has all */
     struct fetch *fetch;
-    struct id node;
     struct exchange_peer *peer; /* NULL: gone */
     enum source_state state;
-    bool watches;   /* it wants the object as well, and is told what comes */
-    struct id root; /* the recipe that its HAVE named */
-    bool has_root;
-    bool origin;
     bool liar;
-    bool exhausted;         /* holds nothing that is free, as long as fetch->n_freed is */
-    uint64_t exhausted_at;  /* this */
+    bool watches;   /* it wants the object as well, and is told what comes */
+    bool exhausted; /* holds nothing that is free, as long as fetch->n_freed is */
+    bool dealt_out; /* has dealt all that was free here: */
+    bool origin;
+    uint8_t *bits;         /* owned; SOURCE_PARTIAL */
+    uint64_t exhausted_at; /* n_freed */
+    uint64_t not_before_ms;
+    uint64_t spread_ms; /* before then it is not asked for what nobody else has */
+
+    bool has_root;
+    struct id root;         /* the recipe that its HAVE named */
     bool broke_off;         /* its last peer went when something was asked of it */
     bool mapped;            /* was asked for a bitmap */
-    bool dealt_out;         /* has dealt all that was free here: */
-    uint64_t spread_ms;     /* before then it is not asked for what nobody else has */
+    bool push_root;         /* it wants to learn the recipe: the root, */
+    uint8_t *push_leaves;   /* owned; these leaves, */
+    uint32_t push_next;     /* from this one on */
     unsigned empty_deals;   /* in a row: nothing, or nothing that is needed */
     unsigned gone_in_a_row; /* answers that what it named is not there */
     uint64_t hints_ms;      /* when it may name other peers again */
     uint64_t asked_ms;
-    uint64_t not_before_ms;
-    uint8_t *bits;        /* owned; SOURCE_PARTIAL */
-    bool push_root;       /* it wants to learn the recipe: the root, */
-    uint8_t *push_leaves; /* owned; these leaves, */
-    uint32_t push_next;   /* from this one on */
     uint64_t bytes;
     uint32_t failures;
     uint8_t plain_bases;    /* bit i: not asked for deltas against gaps->bases[i] */
     uint8_t delta_failures; /* deltas that did not give their chunks */
+    struct id node;
 };
 
 /* ---- a request to a peer ---- */
@@ -156,7 +160,10 @@ struct fetch {
     enum fetch_phase phase;
     TAILQ_HEAD(, exchange_fetch) wishes;
     TAILQ_HEAD(, source) sources;
+    TAILQ_HEAD(, source) wholes; /* of those, the SOURCE_WHOLE */
     unsigned n_sources;
+    unsigned n_linked;  /* sources with a peer */
+    unsigned n_givers;  /* and those who have given something that was right */
     unsigned n_watches; /* sources that watch */
     unsigned n_partial; /* sources that are SOURCE_PARTIAL */
     unsigned n_whole;   /* and SOURCE_WHOLE */
@@ -333,7 +340,7 @@ void transfer_source_free(struct source *source);
 /* Give the peer as much to do as its credit allows. */
 void transfer_schedule_peer(struct exchange_peer *peer);
 void transfer_schedule_all(struct exchange *exchange);
-/* Stalls, lost runs. Returns when something is due for this peer at the earliest. */
+/* Stalls, lost runs, of a peer that is asked for something. Returns when something is due at the earliest. */
 uint64_t transfer_schedule_tick(struct exchange_peer *peer);
 /* How long until `bytes` have come that are asked for behind `ahead` others. Not knowing better: a round trip. */
 uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t ahead, uint64_t bytes);

@@ -67,6 +67,7 @@ static void drop_order(struct exchange_peer *peer, struct gap_order *order)
 {
     TAILQ_REMOVE(&peer->serving.orders, order, link);
     peer->serving.n_orders--;
+    peer->exchange->orders--;
     if (peer->serving.ordered == order)
         peer->serving.ordered = NULL;
     free_order(order);
@@ -121,6 +122,7 @@ int transfer_gap_orders_take(struct exchange_peer *peer, const struct message *m
         order->gaps[i] = transfer_message_gap(message, i);
     TAILQ_INSERT_TAIL(&peer->serving.orders, order, link);
     peer->serving.n_orders++;
+    peer->exchange->orders++;
     transfer_gap_orders_pump(peer);
     return 0;
 }

@@ -26,13 +26,12 @@ bool transfer_hedge_contains(const struct request *request, uint32_t chunk)
            !have_get(request->came, chunk - request->first);
 }
 
-static bool asked_of(const struct source *source, uint32_t chunk, const struct request *except)
+static bool asked_of(const struct exchange_peer *peer, const struct fetch *fetch, uint32_t chunk,
+                     const struct request *except)
 {
     const struct request *request;
-    if (!source->peer)
-        return false;
-    TAILQ_FOREACH (request, &source->peer->asking.requests, link) {
-        if (request != except && request->source == source && transfer_hedge_contains(request, chunk))
+    TAILQ_FOREACH (request, &peer->asking.requests, link) {
+        if (request != except && request->source->fetch == fetch && transfer_hedge_contains(request, chunk))
             return true;
     }
     return false;
@@ -40,14 +39,14 @@ static bool asked_of(const struct source *source, uint32_t chunk, const struct r
 
 bool transfer_hedge_asked_of(const struct source *source, uint32_t chunk)
 {
-    return asked_of(source, chunk, NULL);
+    return source->peer && asked_of(source->peer, source->fetch, chunk, NULL);
 }
 
 bool transfer_hedge_asked_elsewhere(struct fetch *fetch, uint32_t chunk, const struct request *except)
 {
-    const struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (asked_of(source, chunk, except))
+    const struct exchange_peer *peer;
+    TAILQ_FOREACH (peer, &fetch->exchange->asked, asking.of_asked) {
+        if (asked_of(peer, fetch, chunk, except))
             return true;
     }
     return false;
@@ -114,26 +113,26 @@ static bool could_give(const struct source *source, const struct request *reques
 }
 
 /* How long this source would need for the request; of one that was never measured it is hoped that it is no slower. */
-static uint64_t own_ms(const struct source *source, const struct source *other, const struct request *request)
+static uint64_t own_ms(const struct source *source, const struct exchange_peer *other, const struct request *request)
 {
     const struct exchange_peer *peer = source->peer;
     if (peer->asking.goodput.rate == 0)
-        return transfer_schedule_expect_ms(other->peer, 0, request->bytes);
+        return transfer_schedule_expect_ms(other, 0, request->bytes);
     return transfer_schedule_expect_ms(peer, peer->asking.asked_bytes, request->bytes);
 }
 
 /* Of the requests to `other`, the one that comes last, if this source would have it in less than half that time. */
-static struct request *find_slow(const struct source *source, const struct source *other, uint64_t *ret_ms)
+static struct request *find_slow(const struct source *source, const struct exchange_peer *other, uint64_t *ret_ms)
 {
     struct request *slow = NULL;
     uint64_t ahead = 0;
     struct request *request;
-    TAILQ_FOREACH (request, &other->peer->asking.requests, link) {
-        uint64_t theirs = transfer_schedule_expect_ms(other->peer, ahead, request->bytes);
+    TAILQ_FOREACH (request, &other->asking.requests, link) {
+        uint64_t theirs = transfer_schedule_expect_ms(other, ahead, request->bytes);
         uint64_t mine = own_ms(source, other, request);
         ahead += request->bytes;
-        if (request->source == other && request->type == STORE_PIECE_CHUNK && !request->dealing && !request->offered &&
-            theirs > 2 * mine + SLACK_MS && could_give(source, request)) {
+        if (request->source->fetch == source->fetch && request->type == STORE_PIECE_CHUNK && !request->dealing &&
+            !request->offered && theirs > 2 * mine + SLACK_MS && could_give(source, request)) {
             slow = request;
             *ret_ms = theirs;
         }
@@ -146,11 +145,11 @@ bool transfer_hedge_take_over(struct source *source)
     struct fetch *fetch = source->fetch;
     struct request *slowest = NULL;
     uint64_t slowest_ms = 0;
-    const struct source *other;
+    const struct exchange_peer *other;
     if (fetch->n_free > 0)
         return false;
-    TAILQ_FOREACH (other, &fetch->sources, link) {
-        if (other == source || !other->peer)
+    TAILQ_FOREACH (other, &fetch->exchange->asked, asking.of_asked) {
+        if (other == source->peer)
             continue;
         uint64_t ms = 0;
         struct request *slow = find_slow(source, other, &ms);
@@ -180,12 +179,13 @@ void transfer_hedge_settled(struct fetch *fetch, uint32_t chunk)
     if (!have_get(fetch->doubled_bits, chunk))
         return;
     have_clear(fetch->doubled_bits, chunk);
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        struct request *request = source->peer ? TAILQ_FIRST(&source->peer->asking.requests) : NULL;
+    struct exchange_peer *peer = TAILQ_FIRST(&fetch->exchange->asked);
+    for (struct exchange_peer *next_peer; peer; peer = next_peer) {
+        next_peer = TAILQ_NEXT(peer, asking.of_asked); /* who has no requests any more is not asked */
+        struct request *request = TAILQ_FIRST(&peer->asking.requests);
         for (struct request *next; request; request = next) {
             next = TAILQ_NEXT(request, link);
-            if (request->source == source && transfer_hedge_contains(request, chunk) && !is_needed(request))
+            if (request->source->fetch == fetch && transfer_hedge_contains(request, chunk) && !is_needed(request))
                 transfer_schedule_drop(request, true);
         }
     }

@@ -235,23 +235,22 @@ bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, ui
     double free_bytes = (double)transfer_pick_free_bytes(fetch);
     double rivals_rate = 0;
     unsigned n_rivals = 0;
+    const struct source *rivals[LIMIT_SESSIONS];
     const struct source *other;
     TAILQ_FOREACH (other, &fetch->sources, link) {
         if (!is_rival(other, source, chunk))
             continue;
         rivals_rate += (double)other->peer->asking.goodput.rate;
-        n_rivals++;
+        rivals[n_rivals++] = other;
     }
     if (n_rivals == 0)
         return true;
     double rate = rate_of(source, rivals_rate, n_rivals);
     double mine_ms = cost_ms(source, (double)bytes, rate);
-    TAILQ_FOREACH (other, &fetch->sources, link) {
-        if (!is_rival(other, source, chunk))
-            continue;
-        double other_rate = (double)other->peer->asking.goodput.rate;
+    for (unsigned i = 0; i < n_rivals; i++) {
+        double other_rate = (double)rivals[i]->peer->asking.goodput.rate;
         double share = free_bytes * other_rate / (rivals_rate + rate);
-        if (cost_ms(other, share + (double)bytes, other_rate) + SLACK_MS < mine_ms)
+        if (cost_ms(rivals[i], share + (double)bytes, other_rate) + SLACK_MS < mine_ms)
             return false;
     }
     return true;

@@ -27,7 +27,7 @@
 #define FIRST_CREDIT_BYTES (1u << 20)
 #define FIRST_CROWD_CREDIT_BYTES (256u << 10)
 #define CROWD_CREDIT_BYTES (4u << 20) /* at least, of all */
-#define CROWD_QUEUE_MS 800u
+#define CROWD_QUEUE_MS 820u
 #define CROWD_LEFT_PARTS 2u /* of what nobody is asked for: near its end all is asked for by all */
 #define RTT_MS 30000u
 #define STALL_MIN_MS 400u
@@ -92,14 +92,14 @@ static uint64_t first_window(const struct source *source)
 
 /* In a crowd, holders have little at a time, and many are asked for the same: what is asked of all of them together
  * waits in their queues for CROWD_QUEUE_MS, or all would wait for all. With less, those whose holders have long queues
- * fall behind while others' uplinks have nothing to do. Who deals is kept busy. */
-static bool is_sated(const struct source *source)
+ * fall behind while others' uplinks have nothing to do. Who deals is kept busy all the same. */
+static bool is_sated(const struct fetch *fetch)
 {
-    const struct exchange *exchange = source->fetch->exchange;
-    if (!transfer_pick_is_crowd(source->fetch) || transfer_dealt_applies(source))
+    const struct exchange *exchange = fetch->exchange;
+    if (!transfer_pick_is_crowd(fetch))
         return false;
-    uint64_t most = exchange->goodput.best * (base_rtt_ms(source->peer) + CROWD_QUEUE_MS) / 1000;
-    most = least(most, transfer_pick_free_bytes(source->fetch) / CROWD_LEFT_PARTS);
+    uint64_t most =
+        least(exchange->goodput.best * CROWD_QUEUE_MS / 1000, transfer_pick_free_bytes(fetch) / CROWD_LEFT_PARTS);
     return exchange->fetch_bytes >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
 }
 
@@ -107,7 +107,7 @@ static bool is_sated(const struct source *source)
 static uint64_t credit(const struct source *source)
 {
     const struct asking *asking = &source->peer->asking;
-    if (is_sated(source))
+    if (is_sated(source->fetch) && !transfer_dealt_applies(source))
         return 0;
     uint64_t window = 2 * asking->goodput.rate * base_rtt_ms(source->peer) / 1000 +
                       least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
@@ -136,6 +136,7 @@ struct request *transfer_schedule_add(struct source *source, enum store_piece_ty
     request->bytes = bytes;
     request->sent_ms = exchange->now_ms;
     if (TAILQ_EMPTY(&asking->requests)) {
+        TAILQ_INSERT_TAIL(&exchange->asked, source->peer, asking.of_asked);
         asking->heard_ms = exchange->now_ms;
         asking->answered = asking->late = false;
         transfer_goodput_begin(&asking->goodput, exchange->now_ms);
@@ -188,6 +189,7 @@ void transfer_schedule_drop(struct request *request, bool tell_peer)
         free_chunks(request);
     transfer_gaps_drop(request);
     if (TAILQ_EMPTY(&asking->requests)) {
+        TAILQ_REMOVE(&peer->exchange->asked, peer, asking.of_asked);
         transfer_goodput_end(&asking->goodput, peer->exchange->now_ms, rtt_ms(peer));
         asking->stalled = asking->late = false;
     }
@@ -320,12 +322,42 @@ static bool may_be_asked(const struct exchange_peer *peer)
            !TAILQ_EMPTY(&asking->sources);
 }
 
+static bool has_room(const struct exchange *exchange)
+{
+    return exchange->fetch_bytes < LIMIT_FETCH_BYTES && exchange->arrived_bytes < LIMIT_ARRIVED_BYTES;
+}
+
+/* Is so much on its way that nobody but who deals is to be asked for more? Even if not, more than one fetch may be
+ * sated. */
+static bool is_enough_asked(struct exchange *exchange)
+{
+    const struct fetch *fetch;
+    bool any = false;
+    bool all = true;
+    TAILQ_FOREACH (fetch, &exchange->fetches, link) {
+        bool sated = fetch->phase == FETCH_CHUNKS && is_sated(fetch);
+        any |= sated;
+        all &= sated || fetch->phase != FETCH_CHUNKS;
+    }
+    exchange->held_back |= any || !has_room(exchange);
+    return all || !has_room(exchange);
+}
+
+static bool may_deal(const struct exchange_peer *peer)
+{
+    const struct source *source;
+    TAILQ_FOREACH (source, &peer->asking.sources, of_peer) {
+        if (source->state == SOURCE_WHOLE && source->fetch->phase == FETCH_CHUNKS && transfer_dealt_applies(source))
+            return true;
+    }
+    return false;
+}
+
 static bool give_peer(struct exchange_peer *peer)
 {
-    const struct exchange *exchange = peer->exchange;
     bool gave = false;
-    while (may_be_asked(peer) && exchange->fetch_bytes < LIMIT_FETCH_BYTES &&
-           exchange->arrived_bytes < LIMIT_ARRIVED_BYTES && (give_work(peer, take_run) || give_work(peer, take_late)))
+    while (has_room(peer->exchange) && may_be_asked(peer) && (!is_enough_asked(peer->exchange) || may_deal(peer)) &&
+           (give_work(peer, take_run) || give_work(peer, take_late)))
         gave = true;
     return gave;
 }
@@ -335,18 +367,31 @@ void transfer_schedule_peer(struct exchange_peer *peer)
     give_peer(peer);
 }
 
+static void give_dealers(struct exchange *exchange)
+{
+    struct fetch *fetch;
+    TAILQ_FOREACH (fetch, &exchange->fetches, link) {
+        for (struct source *source = TAILQ_FIRST(&fetch->wholes), *next; source; source = next) {
+            next = TAILQ_NEXT(source, of_wholes);
+            give_peer(source->peer);
+        }
+    }
+}
+
 /* Who was asked longest ago comes first. */
 void transfer_schedule_all(struct exchange *exchange)
 {
     struct exchange_peer *last = TAILQ_LAST(&exchange->peers, peer_list);
     struct exchange_peer *peer = TAILQ_FIRST(&exchange->peers);
-    for (struct exchange_peer *next; peer; peer = next) {
+    exchange->held_back = false;
+    for (struct exchange_peer *next; peer && !is_enough_asked(exchange); peer = next) {
         next = peer == last ? NULL : TAILQ_NEXT(peer, link);
         if (!give_peer(peer))
             continue;
         TAILQ_REMOVE(&exchange->peers, peer, link);
         TAILQ_INSERT_TAIL(&exchange->peers, peer, link);
     }
+    give_dealers(exchange);
 }
 
 /* ---- time and answers ---- */
@@ -387,8 +432,6 @@ static void lose(struct exchange_peer *peer)
 uint64_t transfer_schedule_tick(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
-    if (TAILQ_EMPTY(&asking->requests))
-        return UINT64_MAX;
     uint64_t quiet = peer->exchange->now_ms - asking->heard_ms;
     uint64_t expected = 4 * transfer_schedule_expect_ms(peer, 0, SESSION_FRAME_BYTES);
     if (quiet >= LOST_MS) {

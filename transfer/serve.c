@@ -146,6 +146,7 @@ void transfer_serve_drop_run(struct exchange_peer *peer, struct run *run)
     struct lane *lane = transfer_serve_lane(peer, run->class);
     TAILQ_REMOVE(&lane->runs, run, link);
     peer->serving.n_runs--;
+    peer->exchange->serve.works[run->class]--;
     if (lane->reading_for == run)
         lane->reading_for = NULL;
     if (run->counted)
@@ -164,6 +165,7 @@ void transfer_serve_drop_batch(struct exchange_peer *peer, struct batch *batch)
     TAILQ_REMOVE(&lane->batches, batch, link);
     lane->n_batches--;
     peer->serving.n_batches--;
+    peer->exchange->serve.works[batch->class]--;
     free(batch->data);
     free(batch);
 }
@@ -299,6 +301,7 @@ int transfer_serve_run(struct exchange_peer *peer, const struct message *message
     transfer_turns_wake(peer, run->class);
     TAILQ_INSERT_TAIL(&transfer_serve_lane(peer, run->class)->runs, run, link);
     serving->n_runs++;
+    peer->exchange->serve.works[run->class]++;
     transfer_serve_pump_all(peer->exchange);
     return 0;
 }
@@ -353,6 +356,7 @@ int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct 
     TAILQ_INSERT_TAIL(&lane->batches, batch, link);
     lane->n_batches++;
     peer->serving.n_batches++;
+    peer->exchange->serve.works[class]++;
     peer->serving.turn_bytes += batch->cap;
     peer->exchange->serve_bytes += batch->cap;
     peer->serving.held_bytes += batch->cap;

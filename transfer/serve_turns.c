@@ -59,16 +59,6 @@ static uint8_t class_of(struct exchange_peer *peer)
 
 /* ---- in the order of having had least ---- */
 
-static bool is_class_idle(const struct exchange *exchange, uint8_t class)
-{
-    const struct exchange_peer *peer;
-    TAILQ_FOREACH (peer, &exchange->peers, link) {
-        if (lane_has_work(&peer->serving.lanes[class]))
-            return false;
-    }
-    return true;
-}
-
 void transfer_turns_init(struct serve *serve)
 {
     TAILQ_INIT(&serve->slotted);
@@ -82,7 +72,7 @@ void transfer_turns_wake(struct exchange_peer *peer, uint8_t class)
     struct lane *lane = transfer_serve_lane(peer, class);
     if (!lane_has_work(lane)) {
         lane->pass = later(lane->pass, serve->lane_pass[class]);
-        if (is_class_idle(peer->exchange, class))
+        if (serve->works[class] == 0)
             serve->class_pass[class] = later(serve->class_pass[class], serve->pass);
     }
     serve->look = true;
@@ -175,6 +165,15 @@ static bool is_done(const struct exchange_peer *peer)
         return true;
     bool over = peer->serving.n_batches == 0 && transfer_turns_is_over(peer);
     return (over || !transfer_serve_has_work(peer)) && !is_reading(peer) && peer->serving.queued_bytes <= TAKEN_BYTES;
+}
+
+bool transfer_serve_drained(struct exchange_peer *peer)
+{
+    if (!peer->serving.in_slot && !peer->serving.in_queue)
+        return false;
+    transfer_serve_measure(peer);
+    return transfer_serve_is_window_open(peer) &&
+           (peer->serving.in_queue || peer->serving.n_batches > 0 || is_done(peer));
 }
 
 static void end_turns(struct serve *serve)

@@ -34,6 +34,10 @@ static void set_state(struct source *source, enum source_state state)
     fetch->n_partial += state == SOURCE_PARTIAL;
     fetch->n_whole -= source->state == SOURCE_WHOLE;
     fetch->n_whole += state == SOURCE_WHOLE;
+    if (source->state == SOURCE_WHOLE)
+        TAILQ_REMOVE(&fetch->wholes, source, of_wholes);
+    if (state == SOURCE_WHOLE)
+        TAILQ_INSERT_TAIL(&fetch->wholes, source, of_wholes);
     for (uint32_t i = 0; source->bits && fetch->held_by && i < fetch->n_chunks; i++) {
         if (have_get(source->bits, i))
             fetch->held_by[i]--;
@@ -55,6 +59,8 @@ static void set_peer(struct source *source, struct exchange_peer *peer)
 {
     if (source->peer)
         TAILQ_REMOVE(&source->peer->asking.sources, source, of_peer);
+    source->fetch->n_linked -= source->peer != NULL;
+    source->fetch->n_linked += peer != NULL;
     source->peer = peer;
     if (peer)
         TAILQ_INSERT_TAIL(&peer->asking.sources, source, of_peer);
@@ -327,7 +333,7 @@ static bool push_leaf(struct source *source, uint32_t index)
 void transfer_source_push(struct source *source)
 {
     struct fetch *fetch = source->fetch;
-    if (fetch->phase != FETCH_CHUNKS || !source->peer)
+    if ((!source->push_root && !source->push_leaves) || fetch->phase != FETCH_CHUNKS || !source->peer)
         return;
     const struct store_recipe *recipe = fetch->recipe->recipe;
     if (source->push_root) {

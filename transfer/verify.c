@@ -25,6 +25,7 @@ void transfer_verify_good(struct fetch *fetch, struct source *source, uint32_t c
     uint32_t length = fetch->recipe->recipe->chunks[chunk].length;
     fetch->n_missing--;
     fetch->wire_bytes += wire_bytes;
+    fetch->n_givers += source->bytes == 0 && length > 0;
     source->bytes += length;
     transfer_source_proved(source);
     if (source->peer)
@@ -87,7 +88,8 @@ static void verify_done(struct job *job)
         return;
     }
     transfer_fetch_step(fetch);
-    transfer_schedule_all(exchange);
+    if (exchange->held_back)
+        transfer_schedule_all(exchange);
 }
 
 void transfer_verify_start(struct fetch *fetch)

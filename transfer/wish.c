@@ -38,6 +38,7 @@ static struct fetch *new_fetch(struct exchange *exchange, const struct id *objec
     fetch->class = wish->class;
     TAILQ_INIT(&fetch->wishes);
     TAILQ_INIT(&fetch->sources);
+    TAILQ_INIT(&fetch->wholes);
     TAILQ_INIT(&fetch->arrived);
     TAILQ_INIT(&fetch->checking);
     fetch->started_ms = fetch->progress_ms = fetch->told_ms = exchange->now_ms;
@@ -128,12 +129,10 @@ void transfer_fetch_report(struct fetch *fetch)
     fetch->told_bytes = fetch->done_bytes;
     if (fetch->most_bytes < fetch->done_bytes)
         fetch->most_bytes = fetch->done_bytes;
-    struct exchange_progress progress = {
-        .done_bytes = fetch->most_bytes, .total_bytes = fetch->total_bytes, .rate_bytes_per_s = fetch->rate};
-    const struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        progress.peers += source->bytes > 0;
-    }
+    struct exchange_progress progress = {.done_bytes = fetch->most_bytes,
+                                         .total_bytes = fetch->total_bytes,
+                                         .rate_bytes_per_s = fetch->rate,
+                                         .peers = fetch->n_givers};
     struct exchange_fetch *wish;
     TAILQ_FOREACH (wish, &fetch->wishes, link) {
         if (!wish->cancelled && wish->wish.on_progress)
@@ -237,10 +236,9 @@ static void give_up(struct fetch *fetch)
 
 void transfer_fetch_tick(struct fetch *fetch)
 {
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
+    struct source *source = fetch->n_partial + fetch->n_whole < fetch->n_linked ? TAILQ_FIRST(&fetch->sources) : NULL;
+    for (; source; source = TAILQ_NEXT(source, link))
         transfer_source_tick(source);
-    }
     transfer_fetch_unstick(fetch);
     transfer_fetch_step(fetch);
     transfer_watch_tell(fetch);

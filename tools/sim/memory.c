@@ -35,6 +35,14 @@ void *memory_grow(void *items, size_t *cap, size_t wanted, size_t item_bytes)
     return items;
 }
 
+void memory_use_huge_pages(char **argv)
+{
+    const char *set = getenv("GLIBC_TUNABLES");
+    if (set || setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1) < 0)
+        return;
+    execv("/proc/self/exe", argv);
+}
+
 size_t memory_resident(void)
 {
     OWNED(owned_file) FILE *file = fopen("/proc/self/statm", "re");

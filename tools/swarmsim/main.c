@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "node/base/crypto.h"
+#include "tools/sim/memory.h"
 #include "tools/swarmsim/options.h"
 #include "tools/swarmsim/scenario.h"
 
@@ -29,6 +30,7 @@ static const char intro[] =
 
 int main(int argc, char **argv)
 {
+    memory_use_huge_pages(argv);
     struct err err = {0};
     struct options options = {0};
     const struct program program = {.name = "swarmsim",

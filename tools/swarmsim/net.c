@@ -288,7 +288,8 @@ static void take_first(struct swarm *swarm, struct link *link)
     link->first = parcel->next;
     if (!link->first)
         link->end = &link->first;
-    link->late_us = (7 * link->late_us + (swarm->now_us - parcel->sent_us)) / 8;
+    uint64_t *late_us = &link->session->late_us[link == &link->session->way[1]];
+    *late_us = (7 * *late_us + (swarm->now_us - parcel->sent_us)) / 8;
     fly(swarm, link, parcel, later(parcel->due_us, swarm->now_us + link->session->delay_us));
 }
 
@@ -374,8 +375,8 @@ size_t net_room(const struct link *link)
 
 uint32_t net_rtt_ms(const struct link *link)
 {
-    const struct link *back = &link->session->way[link == &link->session->way[0]];
-    return (uint32_t)((2 * (uint64_t)link->session->delay_us + link->late_us + back->late_us) / 1000);
+    const struct session *session = link->session;
+    return (uint32_t)((2 * (uint64_t)session->delay_us + session->late_us[0] + session->late_us[1]) / 1000);
 }
 
 /* ---- arriving ---- */

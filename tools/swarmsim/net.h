@@ -42,27 +42,27 @@ enum link_place {
 
 /* One direction of a session. */
 struct link {
-    TAILQ_ENTRY(link)
-    turn; /* among those of its sender that have something to send, or that wait for a receiver */
     struct session *session;
+    struct exchange_peer *peer; /* what the sender's exchange calls it; NULL: it does not know it (any more) */
+    uint64_t queued_bytes;      /* of those that wait, on the wire */
     struct node *from;
     struct node *to;
-    struct exchange_peer *peer; /* what the sender's exchange calls it; NULL: it does not know it (any more) */
-    struct parcel *first;       /* owned list: waits to leave */
+    struct parcel *first; /* owned list: waits to leave */
     struct parcel **end;
-    uint64_t queued_bytes; /* of those, on the wire */
-    uint64_t due_us;       /* when the last of those that have left is there */
-    uint64_t late_us;      /* smoothed: how long messages wait before they leave */
     enum link_place place;
+    TAILQ_ENTRY(link)
+    turn;            /* among those of its sender that have something to send, or that wait for a receiver */
+    uint64_t due_us; /* when the last of those that have left is there */
 };
 
 TAILQ_HEAD(link_list, link);
 
 struct session {
-    struct link way[2];
     uint32_t delay_us;
     uint32_t pins; /* messages on their way, and events */
     bool up;
+    uint64_t late_us[2]; /* each way, smoothed: how long messages wait before they leave */
+    struct link way[2];
 };
 
 /* What a node has to do with the network. */
