@@ -13,7 +13,7 @@ struct adoption {
     enum store_kind kind;
     struct store_place root;
     struct store_place *leaves; /* owned; of the recipe's, in order */
-    int64_t owned_bytes;        /* of records that rows point to; set by the transaction */
+    uint64_t owned_bytes;       /* of records that rows point to; set by the transaction */
 };
 
 static void adoption_release(struct adoption *adoption)
@@ -81,6 +81,12 @@ static bool take_recipe(struct adoption *adoption, const struct store_record *re
 
 /* ---- its rows ---- */
 
+static int is_freed(struct store_db_txn *txn, const struct store_place *place, struct err *err)
+{
+    return store_rows_free_overlaps(txn, place->pack, place->offset, place->offset + store_rows_place_bytes(place),
+                                    err);
+}
+
 /* 1 if the object is to be left as it is: the index knows it, or the recipe was given up and waits to be punched. */
 static int is_known(struct store_db_txn *txn, const struct adoption *adoption, struct err *err)
 {
@@ -91,16 +97,16 @@ static int is_known(struct store_db_txn *txn, const struct adoption *adoption, s
     if (known == 0)
         known = store_rows_partial_get(txn, &root->object, &partial, err);
     if (known == 0)
-        known = store_rows_free_has(txn, adoption->root.pack, adoption->root.offset, err);
+        known = is_freed(txn, &adoption->root, err);
     for (uint32_t i = 0; i < root->leaf_count && known == 0; i++)
-        known = store_rows_free_has(txn, adoption->leaves[i].pack, adoption->leaves[i].offset, err);
+        known = is_freed(txn, &adoption->leaves[i], err);
     return known;
 }
 
 static int count_used(struct adoption *adoption, int used, const struct store_place *place)
 {
     if (used == 1)
-        adoption->owned_bytes += (int64_t)store_rows_place_bytes(place);
+        adoption->owned_bytes += store_rows_place_bytes(place);
     return used < 0 ? used : 0;
 }
 
@@ -129,8 +135,7 @@ static int write_rows(struct store_db_txn *txn, void *ctx, struct err *err)
     return status < 0 ? status : store_rows_partial_put(txn, &partial, err);
 }
 
-static int64_t adopt_recipe(struct store_adopt *adopt, const struct store_record *record, uint64_t offset,
-                            struct err *err)
+static int adopt_recipe(struct store_adopt *adopt, const struct store_record *record, uint64_t offset, struct err *err)
 {
     OWNED(adoption_release) struct adoption adoption = {.adopt = adopt, .kind = record->kind};
     if (!store_kind_is_valid(record->kind) || !take_recipe(&adoption, record, offset))
@@ -144,11 +149,11 @@ static int64_t adopt_recipe(struct store_adopt *adopt, const struct store_record
     }
     if (status < 0)
         return status;
-    adopt->store->live_bytes += (uint64_t)adoption.owned_bytes;
-    return adoption.owned_bytes;
+    adopt->store->live_bytes += adoption.owned_bytes;
+    return 0;
 }
 
-int64_t store_adopt_look(struct store_adopt *adopt, const struct store_record *record, uint64_t offset, struct err *err)
+int store_adopt_look(struct store_adopt *adopt, const struct store_record *record, uint64_t offset, struct err *err)
 {
     if (record->encoding != STORE_RAW || record->raw_bytes != record->stored_bytes)
         return 0;

@@ -27,7 +27,6 @@ struct store_adopt {
 };
 
 void store_adopt_init(struct store_adopt *adopt, struct store *store, struct store_pack *pack);
-/* A leaf or root that no row points to, in the order of the pack. The bytes of records, heads included, that rows point
- * to now; they are durable. */
-int64_t store_adopt_look(struct store_adopt *adopt, const struct store_record *record, uint64_t offset,
-                         struct err *err);
+/* A leaf or root that no row points to and that lies over none that one does, in the order of the pack. What is adopted
+ * is durable. */
+int store_adopt_look(struct store_adopt *adopt, const struct store_record *record, uint64_t offset, struct err *err);

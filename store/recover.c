@@ -20,9 +20,10 @@ struct recovery {
     struct store_pack *pack; /* borrowed */
     struct store_batch kept; /* chunks that wait for their commit */
     struct store_adopt adopt;
-    uint64_t owned_bytes; /* of records that the index points to */
+    uint64_t committed_bytes; /* of the pack, before any was kept */
+    uint64_t owned_bytes;     /* of records that the index points to, before any was kept */
+    bool owns_all;            /* all of those were seen: what else was seen lies over none of them */
     bool has_leftovers;
-    bool saw_all; /* the disk gave all of the pack */
     struct err *err;
     uint8_t stored[LIMIT_CHUNK_BYTES];
     uint8_t raw[LIMIT_CHUNK_BYTES];
@@ -40,7 +41,8 @@ OWNED_DEFINE(owned_recovery, struct recovery, recovery_free)
 
 /* ---- what the index says of a record ---- */
 
-enum claim { NOBODYS = 0, WANTED, OWNED_BY_INDEX };
+/* MISFIT: the index points there, to a record of another length. */
+enum claim { NOBODYS = 0, WANTED, MISFIT, OWNED_BY_INDEX };
 
 struct query {
     const struct store_record *record;
@@ -53,24 +55,29 @@ static bool is_at(const struct store_place *place, const struct query *query)
     return place->pack == query->pack && place->offset == query->offset;
 }
 
+static enum claim owner_of(const struct store_place *place, const struct query *query)
+{
+    return place->stored_bytes == query->record->stored_bytes ? OWNED_BY_INDEX : MISFIT;
+}
+
 static int find_claim(struct store_db_txn *txn, void *ctx, struct err *err)
 {
     struct query *query = ctx;
-    struct store_piece_row row;
-    int got = store_rows_piece_get(txn, query->record->type, &query->record->id, &row, err);
-    if (got < 0)
-        return got;
-    if (got == 0)
-        row = (struct store_piece_row){0};
+    const struct store_record *record = query->record;
+    struct store_piece_row row = {0};
     struct store_unread unread; /* its place is not to be given to another */
-    int refused = store_rows_unread_get(txn, query->record->type, &query->record->id, &unread, err);
+    int got = store_rows_piece_get(txn, record->type, &record->id, &row, err);
+    int refused = got < 0 ? got : store_rows_unread_get(txn, record->type, &record->id, &unread, err);
     if (refused < 0)
         return refused;
-    if (is_at(&row.place, query) || (refused == 1 && is_at(&unread.place, query)))
-        return OWNED_BY_INDEX;
-    if (got == 0 || row.place.pack != 0 || query->record->type != STORE_PIECE_CHUNK)
+    if (is_at(&row.place, query))
+        return (int)owner_of(&row.place, query);
+    if (refused == 1 && is_at(&unread.place, query))
+        return (int)owner_of(&unread.place, query);
+    if (got == 0 || row.place.pack != 0 || record->type != STORE_PIECE_CHUNK)
         return NOBODYS;
-    int freed = store_rows_free_has(txn, query->pack, query->offset, err);
+    uint64_t end = query->offset + STORE_RECORD_HEAD_BYTES + record->stored_bytes;
+    int freed = store_rows_free_overlaps(txn, query->pack, query->offset, end, err);
     return freed < 0 ? freed : freed == 1 ? NOBODYS : WANTED;
 }
 
@@ -110,7 +117,6 @@ static int commit_kept(struct recovery *recovery)
         status = store_db_update(recovery->store->db, place_kept, kept, recovery->err);
     if (status < 0)
         return status;
-    recovery->owned_bytes += kept->bytes;
     store_batch_committed(kept);
     return 0;
 }
@@ -132,25 +138,38 @@ static int keep(struct recovery *recovery, const struct store_record *record, ui
     return status == 0 && recovery->kept.count == RECORDS_PER_COMMIT ? commit_kept(recovery) : status;
 }
 
+/* A record that lies in front of what is committed may lie over one that counts, and be punched with it when that turns
+ * out to have rotted: it does not if all that count were seen where they are. */
+static bool may_keep(const struct recovery *recovery, uint64_t offset)
+{
+    return recovery->owns_all || offset >= recovery->committed_bytes;
+}
+
 static int sort_out(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
 {
+    (void)len_bytes;
     struct recovery *recovery = ctx;
     int claim = claim_of(recovery, record, offset);
     if (claim < 0)
         return claim;
-    if (claim == NOBODYS && record && record->type != STORE_PIECE_CHUNK) {
-        int64_t adopted = store_adopt_look(&recovery->adopt, record, offset, recovery->err);
-        if (adopted < 0)
-            return (int)adopted;
-        recovery->owned_bytes += (uint64_t)adopted;
+    if (claim == NOBODYS && record && record->type != STORE_PIECE_CHUNK && may_keep(recovery, offset)) {
+        int status = store_adopt_look(&recovery->adopt, record, offset, recovery->err);
+        if (status < 0)
+            return status;
     }
-    if (claim == WANTED && !store_batch_find(&recovery->kept, &record->id) && has_its_bytes(recovery, record, offset))
+    if (claim == WANTED && may_keep(recovery, offset) && !store_batch_find(&recovery->kept, &record->id) &&
+        has_its_bytes(recovery, record, offset))
         return keep(recovery, record, offset);
-    if (claim == OWNED_BY_INDEX)
-        recovery->owned_bytes += len_bytes;
-    else
-        recovery->has_leftovers = true;
+    recovery->has_leftovers |= claim < MISFIT;
     return 0;
+}
+
+static int add_owned(const struct store_record *record, uint64_t offset, uint64_t len_bytes, void *ctx)
+{
+    struct recovery *recovery = ctx;
+    int claim = claim_of(recovery, record, offset);
+    recovery->owned_bytes += claim == OWNED_BY_INDEX ? len_bytes : 0;
+    return claim < 0 ? claim : 0;
 }
 
 /* ---- letting go ---- */
@@ -159,7 +178,7 @@ static int punch_leftover(const struct store_record *record, uint64_t offset, ui
 {
     struct recovery *recovery = ctx;
     int claim = claim_of(recovery, record, offset);
-    if (claim < 0 || claim == OWNED_BY_INDEX)
+    if (claim < 0 || claim >= MISFIT)
         return claim < 0 ? claim : 0;
     return store_pack_punch(recovery->pack, offset, len_bytes, recovery->err);
 }
@@ -186,40 +205,50 @@ static int get_row(struct store_db_txn *txn, void *ctx, struct err *err)
     return got == 0 ? err_set(err, ERR_INTERNAL, "a pack that is recovered has no row") : got;
 }
 
-static int sort_out_all(struct recovery *recovery)
+/* 1 if the disk gave all of the pack, 0 if it refused some: what lies before that has been seen. */
+static int scan(struct recovery *recovery, store_pack_scan_cb cb)
 {
     bool is_cut; /* the tail goes, whatever it is */
-    int status = store_pack_scan(recovery->pack, sort_out, recovery, &is_cut, recovery->err);
-    recovery->saw_all = status == 0;
-    if (status == ERR_IO) { /* what lies before the bytes that the disk refuses has been seen */
+    int status = store_pack_scan(recovery->pack, cb, recovery, &is_cut, recovery->err);
+    if (status == ERR_IO) {
         err_clear(recovery->err);
-        status = 0;
+        return 0;
     }
-    return status < 0 ? status : commit_kept(recovery);
+    return status < 0 ? status : 1;
 }
 
-/* Is all that is left over really nobody's? */
-static bool may_punch(const struct recovery *recovery, const struct store_pack_row *row)
+/* Which records does the index point to, and are these all that it does? */
+static int take_stock(struct recovery *recovery, const struct store_pack_row *row)
 {
-    return recovery->has_leftovers && recovery->saw_all && recovery->owned_bytes == row->live_bytes;
+    recovery->committed_bytes = row->size_bytes;
+    int saw_all = scan(recovery, add_owned);
+    recovery->owns_all = saw_all == 1 && recovery->owned_bytes == row->live_bytes;
+    return saw_all < 0 ? saw_all : 0;
+}
+
+static int sort_out_all(struct recovery *recovery)
+{
+    int status = scan(recovery, sort_out);
+    return status < 0 ? status : commit_kept(recovery);
 }
 
 static int recover(struct recovery *recovery, struct row_query *query)
 {
     struct store_db *db = recovery->store->db;
     struct store_pack *pack = recovery->pack;
-    bool is_cut;
     int status = store_db_view(db, get_row, query, recovery->err);
     if (status >= 0)
         status = cut(pack, query->row.size_bytes + TAIL_MAX_BYTES, recovery->err);
+    if (status == 0)
+        status = take_stock(recovery, &query->row);
     if (status == 0)
         status = sort_out_all(recovery);
     if (status == 0)
         status = store_db_view(db, get_row, query, recovery->err);
     if (status >= 0)
         status = cut(pack, query->row.size_bytes, recovery->err);
-    if (status == 0 && may_punch(recovery, &query->row))
-        status = store_pack_scan(pack, punch_leftover, recovery, &is_cut, recovery->err);
+    if (status == 0 && recovery->has_leftovers && recovery->owns_all)
+        status = scan(recovery, punch_leftover);
     store_pack_trim(pack);
     return status < 0 ? status : store_pack_sync(pack, recovery->err);
 }
@@ -237,9 +266,8 @@ int store_recover_pack(struct store *store, uint64_t number, struct err *err)
     recovery->pack = pack;
     store_batch_init(&recovery->kept, store);
     store_adopt_init(&recovery->adopt, store, pack);
-    recovery->owned_bytes = 0;
-    recovery->has_leftovers = false;
-    recovery->saw_all = false;
+    recovery->committed_bytes = recovery->owned_bytes = 0;
+    recovery->owns_all = recovery->has_leftovers = false;
     recovery->err = err;
     struct row_query query = {.number = number};
     return recover(recovery, &query);

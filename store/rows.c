@@ -416,11 +416,24 @@ bool store_rows_free_decode(struct store_span key, struct store_span value, stru
     return true;
 }
 
-int store_rows_free_has(struct store_db_txn *txn, uint64_t pack, uint64_t offset, struct err *err)
+/* A range is one record: none that reaches over `offset` begins further in front of it than the largest is long. */
+int store_rows_free_overlaps(struct store_db_txn *txn, uint64_t pack, uint64_t offset, uint64_t end, struct err *err)
 {
-    uint8_t key[FREE_KEY_BYTES];
+    uint64_t most = STORE_RECORD_HEAD_BYTES + STORE_ROOT_MAX_BYTES;
+    uint8_t key_bytes[FREE_KEY_BYTES];
+    struct store_span key = free_key(pack, offset > most ? offset - most : 0, key_bytes);
     struct store_span value;
-    return store_db_get(txn, STORE_DB_FREE, free_key(pack, offset, key), &value, err);
+    struct store_span all = {0};
+    struct store_free_row row;
+    for (bool after = false;; after = true) {
+        int got = store_db_next(txn, STORE_DB_FREE, all, key, after, &key, &value, err);
+        if (got == 1 && !store_rows_free_decode(key, value, &row))
+            return bad_row("free", err);
+        if (got != 1 || row.pack != pack || row.offset >= end)
+            return got < 0 ? got : 0;
+        if (row.offset + row.len_bytes > offset)
+            return 1;
+    }
 }
 
 int store_rows_free_del(struct store_db_txn *txn, const struct store_free_row *row, struct err *err)

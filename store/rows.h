@@ -101,6 +101,6 @@ struct store_free_row {
     uint64_t len_bytes;
 };
 bool store_rows_free_decode(struct store_span key, struct store_span value, struct store_free_row *ret_row);
-/* 1 if one begins there, or 0. */
-int store_rows_free_has(struct store_db_txn *txn, uint64_t pack, uint64_t offset, struct err *err);
+/* 1 if one has any of the bytes from `offset` to `end`, or 0. */
+int store_rows_free_overlaps(struct store_db_txn *txn, uint64_t pack, uint64_t offset, uint64_t end, struct err *err);
 int store_rows_free_del(struct store_db_txn *txn, const struct store_free_row *row, struct err *err);
