@@ -359,7 +359,7 @@ static int runc_restore(struct driver *driver, const char *id, const char *bundl
 static int runc_resume(struct driver *driver, const char *id, struct err *err)
 {
     struct runc *runc = runc_of(driver);
-    struct driver_state state;
+    struct driver_state state = {0};
     int status = ask_state(runc, id, &state, err);
     if (status < 0)
         return status;

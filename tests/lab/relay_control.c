@@ -178,7 +178,7 @@ static int parse_links(const struct order *order, struct net_link *up, struct ne
 
 static int obey_rate(struct order *order, struct err *err)
 {
-    struct range nodes;
+    struct range nodes = {0};
     int result = parse_nodes(order, order->words[1], &nodes, err);
     for (unsigned i = nodes.begin; result == 0 && i < nodes.end; i++) {
         struct net_node *node = net_node(order->net, i);
@@ -208,7 +208,7 @@ static int change_path(const struct order *order, int first_word, path_change_cb
 
 static int change_paths(const struct order *order, path_change_cb cb, struct err *err)
 {
-    struct range from, to;
+    struct range from = {0}, to = {0};
     int result = parse_nodes(order, order->words[1], &from, err);
     if (result == 0)
         result = parse_nodes(order, order->words[2], &to, err);
