@@ -181,6 +181,7 @@ struct serve {
     TAILQ_HEAD(, exchange_peer) queue;   /* wait for that */
     bool look;                           /* something has changed since looked_ms */
     uint64_t looked_ms;
+    uint64_t measured_ms;                  /* when all were, who are in a slot or wait */
     uint64_t class_pass[EXCHANGE_CLASSES]; /* bytes that each class has had, by its weight */
     uint64_t pass;                         /* of the class that was served last */
     uint64_t lane_pass[EXCHANGE_CLASSES];  /* of the lane that was */

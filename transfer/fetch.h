@@ -42,7 +42,8 @@ struct source {
     uint8_t *bits;         /* owned; SOURCE_PARTIAL */
     uint64_t exhausted_at; /* n_freed */
     uint64_t not_before_ms;
-    uint64_t spread_ms; /* before then it is not asked for what nobody else has */
+    uint64_t outdone_ms; /* until then somebody else is the better one to ask */
+    uint64_t spread_ms;  /* before then it is not asked for what nobody else has */
 
     bool has_root;
     struct id root;         /* the recipe that its HAVE named */
@@ -161,6 +162,7 @@ struct fetch {
     TAILQ_HEAD(, exchange_fetch) wishes;
     TAILQ_HEAD(, source) sources;
     TAILQ_HEAD(, source) wholes; /* of those, the SOURCE_WHOLE */
+    struct map source_of;        /* node -> source */
     unsigned n_sources;
     unsigned n_linked;  /* sources with a peer */
     unsigned n_givers;  /* and those who have given something that was right */

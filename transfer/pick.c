@@ -20,6 +20,7 @@
 #define ALIGN 16u /* places begin at multiples of it, so that runs meet */
 #define CROWD_RUN_BYTES (256u << 10)
 #define SLACK_MS 100u
+#define OUTDONE_MS 40u /* somebody is better by more than SLACK_MS: for so long that does not change */
 /* A chunk that a holder has dealt is on its way to somebody, and then at its neighbours', in about this time. */
 #define SPREAD_MS 300u
 #define AGAIN_MS 40u /* then one of those who miss it asks the holder twice in this time */
@@ -176,6 +177,8 @@ bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pi
     if (source->exhausted && source->exhausted_at == fetch->n_freed)
         return false;
     bool crowd = transfer_pick_is_crowd(fetch);
+    if (crowd && fetch->n_free > 0 && fetch->exchange->now_ms < source->outdone_ms)
+        return false;
     struct choice choice = {.source = source, .set = fetch->free_bits, .held = source->bits};
     uint32_t first = NO_CHUNK;
     if (source->state == SOURCE_WHOLE || source->bits) {
@@ -191,7 +194,10 @@ bool transfer_pick_run(struct source *source, uint64_t most, struct pick *ret_pi
     if (source->exhausted || (crowd && !choice.offered && is_still_spreading(source, first)))
         return false;
     *ret_pick = extend(&choice, first, crowd ? most_in_crowd(fetch, choice.offered, most) : most, crowd);
-    return transfer_pick_is_worthwhile(source, first, ret_pick->bytes);
+    if (transfer_pick_is_worthwhile(source, first, ret_pick->bytes))
+        return true;
+    source->outdone_ms = fetch->exchange->now_ms + OUTDONE_MS;
+    return false;
 }
 
 /* ---- whether ---- */

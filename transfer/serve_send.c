@@ -18,6 +18,7 @@
 #define WINDOW_MS 250u
 #define WINDOW_MIN_BYTES (32u << 10)
 #define SAMPLE_MS 100u
+#define MEASURE_MS 20u
 
 /* ---- how fast a peer takes what is sent to it ---- */
 
@@ -202,12 +203,25 @@ static void send_all(struct exchange *exchange)
         send_part(next.peer, next.batch, next.room);
 }
 
-void transfer_serve_pump_all(struct exchange *exchange)
+/* Whoever takes something is measured then (transfer_serve_drained); who takes nothing is to be noticed, too. */
+static void measure_all(struct exchange *exchange)
 {
+    struct serve *serve = &exchange->serve;
     struct exchange_peer *peer;
-    TAILQ_FOREACH (peer, &exchange->serve.slotted, of_serve) {
+    if (exchange->now_ms < serve->measured_ms + MEASURE_MS)
+        return;
+    serve->measured_ms = exchange->now_ms;
+    TAILQ_FOREACH (peer, &serve->slotted, of_serve) {
         transfer_serve_measure(peer);
     }
+    TAILQ_FOREACH (peer, &serve->queue, of_serve) {
+        transfer_serve_measure(peer);
+    }
+}
+
+void transfer_serve_pump_all(struct exchange *exchange)
+{
+    measure_all(exchange);
     send_all(exchange);
     transfer_turns_give(exchange);
     send_all(exchange); /* whose turn begins may have deltas that wait; nothing that is read would wake it for them */

@@ -13,6 +13,7 @@
 #include "transfer/serve.h"
 
 #define TURN_BYTES LIMIT_RUN_BYTES
+#define LOOK_MS 10u   /* without news, slots are not given more often */
 #define WAIT_MS 3000u /* a request that has not had its turn by then is better asked of another */
 #define RETRY_MS 500u
 #define RETRY_MAX_MS 5000u
@@ -253,7 +254,6 @@ static void clear_queue(struct serve *serve)
 {
     for (struct exchange_peer *peer = TAILQ_FIRST(&serve->queue), *next; peer; peer = next) {
         next = TAILQ_NEXT(peer, of_serve);
-        transfer_serve_measure(peer);
         if (is_stalled(peer))
             transfer_serve_shed(peer, RETRY_MAX_MS);
         refuse_late(peer);
@@ -266,7 +266,7 @@ void transfer_turns_give(struct exchange *exchange)
 {
     struct serve *serve = &exchange->serve;
     end_turns(serve);
-    if (!serve->look && serve->looked_ms == exchange->now_ms)
+    if (!serve->look && exchange->now_ms < serve->looked_ms + LOOK_MS)
         return;
     serve->look = false;
     serve->looked_ms = exchange->now_ms;

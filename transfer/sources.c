@@ -97,12 +97,7 @@ struct source *transfer_source_of(struct fetch *fetch, const struct exchange_pee
 
 struct source *transfer_source_of_node(struct fetch *fetch, const struct id *node)
 {
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        if (id_equal(&source->node, node))
-            return source;
-    }
-    return NULL;
+    return map_get(&fetch->source_of, node);
 }
 
 struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin)
@@ -111,6 +106,10 @@ struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *pe
     if (!source) {
         if (fetch->n_sources >= LIMIT_SESSIONS || !(source = calloc(1, sizeof *source)))
             return NULL;
+        if (map_set(&fetch->source_of, &peer->node, source) < 0) {
+            free(source);
+            return NULL;
+        }
         source->fetch = fetch;
         source->node = peer->node;
         TAILQ_INSERT_TAIL(&fetch->sources, source, link);

@@ -39,6 +39,7 @@ static struct fetch *new_fetch(struct exchange *exchange, const struct id *objec
     TAILQ_INIT(&fetch->wishes);
     TAILQ_INIT(&fetch->sources);
     TAILQ_INIT(&fetch->wholes);
+    map_init(&fetch->source_of, LIMIT_SESSIONS, exchange->fetch_of.seed);
     TAILQ_INIT(&fetch->arrived);
     TAILQ_INIT(&fetch->checking);
     fetch->started_ms = fetch->progress_ms = fetch->told_ms = exchange->now_ms;
@@ -319,6 +320,7 @@ void transfer_fetch_free(struct fetch *fetch)
     }
     while (!TAILQ_EMPTY(&fetch->sources))
         transfer_source_free(TAILQ_FIRST(&fetch->sources));
+    map_release(&fetch->source_of);
     TAILQ_REMOVE(&fetch->exchange->fetches, fetch, link);
     store_recipe_free(fetch->building);
     transfer_recipe_unref(fetch->recipe);
