@@ -17,10 +17,11 @@
 
 struct moving {
     struct node *node;
-    struct api_request *req; /* NULL once it is answered */
-    char *container;         /* owned */
-    char *from;              /* owned; NULL: here */
-    char *to;                /* owned */
+    struct api_request *req;       /* NULL once it is answered */
+    char *container;               /* owned */
+    char *from;                    /* owned; NULL: here */
+    char *to;                      /* owned */
+    char policy[POLICY_TEXT_SIZE]; /* "": the destination's own */
     struct id source, target;
     struct guid id; /* of the migration, or of what was asked of the source */
     bool started;
@@ -116,8 +117,9 @@ static void start_here(struct moving *moving)
 {
     static const struct api_request_ops ops = {.on_closed = on_local_closed};
     const struct migrate_watch watch = {on_phase, on_moved, moving};
+    const struct migrate_order order = {moving->container, moving->target, moving->policy[0] ? moving->policy : NULL};
     struct err err;
-    if (migrate_start(moving->node->migrate, moving->container, &moving->target, &watch, &moving->id, &err) < 0) {
+    if (migrate_start(moving->node->migrate, &order, &watch, &moving->id, &err) < 0) {
         refuse(moving, &err);
         return;
     }
@@ -238,7 +240,9 @@ static void start_there(struct moving *moving)
     moving->has_timer = true;
     api_request_watch(moving->req, &ops, moving);
     ask(moving, "move.start",
-        json_pack("{s:s, s:s}", "container", moving->container, "to", id_hex(&moving->target, to)), on_started, moving);
+        json_pack("{s:s, s:s, s:s*}", "container", moving->container, "to", id_hex(&moving->target, to), "policy",
+                  moving->policy[0] ? moving->policy : NULL),
+        on_started, moving);
 }
 
 /* ---- who is meant ---- */
@@ -276,14 +280,21 @@ static void on_source_found(void *ctx, int status, const struct err *err, const 
 
 static int parse(const json_t *body, struct moving *moving, struct err *err)
 {
-    const char *to, *from;
-    int status = api_json_only(body, "to from", err);
+    const char *to, *from, *text;
+    struct policy policy;
+    int status = api_json_only(body, "to from policy", err);
     if (status == 0)
         status = api_json_get_str(body, "to", NULL, &to, err);
     if (status == 0)
         status = api_json_get_str(body, "from", NULL, &from, err);
+    if (status == 0)
+        status = api_json_get_str(body, "policy", NULL, &text, err);
+    if (status == 0 && text)
+        status = policy_parse(text, &policy, err);
     if (status < 0)
         return status;
+    if (text)
+        policy_text(&policy, moving->policy);
     if (!to)
         return err_set(err, ERR_INVALID, "the field 'to' is missing: a node's id, the beginning of one, or its name");
     moving->to = strdup(to);

@@ -142,16 +142,24 @@ static void on_done(void *ctx, const struct err *err, const json_t *report)
 static int begin(struct node *node, const struct guid *id, const json_t *body, struct err *err)
 {
     struct moves_asked *asked = node->asked;
-    const char *container, *to;
-    struct id target;
-    int status = api_json_only(body, "id container to", err);
+    const char *container, *to, *text;
+    struct migrate_order order = {0};
+    struct policy policy;
+    char canonical[POLICY_TEXT_SIZE];
+    int status = api_json_only(body, "id container to policy", err);
     if (status == 0)
         status = api_json_get_str(body, "container", "", &container, err);
     if (status == 0)
         status = api_json_get_str(body, "to", "", &to, err);
+    if (status == 0)
+        status = api_json_get_str(body, "policy", NULL, &text, err);
+    if (status == 0 && text)
+        status = policy_parse(text, &policy, err);
     if (status < 0)
         return status;
-    if (!id_parse_hex(to, &target))
+    order.container = container;
+    order.policy = text ? policy_text(&policy, canonical) : NULL;
+    if (!id_parse_hex(to, &order.target))
         return err_set(err, ERR_INVALID, "the field 'to' is not a node's id");
     if (asked->count == MAX_MOVES)
         return err_set(err, ERR_LIMIT, "more than %d migrations were asked of this node", MAX_MOVES);
@@ -162,7 +170,7 @@ static int begin(struct node *node, const struct guid *id, const json_t *body, s
     *move = (struct move){.node = node, .id = *id};
     TAILQ_INSERT_TAIL(&asked->moves, move, entry);
     asked->count++;
-    status = migrate_start(node->migrate, container, &target, &watch, &move->migration, err);
+    status = migrate_start(node->migrate, &order, &watch, &move->migration, err);
     if (status < 0)
         drop(asked, move);
     return status;

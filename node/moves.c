@@ -85,6 +85,8 @@ void moves_request(struct node *node, struct link *link, const char *method, con
 
 /* ---- fetches ---- */
 
+_Static_assert(MIGRATE_POLICY_SIZE >= POLICY_TEXT_SIZE, "any policy can travel");
+
 struct moving {
     struct content_fetch *fetch;
     migrate_fetch_progress_cb progress;
@@ -164,6 +166,9 @@ static int fetch_object(void *ctx, const struct migrate_wanted *wanted, migrate_
 {
     struct node *node = ctx;
     const struct migrate_object *object = wanted->object;
+    struct policy policy;
+    if (wanted->policy && policy_parse(wanted->policy, &policy, err) < 0)
+        return err->code;
     struct moving *moving = malloc(sizeof *moving);
     if (!moving)
         return err_set(err, ERR_NOMEM, "no memory for a fetch");
@@ -175,6 +180,7 @@ static int fetch_object(void *ctx, const struct migrate_wanted *wanted, migrate_
                                 .bases = wanted->basis,
                                 .base_count = wanted->basis ? 1 : 0,
                                 .origin = wanted->origin,
+                                .policy = wanted->policy ? &policy : NULL,
                                 .hints = hints,
                                 .hint_count = hints_of(object, wanted->container, hints),
                                 .on_progress = on_progress,

@@ -90,7 +90,9 @@ struct migrate_wanted {
     bool frozen;            /* the container is stopped and waits for it */
     const struct runtime_container *container;
     const struct id *origin; /* the migration's source */
+    const char *policy;      /* which other holders are turned to, as the user wrote it; NULL: this node's own */
 };
+#define MIGRATE_POLICY_SIZE 128
 
 struct migrate_ops {
     /* Ask another node, trying again (dialling if needed) until patience_ms have passed without an answer. The callback
@@ -148,9 +150,17 @@ struct migrate_watch {
     void *ctx; /* borrowed */
 };
 
-/* Begin to move a running container of this node. ERR_CONFLICT if it does not run or is being moved already. */
-int migrate_start(struct migrate *migrate, const char *container, const struct id *target,
-                  const struct migrate_watch *watch, struct guid *ret_id, struct err *err);
+/* What a user asks for. All is borrowed for the call. */
+struct migrate_order {
+    const char *container; /* name or id */
+    struct id target;
+    const char
+        *policy; /* what the destination chooses its providers by; travels as text. NULL: the destination's own */
+};
+/* Begin to move a running container of this node. ERR_CONFLICT if it does not run or is being moved already,
+ * ERR_INVALID if the policy has MIGRATE_POLICY_SIZE bytes or more. */
+int migrate_start(struct migrate *migrate, const struct migrate_order *order, const struct migrate_watch *watch,
+                  struct guid *ret_id, struct err *err);
 /* Give up, if the commit has not been reached; the watch is told. */
 void migrate_cancel(struct migrate *migrate, const struct guid *id);
 /* Nobody watches any more; the migration goes on. */

@@ -205,8 +205,9 @@ static json_t *make_request(struct source *source, struct err *err)
         status = runtime_get(runtime, guid_text(&source->container, id), &container, err);
     if (status < 0)
         return NULL;
-    return json_pack("{s:o, s:O, s:I}", "container", runtime_container_to_json(container), "abilities", abilities,
-                     "memory_bytes", (json_int_t)bundle_memory_of(container->pid));
+    return json_pack("{s:o, s:O, s:I, s:s*}", "container", runtime_container_to_json(container), "abilities", abilities,
+                     "memory_bytes", (json_int_t)bundle_memory_of(container->pid), "policy",
+                     source->policy[0] ? source->policy : NULL);
 }
 
 static void step_admit(struct source *source);
@@ -474,16 +475,19 @@ static void begin(void *ctx)
     step_admit(source);
 }
 
-int migrate_start(struct migrate *migrate, const char *name, const struct id *target, const struct migrate_watch *watch,
+int migrate_start(struct migrate *migrate, const struct migrate_order *order, const struct migrate_watch *watch,
                   struct guid *ret_id, struct err *err)
 {
     OWNED(owned_container) struct runtime_container *container = NULL;
+    const char *name = order->container;
     if (migrate->stopping)
         return err_set(err, ERR_CANCELLED, "the node stops");
+    if (order->policy && strlen(order->policy) >= MIGRATE_POLICY_SIZE)
+        return err_set(err, ERR_INVALID, "the policy is too long");
     int status = runtime_get(migrate->config.runtime, name, &container, err);
     if (status < 0)
         return status;
-    if (id_equal(target, &migrate->config.self))
+    if (id_equal(&order->target, &migrate->config.self))
         return err_set(err, ERR_CONFLICT, "container '%s' is on that node already", name);
     if (source_of_container(migrate, &container->id))
         return err_set(err, ERR_CONFLICT, "container '%s' is being migrated already", name);
@@ -492,9 +496,10 @@ int migrate_start(struct migrate *migrate, const char *name, const struct id *ta
     struct guid id;
     crypto_random(&id, sizeof id);
     struct source *source =
-        source_new(migrate, &id, target, &container->id, container->spec.name, container->epoch + 1);
+        source_new(migrate, &id, &order->target, &container->id, container->spec.name, container->epoch + 1);
     if (!source)
         return err_set(err, ERR_NOMEM, "no memory for a migration");
+    strcpy(source->policy, order->policy ? order->policy : "");
     source->watch = *watch;
     *ret_id = id;
     migrate->config.ops.after(migrate->config.ops.ctx, 0, begin, source);

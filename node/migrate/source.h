@@ -40,8 +40,9 @@ struct source {
     struct guid id;
     struct id target;
     struct guid container;
-    char name[NAME_MAX_BYTES + 1]; /* of the container */
-    uint64_t epoch;                /* that the destination is to run it with */
+    char name[NAME_MAX_BYTES + 1];    /* of the container */
+    uint64_t epoch;                   /* that the destination is to run it with */
+    char policy[MIGRATE_POLICY_SIZE]; /* "": the destination's own */
     struct migrate_watch watch;
     enum source_step step;
     bool cancelled;

@@ -253,7 +253,8 @@ void target_fetch_all(struct target *target)
                                         .basis = basis_of(target, &manifest->objects[i]),
                                         .frozen = manifest->final,
                                         .container = manifest->container,
-                                        .origin = &target->source};
+                                        .origin = &target->source,
+                                        .policy = target->policy[0] ? target->policy : NULL};
         ops->fetch(ops->ctx, &wanted, on_fetch_progress, on_fetched, fetching, &fetching->handle, &err);
     }
     if (err.code)

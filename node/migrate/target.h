@@ -50,8 +50,9 @@ struct target {
     struct manifest manifest;
     struct manifest earlier; /* the copy round's, while the final one is followed */
     struct store_version version;
-    uint64_t epoch; /* to run with */
-    char *work;     /* owned */
+    uint64_t epoch;                   /* to run with */
+    char *work;                       /* owned */
+    char policy[MIGRATE_POLICY_SIZE]; /* of the user who moves it; "": this node's own */
 
     struct fetching *fetches; /* owned, one an object of the manifest */
     size_t fetches_left;

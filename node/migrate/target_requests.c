@@ -35,6 +35,12 @@ struct admission {
     struct err err;
 };
 
+static const char *policy_of(const json_t *body)
+{
+    const char *text = json_string_value(json_object_get(body, "policy"));
+    return text ? text : "";
+}
+
 static void work_admit(void *arg)
 {
     struct admission *admission = arg;
@@ -63,6 +69,7 @@ static void on_admitted(void *arg)
     }
     if (target) {
         memcpy(target->public_key, admission->public_key, sizeof target->public_key);
+        strcpy(target->policy, policy_of(admission->body)); /* its length was checked */
         admission->answer.reply(admission->answer.ctx, json_object());
     } else {
         admission->answer.refuse(admission->answer.ctx, &admission->err);
@@ -101,6 +108,8 @@ static int check_earlier(struct migrate *migrate, const struct id *peer, const j
     const char *id = json_string_value(json_object_get(json_object_get(body, "container"), "id"));
     if (!id || !guid_parse(id, &container))
         return err_set(err, ERR_INVALID, "the request names no container");
+    if (strlen(policy_of(body)) >= MIGRATE_POLICY_SIZE)
+        return err_set(err, ERR_INVALID, "the policy is too long");
     TAILQ_FOREACH (target, &migrate->targets, entry) {
         count++;
         if (memcmp(&target->container, &container, sizeof container) == 0 && is_in_the_way(target, peer))

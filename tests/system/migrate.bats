@@ -15,8 +15,8 @@ setup() { need_containers; }
     assert_whole "$LAB_DIR/c/volumes/$guid/numbers"
     is_running c counter
     [ -z "$(state_of a counter)" ]
-    # And back again, asked for at a third node; most of it is still there.
-    lab_cmig b migrate counter --from c --to a --json >"$LAB_DIR/report"
+    # And back again, asked for at a third node, by a policy; most of it is still there.
+    lab_cmig b migrate counter --from c --to a --policy 0.5*nearest+0.5*money --json >"$LAB_DIR/report"
     tail -1 "$LAB_DIR/report" | jq -e '.state == "complete" and .local_bytes > 0'
     assert_counts_on "$LAB_DIR/a/volumes/$guid/numbers"
     assert_whole "$LAB_DIR/a/volumes/$guid/numbers"
@@ -131,6 +131,8 @@ SCRIPT
     [ "$status" -ne 0 ] && [[ "$output" == *nobody* ]]
     run lab_cmig a migrate missing --to c
     [ "$status" -ne 0 ] && [[ "$output" == *missing* ]]
+    run lab_cmig a migrate counter --to c --policy cheap
+    [[ "$status" -eq 1 && "$output" == *"'cheap' is none of score, version, cost, nearest, money"* ]]
     run lab_cmig a migrate counter --to a
     [ "$status" -ne 0 ]
     run_counter c counter "$(new_guid)"

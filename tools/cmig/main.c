@@ -85,8 +85,9 @@ static const struct command commands[] = {
      .flags = {{"time", 't', "SECONDS", "how long to wait before killing it (10)"}}, .examples = "cmig stop -t 30 web"},
     {"migrate", "CONTAINER", "move a running container to another node", migrate_run, 1, 1,
      .flags = {{"to", 0, "NODE", "where to, by node id (or its first digits) or name; needed"},
-               {"from", 0, "NODE", "where it runs now; else this node"}},
-     .examples = "cmig migrate web --to 2fc7e1a90b4d"},
+               {"from", 0, "NODE", "where it runs now; else this node"},
+               {"policy", 0, "POLICY", "which nodes the destination turns to first: see why; else its own"}},
+     .examples = "cmig migrate web --to 2fc7e1a90b4d\ncmig migrate web --to edge-2 --policy nearest"},
     {"volume ls", "", "the volumes of this node and their snapshots", node_volumes, 0, 0, .examples = "cmig volume ls"},
 };
 

@@ -119,9 +119,11 @@ int migrate_run(struct cmig *cmig, struct err *err)
     const char *to = args_flag(cmig, "to");
     if (!to)
         return args_misuse(cmig, err, "where to: give --to NODE");
-    OWNED(owned_json) json_t *body = json_pack("{s:s, s:s*}", "to", to, "from", args_flag(cmig, "from"));
+    OWNED(owned_json)
+    json_t *body =
+        json_pack("{s:s, s:s*, s:s*}", "to", to, "from", args_flag(cmig, "from"), "policy", args_flag(cmig, "policy"));
     if (!body)
-        return args_misuse(cmig, err, "the name of the node is not UTF-8");
+        return args_misuse(cmig, err, "the name of the node or the policy is not UTF-8");
     struct migration migration = {.cmig = cmig};
     progress_init(&migration.progress, cmig);
     struct api_call call = {.route = API_ROUTE_container_migrate, .name = cmig->operands[0], .body = body};

@@ -49,7 +49,9 @@ struct world {
     uint64_t cut_until_ms;
     struct side *source;
     struct guid migration;
-    unsigned compared; /* fetches that were told of a basis */
+    unsigned compared;  /* fetches that were told of a basis */
+    const char *policy; /* what the user has asked for; NULL: nothing */
+    unsigned by_policy; /* fetches that were told of it */
     bool done;
     struct err err;
 };
@@ -319,6 +321,9 @@ static int fake_fetch(void *ctx, const struct migrate_wanted *wanted, migrate_fe
     assert_true(wanted->frozen || !wanted->basis);
     assert_true(!wanted->basis || store_object_stat(side->peer->store, wanted->basis, NULL, NULL) == 1);
     side->world->compared += wanted->basis != NULL;
+    assert_int_equal(wanted->policy != NULL, side->world->policy != NULL);
+    assert_true(!wanted->policy || strcmp(wanted->policy, side->world->policy) == 0);
+    side->world->by_policy += wanted->policy != NULL;
     *fetch = (struct fake_fetch){side, *wanted->object, done, done_ctx};
     at(side->world, side, 5, fetch_ends, fetch);
     *ret_handle = fetch;
@@ -500,7 +505,8 @@ static uint64_t move(struct world *world, enum trouble trouble, uint64_t when)
     world->messages = world->steps = 0;
     world->done = false;
     world->err = (struct err){0};
-    ASSERT_OK(migrate_start(world->source->migrate, "count", &target->id, &watch, &world->migration, &err), err);
+    const struct migrate_order order = {"count", target->id, world->policy};
+    ASSERT_OK(migrate_start(world->source->migrate, &order, &watch, &world->migration, &err), err);
     uint64_t end_ms = world->now_ms + PATIENCE_MS;
     do {
         step(world);
@@ -554,6 +560,7 @@ static void sweep(struct machine *machine, enum trouble trouble, uint64_t stride
     if (wanted && strcmp(wanted, "all") == 0)
         stride = 1;
     world_start(world, machine);
+    world->policy = trouble == KILL_TARGET ? "nearest" : NULL;
     uint64_t count = move(world, trouble, 0); /* befalls nothing: how much there is */
     assert_int_equal(world->err.code, 0);
     assert_true(world->compared > 0); /* the memory and the volume have changed between the rounds */
@@ -628,6 +635,31 @@ static void test_hand_over__a_client_may_leave_at_any_time(void **state)
     sweep(machine, CANCEL, 29);
 }
 
+/* The destination fetches by it in each round, and only in that migration. */
+static void test_hand_over__the_users_policy_travels(void **state)
+{
+    MACHINE(state)
+    struct world *world = calloc(1, sizeof *world);
+    static const char *const policies[] = {"nearest", NULL, "0.5*cost+0.5*money"};
+    world_start(world, machine);
+    for (int i = 0; i < 3; i++) {
+        world->policy = policies[i];
+        world->by_policy = 0;
+        move(world, NONE, 0);
+        assert_int_equal(world->err.code, 0);
+        assert_int_equal(world->by_policy > 0, policies[i] != NULL);
+    }
+    char endless[MIGRATE_POLICY_SIZE + 1];
+    memset(endless, '0', sizeof endless - 1);
+    endless[sizeof endless - 1] = 0;
+    const struct migrate_watch watch = {0};
+    const struct migrate_order order = {"count", world->sides[0].id, endless};
+    struct err err;
+    assert_int_equal(migrate_start(world->sides[1].migrate, &order, &watch, &world->migration, &err), ERR_INVALID);
+    world_end(world);
+    free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -638,6 +670,7 @@ int main(void)
         CONTAINER_TEST(test_hand_over__a_destination_killed_anywhere),
         CONTAINER_TEST(test_hand_over__rows_of_earlier_migrations_decide_nothing),
         CONTAINER_TEST(test_hand_over__a_client_may_leave_at_any_time),
+        CONTAINER_TEST(test_hand_over__the_users_policy_travels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
