@@ -176,7 +176,7 @@ static void add_chunk(struct source *source, uint32_t chunk)
 static size_t draw_sample(struct fetch *fetch, uint8_t ret_ids[MESSAGE_SAMPLE_MAX * ID_BYTES])
 {
     size_t n = 0;
-    for (unsigned i = 0; i < 4 * MESSAGE_SAMPLE_MAX && n < MESSAGE_SAMPLE_MAX; i++) {
+    for (unsigned i = 0; i < 4 * MESSAGE_SAMPLE_MAX && n < MESSAGE_SAMPLE_MAX && fetch->n_free > 0; i++) {
         uint32_t chunk = (uint32_t)rng_below(&fetch->exchange->config.rng, fetch->n_chunks);
         if (fetch->state[chunk] == CHUNK_FREE)
             memcpy(ret_ids + ID_BYTES * n++, fetch->recipe->recipe->chunks[chunk].id.b, ID_BYTES);
