@@ -284,9 +284,9 @@ static void on_done(void *ctx, int status, const struct err *err, const struct e
 {
     struct content_fetch *fetch = ctx;
     struct content *content = fetch->owner;
+    fetch->wish.on_done(fetch->wish.ctx, status, err, stats); /* who waits hears of it before the DHT does */
     if (status == 0)
         content_publish(content, &fetch->wish.digest, stats->total_bytes);
-    fetch->wish.on_done(fetch->wish.ctx, status, err, stats);
     let_go(fetch);
 }
 
