@@ -13,6 +13,7 @@
 #include "node/process.h"
 
 #define HOUSE_MS 250
+#define GONE_PER_TICK 64
 #define POLL_TICKS 2       /* look at containers */
 #define MAINTAIN_TICKS 600 /* the store's upkeep */
 #define STOP_PATIENCE_MS 30000
@@ -237,6 +238,16 @@ static int publish_everything(struct node *node, struct err *err)
     return status;
 }
 
+/* Who asks the DHT is not to be sent here for what is here no more, however it went. */
+static void withdraw_gone(struct node *node)
+{
+    struct id gone[GONE_PER_TICK];
+    size_t count = store_gone_take(node->store, gone, GONE_PER_TICK);
+    for (size_t i = 0; i < count; i++)
+        if (store_object_stat(node->store, &gone[i], NULL, NULL) == 0)
+            content_withdraw(node->content, &gone[i]);
+}
+
 /* ---- the house timer ---- */
 
 #define READER_LAG_ALARM 10000 /* commits; at two a second more than an hour */
@@ -276,6 +287,7 @@ static void on_house_timer(uv_timer_t *timer)
             close_everything(node);
         return;
     }
+    withdraw_gone(node);
     if (tick % POLL_TICKS == 0)
         runtime_poll(node->runtime);
     if (tick % MAINTAIN_TICKS == MAINTAIN_TICKS - 1 && !node->house_busy) {

@@ -3,7 +3,7 @@
  *
  * Locks, in the order in which they may be taken (each may be skipped, none may be taken against the order):
  *   assembly locks, rot.take_lock < packs.rotate_lock < gc.run_lock < gc.gate < LMDB's write lock < packs.lock,
- * gc.hold_lock, pending.lock
+ * gc.hold_lock, pending.lock, gone.lock
  */
 #pragma once
 
@@ -44,6 +44,12 @@ struct store_rot_state {
     atomic_uint_fast64_t found;   /* moves before pieces are forgotten: who relies on some looks again when it has */
 };
 
+struct store_gone {
+    pthread_mutex_t lock;
+    struct id digests[STORE_GONE_MAX]; /* a ring */
+    size_t first, count;
+};
+
 /* How far a scrub has come. */
 struct store_scrub_mark {
     unsigned type; /* of the last piece that was looked at, 0 before the first of a pass */
@@ -72,6 +78,7 @@ struct store {
     struct store_gc gc;
     struct store_pending pending;
     struct store_rot_state rot;
+    struct store_gone gone;
     struct store_scrub_state scrub;
     atomic_uint_fast64_t live_bytes;      /* in packs, committed */
     atomic_uint_fast64_t pending_bytes;   /* in packs, not yet committed */

@@ -4,6 +4,7 @@
 
 #include "node/base/scope.h"
 #include "store/gc.h"
+#include "store/gone.h"
 #include "store/read.h"
 #include "store/tree.h"
 
@@ -148,6 +149,7 @@ int store_object_remove(struct store *store, const struct id *digest, struct err
     int gone = store_db_update(store->db, remove_object, &query, err);
     if (gone != 1)
         return gone;
+    store_gone_note(store, digest);
     int status = store_gc_run(store, err);
     return status < 0 ? status : 1;
 }
@@ -245,6 +247,7 @@ int store_partial_drop(struct store *store, const struct id *digest, struct err 
     int gone = store_db_update(store->db, remove_partial, &id, err);
     if (gone != 1)
         return gone;
+    store_gone_note(store, digest);
     int status = store_gc_run(store, err);
     return status < 0 ? status : 1;
 }

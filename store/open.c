@@ -10,6 +10,7 @@
 #include "store/disk.h"
 #include "store/evict.h"
 #include "store/gc.h"
+#include "store/gone.h"
 #include "store/lock.h"
 #include "store/packs.h"
 #include "store/pending.h"
@@ -106,6 +107,7 @@ int store_open(const struct store_options *options, struct store **ret_store, st
     store_packs_init(made);
     store_pending_init(made);
     store_rot_init(made);
+    store_gone_init(made);
     store_scrub_init(made);
     OWNED(owned_store) struct store *store = made;
     store->dir = strdup(options->dir);
@@ -144,6 +146,7 @@ void store_close(struct store *store)
     store_db_close(store->db);
     store_pending_release(store);
     store_rot_release(store);
+    store_gone_release(store);
     store_scrub_release(store);
     store_gc_release(store);
     if (store->lock_fd >= 0)

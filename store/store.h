@@ -136,6 +136,12 @@ int store_object_each(struct store *store, store_object_cb cb, void *ctx, struct
 /* Free at least want_bytes, if may_evict in store/evict.c allows; *ret_freed is what was freed. */
 int store_evict(struct store *store, uint64_t want_bytes, uint64_t *ret_freed, struct err *err);
 
+/* Objects that were removed, evicted or given up since the last call, whoever did it: nobody is to be told any more that
+ * they are here. At most cap of them, the rest waits; of more than STORE_GONE_MAX the oldest are forgotten, and a
+ * restart forgets all. What has come back meanwhile may be among them. Costs nothing, to be asked often. */
+#define STORE_GONE_MAX 4096u
+size_t store_gone_take(struct store *store, struct id *ret_digests, size_t cap);
+
 /* ---- pins ---- */
 
 /* A pinned object is not evicted. Several owners may pin one object; owner is 1 to 255 bytes ("container web-1").

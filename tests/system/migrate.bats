@@ -4,6 +4,10 @@ load common
 
 setup() { need_containers; }
 
+members_of() { lab_cmig "$1" registry get "cmig:object:$2" --json | jq '.members | length'; }
+offers() { [ "$(members_of "$1" "$2")" -gt 0 ]; }
+offers_not() { [ "$(members_of "$1" "$2")" -eq 0 ]; }
+
 @test "a counting container moves without losing or repeating a number" {
     mesh 100mbit a b c
     counter_image
@@ -15,11 +19,15 @@ setup() { need_containers; }
     assert_whole "$LAB_DIR/c/volumes/$guid/numbers"
     is_running c counter
     [ -z "$(state_of a counter)" ]
+    snapshot=$(lab_cmig c volume ls --json | jq -r --arg guid "$guid" '.volumes[] | select(.guid == $guid).snapshots[0].digest')
+    lab_wait 10 offers b "$snapshot"
     # And back again, asked for at a third node, by a policy; most of it is still there.
     lab_cmig b migrate counter --from c --to a --policy 0.5*nearest+0.5*money --json >"$LAB_DIR/report"
     tail -1 "$LAB_DIR/report" | jq -e '.state == "complete" and .local_bytes > 0'
     assert_counts_on "$LAB_DIR/a/volumes/$guid/numbers"
     assert_whole "$LAB_DIR/a/volumes/$guid/numbers"
+    # The older snapshots have made way for newer ones, and nobody is sent for them any more.
+    lab_wait 20 offers_not b "$snapshot"
 }
 
 @test "killing a helper in the middle of the copy does no harm" {

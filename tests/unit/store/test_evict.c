@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "fixture.h"
+#include "store/gone.h"
 
 enum { BYTES = 300000 };
 
@@ -54,6 +55,44 @@ static void test_evict__cheapest_kind_first_then_longest_unused(void **state)
     }
     assert_int_equal(evict_one(f), 0);
     assert_int_equal(fixture_pack_bytes(f->store), 0);
+}
+
+/* Whoever told others of it learns that it is gone, whichever way it went. */
+static void test_evict__what_has_gone_is_named(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct id gone[4];
+    struct id evicted = put(f, STORE_CACHE, 1), removed = put(f, STORE_BLOB, 2), stays = put(f, STORE_BLOB, 3);
+    assert_int_equal(store_gone_take(f->store, gone, 4), 0);
+    assert_true(evict_one(f) > BYTES);
+    assert_int_equal(store_object_remove(f->store, &removed, &err), 1);
+    assert_int_equal(store_object_remove(f->store, &removed, &err), 0);
+    struct store_recipe *recipe = fixture_recipe(f->store, &stays);
+    assert_int_equal(store_object_remove(f->store, &stays, &err), 1);
+    struct store_assembly *assembly = NULL; /* what has begun to come */
+    must(store_assembly_new(f->store, &stays, STORE_BLOB, recipe, &assembly, &err));
+    must(store_assembly_sync(assembly, &err));
+    store_assembly_free(assembly);
+    store_recipe_free(recipe);
+    assert_int_equal(store_partial_drop(f->store, &stays, &err), 1);
+    assert_int_equal(store_gone_take(f->store, gone, 3), 3);
+    assert_true(id_equal(&gone[0], &evicted) && id_equal(&gone[1], &removed) && id_equal(&gone[2], &stays));
+    assert_int_equal(store_gone_take(f->store, gone, 4), 1);
+    assert_true(id_equal(&gone[0], &stays));
+    assert_int_equal(store_gone_take(f->store, gone, 4), 0);
+}
+
+/* The last so many: what was forgotten is found to be gone by who asks for it. */
+static void test_evict__who_never_asks_what_has_gone_is_told_the_latest(void **state)
+{
+    struct fixture *f = *state;
+    static struct id gone[STORE_GONE_MAX + 1];
+    for (uint32_t i = 0; i < STORE_GONE_MAX + 10; i++)
+        store_gone_note(f->store, &(struct id){{(uint8_t)i, (uint8_t)(i >> 8)}});
+    assert_int_equal(store_gone_take(f->store, gone, STORE_GONE_MAX + 1), STORE_GONE_MAX);
+    for (uint32_t i = 0; i < STORE_GONE_MAX; i++)
+        assert_true(id_equal(&gone[i], &(struct id){{(uint8_t)(i + 10), (uint8_t)((i + 10) >> 8)}}));
 }
 
 static void test_evict__never_what_is_wanted_or_the_only_copy(void **state)
@@ -195,6 +234,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_store(test_evict__cheapest_kind_first_then_longest_unused),
+        on_store(test_evict__what_has_gone_is_named),
+        on_store(test_evict__who_never_asks_what_has_gone_is_told_the_latest),
         on_store(test_evict__never_what_is_wanted_or_the_only_copy),
         on_store(test_evict__quota_is_kept_and_caches_make_room),
         on_store(test_evict__an_assembly_that_cannot_fit_is_refused_at_once),
