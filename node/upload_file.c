@@ -10,7 +10,6 @@
 
 #include "node/base/scope.h"
 
-#define BLOCK_BYTES (1u << 20) /* what the store writes at once */
 #define TURN_BYTES                                                                                                     \
     (8u << 20)               /* read by one job: then the loop says how far it is, and hears whether the client left   \
                               */
@@ -74,7 +73,7 @@ int upload_file_check(int fd, uint64_t *ret_size_bytes, struct err *err)
 static int copy_block(struct handover *handover, struct err *err)
 {
     uint64_t left = handover->size_bytes - handover->done_bytes;
-    size_t want = left < BLOCK_BYTES ? (size_t)left : BLOCK_BYTES;
+    size_t want = left < UPLOAD_BLOCK_BYTES ? (size_t)left : UPLOAD_BLOCK_BYTES;
     ssize_t got;
     do
         got = pread(handover->fd, handover->block, want, (off_t)handover->done_bytes);
@@ -192,7 +191,7 @@ void upload_file_begin(struct api_request *req, struct jobs jobs, const struct u
 {
     static const struct api_request_ops ops = {.on_closed = on_closed, .on_descriptor = on_descriptor};
     struct handover *handover = calloc(1, sizeof *handover);
-    uint8_t *block = malloc(BLOCK_BYTES);
+    uint8_t *block = malloc(UPLOAD_BLOCK_BYTES);
     if (!handover || !block) {
         struct err err;
         err_set(&err, ERR_NOMEM, "no memory for an upload");

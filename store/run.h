@@ -7,8 +7,9 @@
 
 #include "store/batch.h"
 
-#define STORE_RUN_BYTES (1u << 20) /* before compression; twice that, and huge pages are cleared first */
-#define STORE_RUN_RECORDS 64u      /* 1 MiB of the smallest chunks */
+/* Before compression. For larger writes the page cache takes huge pages, which are slower to come by. */
+#define STORE_RUN_BYTES (1u << 20)
+#define STORE_RUN_RECORDS 64u /* as many of the smallest chunks */
 
 struct store_run {
     struct store_record records[STORE_RUN_RECORDS];

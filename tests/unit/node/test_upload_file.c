@@ -251,7 +251,7 @@ static void note_progress(void *ctx, uint64_t done, uint64_t total)
 static void test_upload_file__gives_the_digest_of_the_file(void **state)
 {
     struct fixture *f = *state;
-    static const size_t sizes[] = {0, 1, 4096, 1 << 20, (1 << 20) + 1, FILE_BYTES};
+    static const size_t sizes[] = {0, 1, 4096, UPLOAD_BLOCK_BYTES, UPLOAD_BLOCK_BYTES + 1, FILE_BYTES};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct id digest;
         char want[DIGEST_TEXT_SIZE];
