@@ -11,8 +11,8 @@
 #define NEW_AT_ONCE                                                                                                    \
     256u /* sketches made in a search: of 256 MiB each, some 0.2 s; the others' turn comes next time                   \
           */
-/* Sketches are kept when making them again would take longer than a commit does: about a millisecond, for chunks to be
- * looked at and recipes to be read, of which one takes as long as so many chunks. */
+/* Sketches are kept when making them again would take as long as a commit does at its best: half a millisecond, for
+ * chunks to be looked at and recipes to be read, of which one takes as long as so many chunks. */
 #define KEEP_CHUNKS 4096u
 #define RECIPE_CHUNKS 32u
 #define ROW_MAX_BYTES (1 + SIMILAR_SKETCH * 8)
