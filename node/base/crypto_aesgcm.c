@@ -59,14 +59,19 @@ GCM_INLINE __m128i multiply(__m128i a, __m128i b)
     return reduce(_mm_clmulepi64_si128(a, b, 0x00), middle, _mm_clmulepi64_si128(a, b, 0x11));
 }
 
-/* Add the four lanes up. */
-GCM_INLINE __m128i sum_lanes(__m512i lanes)
+/* The same for the products of four lanes, which are then added up. */
+GCM_INLINE __m128i reduce_wide(__m512i low, __m512i middle, __m512i high)
 {
-    __m256i half = _mm256_xor_si256(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+    const __m512i moduli = _mm512_broadcast_i32x4(modulus());
+    __m512i product = _mm512_clmulepi64_epi128(moduli, low, 0x01);
+    middle = _mm512_ternarylogic_epi64(middle, _mm512_shuffle_epi32(low, 0x4e), product, XOR3);
+    product = _mm512_clmulepi64_epi128(moduli, middle, 0x01);
+    high = _mm512_ternarylogic_epi64(high, _mm512_shuffle_epi32(middle, 0x4e), product, XOR3);
+    __m256i half = _mm256_xor_si256(_mm512_castsi512_si256(high), _mm512_extracti64x4_epi64(high, 1));
     return _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
-/* (hash + block 0) * H^16 + block 1 * H^15 + ... + block 15 * H, reduced once for all. */
+/* (hash + block 0) * H^16 + block 1 * H^15 + ... + block 15 * H */
 GCM_INLINE __m128i hash_wide(__m128i hash, const __m512i powers[VECTORS], const __m512i blocks[VECTORS])
 {
     const __m512i reverse = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f));
@@ -83,7 +88,7 @@ GCM_INLINE __m128i hash_wide(__m128i hash, const __m512i powers[VECTORS], const 
                                            _mm512_clmulepi64_epi128(some, powers[i], 0x10), XOR3);
         high = _mm512_xor_si512(high, _mm512_clmulepi64_epi128(some, powers[i], 0x11));
     }
-    return reduce(sum_lanes(low), sum_lanes(middle), sum_lanes(high));
+    return reduce_wide(low, middle, high);
 }
 
 /* ---- the cipher: FIPS 197 ---- */
@@ -225,11 +230,11 @@ GCM_INLINE void encrypt_wide(const __m512i round_keys[AESGCM_ROUNDS + 1], __m512
         ret[i] = _mm512_aesenclast_epi128(ret[i], round_keys[AESGCM_ROUNDS]);
 }
 
-/* As many times WIDE_BYTES as there are. Hashing what was sealed is one step behind, so that it does not wait for the
- * encryption of the same bytes. */
+/* As many times WIDE_BYTES as there are. What was sealed is hashed one step later, so that hashing does not wait for
+ * the encryption of the same bytes. */
 GCM_CODE static size_t add_wide(struct stream *stream, const uint8_t *in, size_t len, uint8_t *out)
 {
-    __m512i round_keys[AESGCM_ROUNDS + 1], powers[VECTORS], from[VECTORS];
+    __m512i round_keys[AESGCM_ROUNDS + 1], powers[VECTORS], from[VECTORS], key[VECTORS];
     __m512i to[VECTORS] = {0};
 #pragma GCC unroll 15
     for (unsigned i = 0; i <= AESGCM_ROUNDS; i++)
@@ -239,24 +244,24 @@ GCM_CODE static size_t add_wide(struct stream *stream, const uint8_t *in, size_t
         powers[i] = _mm512_loadu_si512(stream->gcm->powers[4 * i]);
     __m512i counters = _mm512_add_epi32(_mm512_broadcast_i32x4(stream->counter),
                                         _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0));
+    __m128i hash = stream->hash;
     size_t done = 0;
     for (; len - done >= WIDE_BYTES; done += WIDE_BYTES) {
+        encrypt_wide(round_keys, &counters, key);
         if (!stream->opens && done > 0)
-            stream->hash = hash_wide(stream->hash, powers, to);
-        encrypt_wide(round_keys, &counters, to);
+            hash = hash_wide(hash, powers, to);
 #pragma GCC unroll 4
         for (unsigned i = 0; i < VECTORS; i++) {
             from[i] = _mm512_loadu_si512(in + done + sizeof from[i] * i);
-            to[i] = _mm512_xor_si512(to[i], from[i]);
+            to[i] = _mm512_xor_si512(key[i], from[i]);
         }
         if (stream->opens)
-            stream->hash = hash_wide(stream->hash, powers, from);
+            hash = hash_wide(hash, powers, from);
 #pragma GCC unroll 4
         for (unsigned i = 0; i < VECTORS; i++)
             _mm512_storeu_si512(out + done + sizeof to[i] * i, to[i]);
     }
-    if (!stream->opens && done > 0)
-        stream->hash = hash_wide(stream->hash, powers, to);
+    stream->hash = !stream->opens && done > 0 ? hash_wide(hash, powers, to) : hash;
     stream->counter = _mm512_castsi512_si128(counters);
     return done;
 }
