@@ -224,7 +224,8 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
         transfer_fetch_tick(fetch);
         fetching = true;
     }
-    if (fetching)
+    bool paced = transfer_pace_is_limited(&exchange->pace, PACE_DOWN);
+    if (fetching && (exchange->look || paced || now_ms >= exchange->look_ms))
         transfer_schedule_all(exchange);
     transfer_serve_pump_all(exchange);
     transfer_watch_tell_all(exchange);
@@ -233,8 +234,7 @@ void exchange_tick(struct exchange *exchange, uint64_t now_ms, uint64_t *ret_wak
     if (due_ms < now_ms + TICK_LEAST_MS)
         due_ms = now_ms + TICK_LEAST_MS;
     *ret_wake_ms = fetching ? due_ms : busy ? now_ms + IDLE_TICK_MS : UINT64_MAX;
-    if ((fetching && transfer_pace_is_limited(&exchange->pace, PACE_DOWN)) ||
-        (busy && transfer_pace_is_limited(&exchange->pace, PACE_UP)))
+    if ((fetching && paced) || (busy && transfer_pace_is_limited(&exchange->pace, PACE_UP)))
         *ret_wake_ms = now_ms + PACE_STEP_MS;
     transfer_exchange_leave(exchange);
 }

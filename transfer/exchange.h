@@ -112,6 +112,7 @@ struct asking {
     TAILQ_ENTRY(exchange_peer)
     of_asked;                          /* while there are requests */
     uint64_t served[EXCHANGE_CLASSES]; /* bytes asked for, each divided by the weight of its class */
+    unsigned n_records;                /* requests that are not for chunks */
     uint32_t last_request;
     uint64_t heard_ms;    /* when a byte for a request last came, or the first request was sent */
     struct latency first; /* how long it is quiet before it answers, */
@@ -221,11 +222,12 @@ struct exchange {
     struct exchange_config config;
     uint64_t now_ms;
     bool dead;
-    unsigned depth; /* calls from outside that have not returned: nothing that they may use is freed meanwhile */
-    bool swept;     /* nothing waits for being freed, */
-    bool lingers;   /* but for what jobs use */
-    bool held_back; /* somebody was not asked for more, as enough had been asked for */
-    unsigned jobs;  /* submitted and not done */
+    unsigned depth;   /* calls from outside that have not returned: nothing that they may use is freed meanwhile */
+    bool swept;       /* nothing waits for being freed, */
+    bool lingers;     /* but for what jobs use */
+    bool look;        /* somebody may be asked for more than when all peers were looked at last; */
+    uint64_t look_ms; /* they are again at this time anyhow */
+    unsigned jobs;    /* submitted and not done */
     TAILQ_HEAD(peer_list, exchange_peer) peers;
     struct peer_list asked;      /* those of which something is asked */
     TAILQ_HEAD(, fetch) fetches; /* by class */

@@ -94,10 +94,7 @@ static void look_done(struct job *job)
     } else if (fetch->building) {
         fetch->root = fetch->building->root_id;
         fetch->total_bytes = fetch->building->root.size_bytes;
-        struct source *source;
-        TAILQ_FOREACH (source, &fetch->sources, link) {
-            transfer_source_tick(source); /* asks the new ones */
-        }
+        transfer_sources_tick(fetch); /* asks the new ones */
         enter(fetch, FETCH_PREPARE);
     } else {
         enter(fetch, FETCH_FIND);
@@ -115,10 +112,7 @@ static void get_root(struct fetch *fetch);
 
 static void find(struct fetch *fetch)
 {
-    struct source *source;
-    TAILQ_FOREACH (source, &fetch->sources, link) {
-        transfer_source_tick(source);
-    }
+    transfer_sources_tick(fetch);
     if (transfer_roots_find(fetch))
         get_root(fetch);
     else

@@ -163,10 +163,12 @@ struct fetch {
     TAILQ_HEAD(, source) sources;
     TAILQ_HEAD(, source) wholes; /* of those, the SOURCE_WHOLE */
     struct map source_of;        /* node -> source */
+    uint64_t looked_ms;          /* when they were last looked at for who is to be asked again */
     unsigned n_sources;
     unsigned n_linked;  /* sources with a peer */
     unsigned n_givers;  /* and those who have given something that was right */
     unsigned n_watches; /* sources that watch */
+    unsigned n_new;     /* sources that are SOURCE_NEW */
     unsigned n_partial; /* sources that are SOURCE_PARTIAL */
     unsigned n_whole;   /* and SOURCE_WHOLE */
 
@@ -327,7 +329,8 @@ int transfer_source_more(struct source *source, const struct message *message, s
 int transfer_source_need(struct source *source, const struct message *message, struct err *err);
 /* Teach it what it needs of the recipe, as far as there is room. */
 void transfer_source_push(struct source *source);
-void transfer_source_tick(struct source *source);
+/* Ask who is to be asked, and forget who does not answer. */
+void transfer_sources_tick(struct fetch *fetch);
 /* It has nothing (any more) that this fetch wants; asked again after delay_ms. */
 void transfer_source_forget(struct source *source, uint32_t delay_ms);
 /* It gave wrong bytes: never asked again. */

@@ -9,6 +9,8 @@
  * behind all else that it has. What was measured decides over what was claimed; a claim decides only about a peer of
  * which nothing was measured, and about money.
  */
+#include <math.h>
+
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
 #include "transfer/have.h"
@@ -37,6 +39,7 @@ void transfer_pick_set(struct fetch *fetch, uint32_t chunk, enum chunk_state sta
         have_clear(fetch->doubled_bits, chunk);
         fetch->n_free++;
         fetch->n_freed++;
+        fetch->exchange->look = true;
         if (chunk < fetch->low)
             fetch->low = chunk;
     }
@@ -57,6 +60,7 @@ void transfer_pick_offer(struct fetch *fetch, uint32_t chunk)
 {
     have_set(fetch->offered_bits, chunk);
     fetch->n_freed++;
+    fetch->exchange->look = true;
 }
 
 bool transfer_pick_is_crowd(const struct fetch *fetch)
@@ -211,9 +215,9 @@ static double weight_of(const struct source *source)
 
 static bool is_rival(const struct source *other, const struct source *source, uint32_t chunk)
 {
-    return other != source && transfer_source_usable(other) && !other->peer->asking.late &&
-           other->peer->asking.goodput.rate > 0 &&
-           (chunk == NO_CHUNK ? other->state == SOURCE_WHOLE : transfer_source_holds(other, chunk));
+    return other != source &&
+           (chunk == NO_CHUNK ? other->state == SOURCE_WHOLE : transfer_source_holds(other, chunk)) &&
+           transfer_source_usable(other) && !other->peer->asking.late && other->peer->asking.goodput.rate > 0;
 }
 
 /* Bytes/s. Of one that was never measured it is hoped that it is as good as the others, less what it says is in use. */
@@ -225,12 +229,13 @@ static double rate_of(const struct source *source, double rivals_rate, unsigned 
     return rivals_rate / n_rivals * (256 - asking->load) / 256;
 }
 
-/* Weighted, for `bytes` behind all that it is asked for. */
-static double cost_ms(const struct source *source, double bytes, double rate)
+/* Weighted, for `bytes` behind all that it is asked for. If it is beyond `most_ms` in any case, perhaps too little. */
+static double cost_ms(const struct source *source, double bytes, double rate, double most_ms)
 {
     const struct exchange_peer *peer = source->peer;
-    double rtt_ms = peer->out.rtt_ms(peer->out.ctx);
-    return (rtt_ms + (rate > 0 ? ((double)peer->asking.asked_bytes + bytes) * 1000 / rate : 0)) * weight_of(source);
+    double weight = weight_of(source);
+    double waiting_ms = rate > 0 ? ((double)peer->asking.asked_bytes + bytes) * 1000 / rate : 0;
+    return (waiting_ms + (waiting_ms * weight < most_ms ? peer->out.rtt_ms(peer->out.ctx) : 0)) * weight;
 }
 
 /* Others are reckoned with their share of all that is still free. Whoever is the soonest of all never thinks that
@@ -252,11 +257,11 @@ bool transfer_pick_is_worthwhile(const struct source *source, uint32_t chunk, ui
     if (n_rivals == 0)
         return true;
     double rate = rate_of(source, rivals_rate, n_rivals);
-    double mine_ms = cost_ms(source, (double)bytes, rate);
+    double mine_ms = cost_ms(source, (double)bytes, rate, INFINITY);
     for (unsigned i = 0; i < n_rivals; i++) {
         double other_rate = (double)rivals[i]->peer->asking.goodput.rate;
         double share = free_bytes * other_rate / (rivals_rate + rate);
-        if (cost_ms(rivals[i], share + (double)bytes, other_rate) + SLACK_MS < mine_ms)
+        if (cost_ms(rivals[i], share + (double)bytes, other_rate, mine_ms) + SLACK_MS < mine_ms)
             return false;
     }
     return true;

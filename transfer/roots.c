@@ -145,6 +145,8 @@ void transfer_roots_settle(struct fetch *fetch)
 uint64_t transfer_roots_tick(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
+    if (asking->n_records == 0)
+        return UINT64_MAX;
     uint64_t patience_ms = RECORD_LATE_MS + 2 * (uint64_t)peer->out.rtt_ms(peer->out.ctx);
     uint64_t next_ms = UINT64_MAX;
     struct request *request;

@@ -30,6 +30,7 @@
 #define CROWD_QUEUE_MS 820u
 #define CROWD_LEFT_PARTS 2u /* of what nobody is asked for: near its end all is asked for by all */
 #define RTT_MS 30000u
+#define RTT_LOOK_MS 100u
 #define STALL_MIN_MS 400u
 #define STALL_MAX_MS 1500u
 #define LOST_MS 5000u
@@ -63,7 +64,7 @@ static uint32_t base_rtt_ms(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
     uint64_t now = peer->exchange->now_ms;
-    if (asking->looked_ms == now && asking->base_ms > 0)
+    if (now < asking->looked_ms + RTT_LOOK_MS && asking->base_ms > 0)
         return asking->base_rtt_ms; /* asked for often, and not for nothing */
     asking->looked_ms = now;
     uint32_t rtt = rtt_ms(peer);
@@ -80,6 +81,19 @@ uint64_t transfer_schedule_expect_ms(const struct exchange_peer *peer, uint64_t 
     return rtt_ms(peer) + (rate ? (ahead + bytes) * 1000 / rate : 0);
 }
 
+static uint64_t limit_window(const struct asking *asking, uint64_t bytes)
+{
+    return within(asking->silences > 0 ? 0 : bytes, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
+}
+
+/* Of one that was measured. */
+static uint64_t window_of(struct exchange_peer *peer)
+{
+    const struct asking *asking = &peer->asking;
+    uint64_t rate = asking->goodput.rate;
+    return limit_window(asking, 2 * rate * base_rtt_ms(peer) / 1000 + least(rate * QUEUE_MS / 1000, QUEUE_BYTES));
+}
+
 /* Until something was measured, what it says is in use leaves the less for us. Where others have it as well, a lie
  * should not cost much, either. */
 static uint64_t first_window(const struct source *source)
@@ -87,7 +101,7 @@ static uint64_t first_window(const struct source *source)
     const struct fetch *fetch = source->fetch;
     bool alone = !transfer_pick_is_crowd(fetch) && fetch->n_whole <= 1;
     uint64_t bytes = alone ? FIRST_CREDIT_BYTES : FIRST_CROWD_CREDIT_BYTES;
-    return bytes * (256u - source->peer->asking.load) / 256;
+    return limit_window(&source->peer->asking, bytes * (256u - source->peer->asking.load) / 256);
 }
 
 /* In a crowd, holders have little at a time, and many are asked for the same: what is asked of all of them together
@@ -109,13 +123,7 @@ static uint64_t credit(const struct source *source)
     const struct asking *asking = &source->peer->asking;
     if (is_sated(source->fetch) && !transfer_dealt_applies(source))
         return 0;
-    uint64_t window = 2 * asking->goodput.rate * base_rtt_ms(source->peer) / 1000 +
-                      least(asking->goodput.rate * QUEUE_MS / 1000, QUEUE_BYTES);
-    if (asking->goodput.rate == 0)
-        window = first_window(source);
-    if (asking->silences > 0)
-        window = 0;
-    window = within(window, LIMIT_CREDIT_FLOOR_BYTES, LIMIT_CREDIT_BYTES);
+    uint64_t window = asking->goodput.rate > 0 ? window_of(source->peer) : first_window(source);
     if (asking->asked_bytes > window / 2)
         return 0;
     return least(window - asking->asked_bytes, transfer_peer_room(source->peer, PACE_DOWN, source->fetch->class));
@@ -142,6 +150,7 @@ struct request *transfer_schedule_add(struct source *source, enum store_piece_ty
         transfer_goodput_begin(&asking->goodput, exchange->now_ms);
     }
     TAILQ_INSERT_TAIL(&asking->requests, request, link);
+    asking->n_records += type != STORE_PIECE_CHUNK;
     asking->asked_bytes += bytes;
     exchange->fetch_bytes += bytes;
     transfer_peer_take(source->peer, PACE_DOWN, source->fetch->class, bytes);
@@ -176,6 +185,7 @@ void transfer_schedule_drop(struct request *request, bool tell_peer)
     struct asking *asking = &peer->asking;
     bool unfinished = request->dealing || request->n_came < request->count;
     TAILQ_REMOVE(&asking->requests, request, link);
+    asking->n_records -= request->type != STORE_PIECE_CHUNK;
     asking->asked_bytes -= request->bytes;
     peer->exchange->fetch_bytes -= request->bytes;
     transfer_peer_give_back(peer, PACE_DOWN, request->source->fetch->class, request->bytes);
@@ -315,11 +325,12 @@ static bool give_work(struct exchange_peer *peer, uint64_t (*take)(struct source
 }
 
 /* In a crowd, most peers may not. */
-static bool may_be_asked(const struct exchange_peer *peer)
+static bool may_be_asked(struct exchange_peer *peer)
 {
     const struct asking *asking = &peer->asking;
     return !peer->failing && !asking->stalled && peer->exchange->now_ms >= asking->not_before_ms &&
-           !TAILQ_EMPTY(&asking->sources);
+           !TAILQ_EMPTY(&asking->sources) &&
+           (asking->asked_bytes == 0 || asking->goodput.rate == 0 || asking->asked_bytes <= window_of(peer) / 2);
 }
 
 static bool has_room(const struct exchange *exchange)
@@ -339,7 +350,7 @@ static bool is_enough_asked(struct exchange *exchange)
         any |= sated;
         all &= sated || fetch->phase != FETCH_CHUNKS;
     }
-    exchange->held_back |= any || !has_room(exchange);
+    exchange->look |= any || !has_room(exchange);
     return all || !has_room(exchange);
 }
 
@@ -378,14 +389,16 @@ static void give_dealers(struct exchange *exchange)
     }
 }
 
-/* Who was asked longest ago comes first. */
+/* Who was asked longest ago comes first. Of very many, one is looked at in a millisecond unless there is cause to. */
 void transfer_schedule_all(struct exchange *exchange)
 {
     struct exchange_peer *last = TAILQ_LAST(&exchange->peers, peer_list);
     struct exchange_peer *peer = TAILQ_FIRST(&exchange->peers);
-    exchange->held_back = false;
+    exchange->look = false;
+    exchange->look_ms = exchange->now_ms;
     for (struct exchange_peer *next; peer && !is_enough_asked(exchange); peer = next) {
         next = peer == last ? NULL : TAILQ_NEXT(peer, link);
+        exchange->look_ms++;
         if (!give_peer(peer))
             continue;
         TAILQ_REMOVE(&exchange->peers, peer, link);

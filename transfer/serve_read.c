@@ -40,6 +40,14 @@ static void press(struct read_job *read, uint8_t *data, struct store_piece *piec
     piece->stored_bytes = (uint32_t)len;
 }
 
+/* What compressed well does not wait in memory for what would not have. */
+static void shrink(struct batch *batch, size_t used)
+{
+    uint8_t *less = used < batch->cap / 2 ? realloc(batch->data, used + 1) : NULL;
+    if (less)
+        batch->data = less;
+}
+
 static void read_work(struct job *job)
 {
     struct read_job *read = (struct read_job *)job;
@@ -60,6 +68,7 @@ static void read_work(struct job *job)
         offset += pieces[i].stored_bytes;
         press(read, batch->data + batch->pieces[i].offset, &batch->pieces[i].piece);
     }
+    shrink(batch, offset);
 }
 
 _Static_assert(BATCH_PIECES <= STORE_PIECES_MAX, "a batch is read at once");

@@ -188,7 +188,7 @@ static void read_on(struct exchange *exchange)
     struct exchange_peer *peer;
     for (unsigned i = 0; i < EXCHANGE_CLASSES; i++) {
         TAILQ_FOREACH (peer, &exchange->serve.slotted, of_serve) {
-            if (transfer_turns_is_over(peer))
+            if (peer->serving.n_runs == 0 || transfer_turns_is_over(peer))
                 continue;
             if (exchange->serve_bytes >= LIMIT_SERVE_BYTES || !transfer_serve_read(peer, &peer->serving.lanes[i]))
                 return;

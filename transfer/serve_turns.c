@@ -52,7 +52,7 @@ static uint64_t later(uint64_t a, uint64_t b)
 /* The most urgent class of its lanes that have work; EXCHANGE_CLASSES: none has. */
 static uint8_t class_of(struct exchange_peer *peer)
 {
-    uint8_t class = 0;
+    uint8_t class = transfer_serve_has_work(peer) ? 0 : EXCHANGE_CLASSES;
     while (class < EXCHANGE_CLASSES && !lane_has_work(transfer_serve_lane(peer, class)))
         class = (uint8_t)(class + 1);
     return class;
@@ -165,7 +165,7 @@ static bool is_done(const struct exchange_peer *peer)
     if (peer->failing)
         return true;
     bool over = peer->serving.n_batches == 0 && transfer_turns_is_over(peer);
-    return (over || !transfer_serve_has_work(peer)) && !is_reading(peer) && peer->serving.queued_bytes <= TAKEN_BYTES;
+    return (over || !transfer_serve_has_work(peer)) && peer->serving.queued_bytes <= TAKEN_BYTES && !is_reading(peer);
 }
 
 bool transfer_serve_drained(struct exchange_peer *peer)
@@ -203,7 +203,7 @@ static void refuse_late(struct exchange_peer *peer)
     if (serve->rate > 0)
         retry = later(retry, serve->waiting * (uint64_t)TURN_BYTES * 1000 / serve->rate / 4);
     retry = retry < RETRY_MAX_MS ? retry : RETRY_MAX_MS;
-    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++) {
+    for (unsigned i = 0; i < EXCHANGE_CLASSES && peer->serving.n_runs > 0; i++) {
         struct run *run;
         while ((run = TAILQ_FIRST(&peer->serving.lanes[i].runs)) && peer->exchange->now_ms - run->queued_ms > WAIT_MS)
             transfer_serve_refuse(peer, run, MESSAGE_BUSY, (uint32_t)retry);

@@ -9,6 +9,7 @@
 
 #define ANSWER_MS 5000     /* to a WANT */
 #define ASK_AGAIN_MS 10000 /* who had nothing */
+#define LOOK_MS 200        /* for those who are to be asked again */
 /* Fewer missing bytes than this are not worth teaching somebody a recipe for. */
 #define WORTH_TEACHING_BYTES (256u << 10)
 
@@ -30,6 +31,8 @@ bool transfer_source_holds(const struct source *source, uint32_t chunk)
 static void set_state(struct source *source, enum source_state state)
 {
     struct fetch *fetch = source->fetch;
+    fetch->n_new -= source->state == SOURCE_NEW;
+    fetch->n_new += state == SOURCE_NEW;
     fetch->n_partial -= source->state == SOURCE_PARTIAL;
     fetch->n_partial += state == SOURCE_PARTIAL;
     fetch->n_whole -= source->state == SOURCE_WHOLE;
@@ -111,6 +114,7 @@ struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *pe
             return NULL;
         }
         source->fetch = fetch;
+        source->state = SOURCE_NONE;
         source->node = peer->node;
         TAILQ_INSERT_TAIL(&fetch->sources, source, link);
         fetch->n_sources++;
@@ -139,7 +143,7 @@ void transfer_source_lose(struct source *source)
     set_peer(source, NULL);
 }
 
-void transfer_source_tick(struct source *source)
+static void tick(struct source *source)
 {
     uint64_t now = source->fetch->exchange->now_ms;
     if (!source->peer || source->peer->failing || source->liar)
@@ -151,6 +155,19 @@ void transfer_source_tick(struct source *source)
     if (source->state == SOURCE_NEW ||
         (source->state == SOURCE_NONE && now >= source->not_before_ms && now >= source->asked_ms + ASK_AGAIN_MS))
         transfer_source_ask(source);
+}
+
+void transfer_sources_tick(struct fetch *fetch)
+{
+    uint64_t now = fetch->exchange->now_ms;
+    bool all_hold = fetch->n_partial + fetch->n_whole == fetch->n_linked;
+    if (fetch->n_new == 0 && (all_hold || now < fetch->looked_ms + LOOK_MS))
+        return;
+    fetch->looked_ms = now;
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        tick(source);
+    }
 }
 
 /* ---- which chunks ---- */

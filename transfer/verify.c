@@ -88,7 +88,7 @@ static void verify_done(struct job *job)
         return;
     }
     transfer_fetch_step(fetch);
-    if (exchange->held_back)
+    if (exchange->look)
         transfer_schedule_all(exchange);
 }
 

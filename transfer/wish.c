@@ -237,9 +237,7 @@ static void give_up(struct fetch *fetch)
 
 void transfer_fetch_tick(struct fetch *fetch)
 {
-    struct source *source = fetch->n_partial + fetch->n_whole < fetch->n_linked ? TAILQ_FIRST(&fetch->sources) : NULL;
-    for (; source; source = TAILQ_NEXT(source, link))
-        transfer_source_tick(source);
+    transfer_sources_tick(fetch);
     transfer_fetch_unstick(fetch);
     transfer_fetch_step(fetch);
     transfer_watch_tell(fetch);
