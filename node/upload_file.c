@@ -38,12 +38,12 @@ struct handover {
 /* ---- what may be read ---- */
 
 /* File systems that the kernel keeps by itself and whose files give everybody the same bytes. Not among them: what asks
- * other machines and programs (NFS, FUSE), where a read may never end, and what makes up its bytes as they are read
- * and may look at who reads (proc, sysfs). */
+ * other machines and programs (NFS, FUSE, and overlays, which may lie over them), where a read may never end, and what
+ * makes up its bytes as they are read and may look at who reads (proc, sysfs). */
 static bool is_plain(__fsword_t type)
 {
-    static const __fsword_t plain[] = {EXT4_SUPER_MAGIC, XFS_MAGIC,   BTRFS_SUPER_MAGIC,     F2FS_SUPER_MAGIC,
-                                       TMPFS_MAGIC,      RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC, SQUASHFS_MAGIC};
+    static const __fsword_t plain[] = {EXT4_SUPER_MAGIC, XFS_MAGIC,   BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+                                       TMPFS_MAGIC,      RAMFS_MAGIC, SQUASHFS_MAGIC};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (type == plain[i])
             return true;

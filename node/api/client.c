@@ -106,6 +106,7 @@ static int take_lines(struct exchange *x)
         const char *name = api_json_text(event, "event");
         if (strcmp(name, API_EVENT_ERROR) == 0) {
             json_decref(x->client->error);
+            json_object_del(event, "event"); /* then it is as in any other answer */
             x->client->error = json_pack("{s:O}", "error", event);
             code = err_code_of_name(api_json_text(event, "code"));
             return err_set(x->err, code ? code : ERR_INTERNAL, "%s", api_json_text(event, "message"));

@@ -267,6 +267,9 @@ END
     run timeout -s INT 0.5 "$CMIG_BIN/cmig" put - < <(sleep 0.1; echo half; sleep 2)
     [ "$status" -eq 124 ] # timeout's own word for it
     [[ "$output" == *interrupted* ]]
+    truncate -s 40G large # which the daemon reads itself
+    run timeout --preserve-status -s INT 0.5 "$CMIG_BIN/cmig" put large
+    [ "$status" -eq 130 ]
     run bash -c 'timeout --preserve-status -s INT 0.5 "$0" image import --name cut:1 - < <(tar -c /etc/passwd 2>/dev/null; sleep 2)' "$CMIG_BIN/cmig"
     [ "$status" -eq 130 ]
     run timeout --preserve-status -s INT 0.5 "$CMIG_BIN/cmig" get sha256:"$(printf %064d 7)" -o out
@@ -350,9 +353,16 @@ END
     start_node n --quota 2M
     head -c 500000 /dev/urandom >small
     digest=$(cmig put small)
-    run bash -c 'head -c 9000000 /dev/urandom | "$0" put -' "$CMIG_BIN/cmig"
+    head -c 9000000 /dev/urandom >big
+    run bash -c 'cat big | "$0" put -' "$CMIG_BIN/cmig"
     [ "$status" -eq 1 ]
     [[ "$output" == *quota* ]]
+    piped=$output
+    run cmig put big
+    [ "$status" -eq 1 ]
+    [ "${output//[0-9]/}" = "${piped//[0-9]/}" ]
+    [ "$(cmig put big --json | jq -c '.error | keys')" = '["code","message","remedy"]' ]
+    [ "$(cmig ls --json | jq '.objects | length')" = 1 ]
     cmig get "$digest" | cmp - small
     stop_node
     "$node" fsck --config /dev/null --dir n | grep -q '^sound'
