@@ -379,6 +379,26 @@ END
     "$node" fsck --config /dev/null --dir n | grep -q '^sound'
 }
 
+@test "a store whose disk is not mounted is left alone" {
+    node="$CMIG_BIN/cmig-node"
+    export CMIG_SOCKET=$PWD/n/node.sock
+    start_node n
+    head -c 100000 /dev/urandom | cmig put -
+    stop_node
+    mv n/store/packs away
+    mkdir n/store/packs
+    run timeout 10 "$node" start --config /dev/null --dir n
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"its disk is not mounted, so mount it"* ]]
+    run "$node" fsck --config /dev/null --dir n
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"not mounted"* ]]
+    [ -z "$(ls n/store/packs)" ]
+    rmdir n/store/packs
+    mv away n/store/packs
+    "$node" fsck --config /dev/null --dir n | grep -q '^sound'
+}
+
 @test "run: --as wins over the image's user, also for root" {
     [ "$(id -u)" = 0 ] || skip "needs root: containers"
     command -v runc >/dev/null || skip "needs runc: tools/setup installs it"
