@@ -35,7 +35,7 @@ static size_t find_hex(const char *from, const char *end, const char *key, uint8
 
 static enum crypto_cipher cipher_of(const char *from, const char *end)
 {
-    size_t len;
+    size_t len = 0;
     const char *cipher = find_text(from, end, "cipher", &len);
     bool aes = len == 6 && memcmp(cipher, "AESGCM", 6) == 0;
     assert_true(aes || (len == 10 && memcmp(cipher, "ChaChaPoly", 10) == 0));
