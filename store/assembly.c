@@ -17,6 +17,7 @@
 #include "store/objects.h"
 #include "store/packs.h"
 #include "store/read.h"
+#include "store/run.h"
 
 #define SYNC_RECORDS 4096
 /* Chunks read back at most, by the thread that adds one, for the digest of the whole. */
@@ -341,43 +342,87 @@ static bool claim(struct store_assembly *assembly, uint32_t i)
     return mine;
 }
 
-/* Write a claimed chunk; *ret_full tells that it is time for a sync. */
-static int write_claimed(struct store_assembly *assembly, uint32_t i, enum store_encoding encoding, const void *data,
-                         size_t len, bool *ret_full, struct err *err)
+/* Write chunks that are claimed. After a failure they are missing again, but for what has come into the batch. */
+static int write_run(struct store_assembly *assembly, struct store_run *run, struct err *err)
 {
-    const struct store_chunk *chunk = chunk_of(assembly, i);
-    struct store_record record = {.type = STORE_PIECE_CHUNK,
-                                  .encoding = encoding,
-                                  .id = chunk->id,
-                                  .raw_bytes = chunk->length,
-                                  .stored_bytes = (uint32_t)len};
-    struct store_place place;
+    struct store_place places[STORE_RUN_RECORDS];
     struct store_pack *pack;
-    int status = store_packs_append(assembly->store, &record, &data, 1, &place, &pack, err);
+    size_t count = run->count;
+    if (count == 0)
+        return 0;
+    int status = store_packs_append(assembly->store, run->records, run->bodies, count, places, &pack, err);
     pthread_mutex_lock(&assembly->lock);
     if (status == 0)
-        status = store_batch_note(&assembly->batch, STORE_PIECE_CHUNK, &chunk->id, &place, pack, err);
-    store_assembly_mark(assembly, &chunk->id, status == 0 ? STORE_CHUNK_HERE : STORE_CHUNK_MISSING);
-    *ret_full = assembly->batch.bytes >= STORE_ASSEMBLY_SYNC_BYTES || assembly->batch.count >= SYNC_RECORDS;
+        status = store_run_note(run, &assembly->batch, places, pack, err);
+    for (size_t i = 0; i < count; i++) {
+        const struct id *id = &run->records[i].id;
+        bool here = status == 0 || store_batch_find(&assembly->batch, id);
+        store_assembly_mark(assembly, id, here ? STORE_CHUNK_HERE : STORE_CHUNK_MISSING);
+    }
+    bool full = assembly->batch.bytes >= STORE_ASSEMBLY_SYNC_BYTES || assembly->batch.count >= SYNC_RECORDS;
     pthread_mutex_unlock(&assembly->lock);
+    run->count = run->raw_bytes = 0;
+    if (status < 0)
+        return status;
+    hash_along(assembly);
+    return full ? store_assembly_sync(assembly, err) : 0;
+}
+
+/* Who is in the run shares its fate. */
+static int end_run(struct store_assembly *assembly, struct store_run *run, struct store_arrival *arrivals, size_t count,
+                   struct err *err)
+{
+    int status = write_run(assembly, run, err);
+    for (size_t i = 0; status < 0 && i < count; i++)
+        if (arrivals[i].ret_status == 0)
+            arrivals[i].ret_status = status;
     return status;
+}
+
+static int check_arrival(struct store_assembly *assembly, const struct store_arrival *arrival, struct err *err)
+{
+    if (arrival->chunk >= assembly->recipe->root.chunk_count)
+        return err_set(err, ERR_INVALID, "chunk %u of an object that has %u", arrival->chunk,
+                       assembly->recipe->root.chunk_count);
+    return check_chunk(assembly, arrival->chunk, arrival->encoding, arrival->data, arrival->len_bytes, err);
+}
+
+int store_assembly_add_all(struct store_assembly *assembly, struct store_arrival *arrivals, size_t count,
+                           struct err *err)
+{
+    struct store_run run = {.count = 0};
+    int failed = 0;
+    size_t first = 0; /* of those whose bytes are in the run */
+    for (size_t i = 0; i < count; i++) {
+        struct store_arrival *arrival = &arrivals[i];
+        arrival->ret_status = check_arrival(assembly, arrival, failed == 0 ? err : NULL);
+        if (arrival->ret_status < 0 && arrival->ret_status != ERR_CORRUPT)
+            failed = arrival->ret_status;
+        if (arrival->ret_status < 0 || !claim(assembly, arrival->chunk))
+            continue;
+        const struct store_chunk *chunk = chunk_of(assembly, arrival->chunk);
+        if (store_run_is_full(&run, chunk->length)) {
+            int status = end_run(assembly, &run, arrivals + first, i - first, err);
+            failed = status < 0 ? status : failed;
+            first = i;
+        }
+        struct store_record record = {.type = STORE_PIECE_CHUNK,
+                                      .encoding = arrival->encoding,
+                                      .id = chunk->id,
+                                      .raw_bytes = chunk->length,
+                                      .stored_bytes = (uint32_t)arrival->len_bytes};
+        store_run_add(&run, &record, arrival->data, false, NULL); /* fails only for want of memory for a copy */
+    }
+    int status = end_run(assembly, &run, arrivals + first, count - first, err);
+    return status < 0 ? status : failed;
 }
 
 int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
                        size_t len_bytes, struct err *err)
 {
-    if (chunk >= assembly->recipe->root.chunk_count)
-        return err_set(err, ERR_INVALID, "chunk %u of an object that has %u", chunk,
-                       assembly->recipe->root.chunk_count);
-    int status = check_chunk(assembly, chunk, encoding, data, len_bytes, err);
-    if (status < 0 || !claim(assembly, chunk))
-        return status;
-    bool full = false;
-    status = write_claimed(assembly, chunk, encoding, data, len_bytes, &full, err);
-    if (status < 0)
-        return status;
-    hash_along(assembly);
-    return full ? store_assembly_sync(assembly, err) : 0;
+    struct store_arrival one = {.chunk = chunk, .encoding = encoding, .data = data, .len_bytes = len_bytes};
+    store_assembly_add_all(assembly, &one, 1, err);
+    return one.ret_status;
 }
 
 int store_assembly_sync(struct store_assembly *assembly, struct err *err)

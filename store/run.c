@@ -39,20 +39,26 @@ int store_run_add(struct store_run *run, const struct store_record *record, cons
     return 0;
 }
 
-/* Each record has its own reference to the pack, and its own end. */
-static int note(const struct store_run *run, struct store_batch *batch, const struct store_place *places,
-                struct store_pack *pack, struct err *err)
+static void clear(struct store_run *run)
+{
+    run->count = run->raw_bytes = run->copied_bytes = 0;
+}
+
+int store_run_note(struct store_run *run, struct store_batch *batch, const struct store_place *places,
+                   struct store_pack *pack, struct err *err)
 {
     int status = 0;
     for (size_t i = 0; i < run->count; i++) {
         const struct store_record *record = &run->records[i];
         if (status == 0) {
-            store_pack_ref(pack);
+            store_pack_ref(pack); /* each record has its own, and its own end */
             status = store_batch_note(batch, record->type, &record->id, &places[i], pack, err);
         } else {
             store_packs_settle_record(batch->store, pack, &places[i], false);
         }
     }
+    store_pack_unref(pack);
+    clear(run);
     return status;
 }
 
@@ -63,10 +69,8 @@ int store_run_write(struct store_run *run, struct store_batch *batch, struct err
     if (run->count == 0)
         return 0;
     int status = store_packs_append(batch->store, run->records, run->bodies, run->count, places, &pack, err);
-    if (status == 0) {
-        status = note(run, batch, places, pack, err);
-        store_pack_unref(pack);
-    }
-    run->count = run->raw_bytes = run->copied_bytes = 0;
+    if (status == 0)
+        return store_run_note(run, batch, places, pack, err);
+    clear(run);
     return status;
 }

@@ -29,3 +29,7 @@ int store_run_add(struct store_run *run, const struct store_record *record, cons
                   struct err *err);
 /* Write and note all of it, and begin anew, also after an error: then what was not noted is given up. */
 int store_run_write(struct store_run *run, struct store_batch *batch, struct err *err);
+/* The second half of that, for a batch that several threads use: to be called with its lock, after store_packs_append
+ * of what the run has. Takes over the reference to the pack. */
+int store_run_note(struct store_run *run, struct store_batch *batch, const struct store_place *places,
+                   struct store_pack *pack, struct err *err);

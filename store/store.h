@@ -136,8 +136,8 @@ int store_object_each(struct store *store, store_object_cb cb, void *ctx, struct
 /* Free at least want_bytes, if may_evict in store/evict.c allows; *ret_freed is what was freed. */
 int store_evict(struct store *store, uint64_t want_bytes, uint64_t *ret_freed, struct err *err);
 
-/* Objects that were removed, evicted or given up since the last call, whoever did it: nobody is to be told any more that
- * they are here. At most cap of them, the rest waits; of more than STORE_GONE_MAX the oldest are forgotten, and a
+/* Objects that were removed, evicted or given up since the last call, whoever did it: nobody is to be told any more
+ * that they are here. At most cap of them, the rest waits; of more than STORE_GONE_MAX the oldest are forgotten, and a
  * restart forgets all. What has come back meanwhile may be among them. Costs nothing, to be asked often. */
 #define STORE_GONE_MAX 4096u
 size_t store_gone_take(struct store *store, struct id *ret_digests, size_t cap);
@@ -249,6 +249,17 @@ void store_assembly_missing(struct store_assembly *assembly, uint32_t *ret_chunk
 int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum store_encoding encoding, const void *data,
                        size_t len_bytes, struct err *err);
 #define STORE_ASSEMBLY_SYNC_BYTES (64u << 20)
+/* The same for several chunks, borrowed until it returns. They are written next to each other, which costs the kernel
+ * less than one by one. Each gets its own status; returned is the last of those that blame no sender, or 0. */
+struct store_arrival {
+    uint32_t chunk;
+    enum store_encoding encoding;
+    const void *data;
+    size_t len_bytes;
+    int ret_status;
+};
+int store_assembly_add_all(struct store_assembly *assembly, struct store_arrival *arrivals, size_t count,
+                           struct err *err);
 /* Make what was added durable. */
 int store_assembly_sync(struct store_assembly *assembly, struct err *err);
 /* All chunks are here: check the digest of the whole and make the object exist, durably. ERR_CONFLICT while chunks are

@@ -4,19 +4,46 @@
 #include "transfer/fetch.h"
 #include "transfer/gap.h"
 
+#define TOGETHER 64u
+
+static void note_failure(struct fetch *fetch, int status, const struct err *err)
+{
+    if (status >= 0 || status == ERR_CORRUPT)
+        return;
+    fetch->job_status = status;
+    fetch->job_err = *err;
+}
+
+/* As many chunks as stand next to each other in the list. Returns who comes after them. */
+static struct arrived *add_chunks(struct fetch *fetch, struct arrived *first)
+{
+    struct store_arrival arrivals[TOGETHER];
+    struct arrived *arrived = first;
+    struct err err = {0};
+    size_t count = 0;
+    for (; arrived && !arrived->delta && count < TOGETHER; arrived = TAILQ_NEXT(arrived, link))
+        arrivals[count++] = (struct store_arrival){.chunk = arrived->chunk,
+                                                   .encoding = arrived->encoding,
+                                                   .data = arrived->data,
+                                                   .len_bytes = arrived->stored_bytes};
+    note_failure(fetch, store_assembly_add_all(fetch->assembly, arrivals, count, &err), &err);
+    for (size_t i = 0; i < count; i++, first = TAILQ_NEXT(first, link))
+        first->status = arrivals[i].ret_status;
+    return arrived;
+}
+
 static void verify_work(struct job *job)
 {
     struct fetch *fetch = (struct fetch *)job;
-    struct arrived *arrived;
-    TAILQ_FOREACH (arrived, &fetch->checking, link) {
-        struct err err = {0};
-        arrived->status = arrived->delta ? transfer_gaps_check(fetch, arrived, &err)
-                                         : store_assembly_add(fetch->assembly, arrived->chunk, arrived->encoding,
-                                                              arrived->data, arrived->stored_bytes, &err);
-        if (arrived->status < 0 && arrived->status != ERR_CORRUPT) {
-            fetch->job_status = arrived->status;
-            fetch->job_err = err;
+    for (struct arrived *arrived = TAILQ_FIRST(&fetch->checking); arrived;) {
+        if (!arrived->delta) {
+            arrived = add_chunks(fetch, arrived);
+            continue;
         }
+        struct err err = {0};
+        arrived->status = transfer_gaps_check(fetch, arrived, &err);
+        note_failure(fetch, arrived->status, &err);
+        arrived = TAILQ_NEXT(arrived, link);
     }
 }
 

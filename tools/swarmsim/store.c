@@ -343,6 +343,19 @@ int store_assembly_add(struct store_assembly *assembly, uint32_t chunk, enum sto
     return 0;
 }
 
+int store_assembly_add_all(struct store_assembly *assembly, struct store_arrival *arrivals, size_t count,
+                           struct err *err)
+{
+    int failed = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct store_arrival *one = &arrivals[i];
+        one->ret_status = store_assembly_add(assembly, one->chunk, one->encoding, one->data, one->len_bytes, err);
+        if (one->ret_status < 0 && one->ret_status != ERR_CORRUPT)
+            failed = one->ret_status;
+    }
+    return failed;
+}
+
 int store_assembly_sync(struct store_assembly *assembly, struct err *err)
 {
     (void)assembly;

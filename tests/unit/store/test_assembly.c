@@ -1,5 +1,7 @@
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "fixture.h"
@@ -103,6 +105,83 @@ static void test_assembly__chunks_in_any_order_make_the_object(void **state)
     assert_null(none);
     assert_int_equal(store_object_remove(f->store, &o.digest, &err), 1);
     assert_int_equal(fixture_pack_bytes(f->store), 0);
+    origin_release(&o);
+}
+
+/* Chunks `from` to `to` - 1, raw. */
+static size_t arrive(const struct origin *o, uint32_t from, uint32_t to, struct store_arrival *ret_arrivals)
+{
+    for (uint32_t i = from; i < to; i++)
+        ret_arrivals[i - from] = (struct store_arrival){.chunk = i,
+                                                        .encoding = STORE_RAW,
+                                                        .data = o->bytes + o->recipe->offsets[i],
+                                                        .len_bytes = o->recipe->chunks[i].length,
+                                                        .ret_status = 1};
+    return to - from;
+}
+
+/* faults 33: who sent which is told apart, and the others' chunks are written: more of them than one write takes */
+static void test_assembly__several_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct origin o;
+    origin_make(&o, 21, 5000000);
+    struct store_assembly *assembly = begin(&o, f->store);
+    uint32_t count = o.recipe->root.chunk_count;
+    struct store_arrival *arrivals = calloc(count + 2, sizeof *arrivals);
+    assert_true(count > 10);
+    arrive(&o, 0, count, arrivals);
+    uint8_t *lie = malloc(arrivals[3].len_bytes);
+    memcpy(lie, arrivals[3].data, arrivals[3].len_bytes);
+    lie[0] ^= 1;
+    arrivals[3].data = lie;
+    arrivals[count] = arrivals[5];
+    must(store_assembly_add_all(assembly, arrivals, count + 1, &err));
+    for (uint32_t i = 0; i <= count; i++)
+        assert_int_equal(arrivals[i].ret_status, i == 3 ? ERR_CORRUPT : 0);
+    assert_int_equal(missing(assembly), 1);
+    uint64_t written = fixture_pack_bytes(f->store);
+    must(store_assembly_add_all(assembly, arrivals + 4, count - 4, &err)); /* are here */
+    must(store_assembly_add_all(assembly, NULL, 0, &err));
+    assert_int_equal(fixture_pack_bytes(f->store), written);
+
+    arrive(&o, 3, 4, arrivals);
+    arrivals[1] = (struct store_arrival){.chunk = count, .data = lie, .len_bytes = 1};
+    assert_int_equal(store_assembly_add_all(assembly, arrivals, 2, &err), ERR_INVALID);
+    assert_int_equal(arrivals[0].ret_status, 0);
+    assert_int_equal(arrivals[1].ret_status, ERR_INVALID);
+    finish(&o, f->store, assembly);
+    free(lie);
+    free(arrivals);
+    origin_release(&o);
+}
+
+/* A disk that takes nothing: all of them are missing again, and can come again. */
+static void test_assembly__several_that_cannot_be_written(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct origin o;
+    origin_make(&o, 22, 3000000);
+    struct store_assembly *assembly = begin(&o, f->store);
+    uint32_t count = o.recipe->root.chunk_count;
+    struct store_arrival *arrivals = calloc(count, sizeof *arrivals);
+    arrive(&o, 0, count, arrivals);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    struct rlimit none = {.rlim_cur = 1, .rlim_max = before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int status = store_assembly_add_all(assembly, arrivals, count, &err);
+    setrlimit(RLIMIT_FSIZE, &before);
+    assert_true(status < 0);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(arrivals[i].ret_status, status);
+    assert_int_equal(missing(assembly), count);
+    must(store_assembly_add_all(assembly, arrivals, count, &err));
+    finish(&o, f->store, assembly);
+    free(arrivals);
     origin_release(&o);
 }
 
@@ -384,6 +463,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_store(test_assembly__chunks_in_any_order_make_the_object),
+        on_store(test_assembly__several_at_once),
+        on_store(test_assembly__several_that_cannot_be_written),
         on_store(test_assembly__bad_chunks_are_refused_before_anything_is_written),
         on_store(test_assembly__what_other_objects_have_need_not_come),
         on_store(test_assembly__resumes_after_a_restart),
