@@ -190,7 +190,8 @@ struct serve {
     unsigned in_use;
     unsigned urgent;                  /* of those in use, beyond `slots` */
     unsigned waiting;                 /* peers without one */
-    unsigned works[EXCHANGE_CLASSES]; /* runs and batches that wait in lanes of each class */
+    unsigned works[EXCHANGE_CLASSES]; /* runs and batches that wait in lanes of each class, */
+    unsigned n_batches;               /* and batches in all of them */
     bool freezing;                    /* something of EXCHANGE_FREEZE is being sent */
     bool pressing;                    /* a job compresses again */
     uint64_t drained_bytes;

@@ -147,6 +147,7 @@ void transfer_serve_drop_run(struct exchange_peer *peer, struct run *run)
     TAILQ_REMOVE(&lane->runs, run, link);
     peer->serving.n_runs--;
     peer->exchange->serve.works[run->class]--;
+    peer->exchange->serve.look |= !transfer_serve_has_work(peer);
     if (lane->reading_for == run)
         lane->reading_for = NULL;
     if (run->counted)
@@ -165,7 +166,9 @@ void transfer_serve_drop_batch(struct exchange_peer *peer, struct batch *batch)
     TAILQ_REMOVE(&lane->batches, batch, link);
     lane->n_batches--;
     peer->serving.n_batches--;
+    peer->exchange->serve.n_batches--;
     peer->exchange->serve.works[batch->class]--;
+    peer->exchange->serve.look |= !transfer_serve_has_work(peer);
     free(batch->data);
     free(batch);
 }
@@ -356,6 +359,7 @@ int transfer_serve_give(struct exchange_peer *peer, uint8_t class, const struct 
     TAILQ_INSERT_TAIL(&lane->batches, batch, link);
     lane->n_batches++;
     peer->serving.n_batches++;
+    peer->exchange->serve.n_batches++;
     peer->exchange->serve.works[class]++;
     peer->serving.turn_bytes += batch->cap;
     peer->exchange->serve_bytes += batch->cap;

@@ -88,6 +88,7 @@ static void take_batch(struct exchange_peer *peer, struct lane *lane, struct run
     TAILQ_INSERT_TAIL(&lane->batches, batch, link);
     lane->n_batches++;
     peer->serving.n_batches++;
+    peer->exchange->serve.n_batches++;
     peer->exchange->serve.works[batch->class]++;
     peer->serving.held_bytes += batch->cap;
     if (batch->gone || run->next == run->end)

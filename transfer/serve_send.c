@@ -199,7 +199,7 @@ static void read_on(struct exchange *exchange)
 static void send_all(struct exchange *exchange)
 {
     struct choice next;
-    while (choose(exchange, &next))
+    while (exchange->serve.n_batches > 0 && choose(exchange, &next))
         send_part(next.peer, next.batch, next.room);
 }
 

@@ -173,8 +173,9 @@ bool transfer_serve_drained(struct exchange_peer *peer)
     if (!peer->serving.in_slot && !peer->serving.in_queue)
         return false;
     transfer_serve_measure(peer);
-    return transfer_serve_is_window_open(peer) &&
-           (peer->serving.in_queue || peer->serving.n_batches > 0 || is_done(peer));
+    bool done = peer->serving.in_slot && is_done(peer);
+    peer->exchange->serve.look |= done;
+    return done || (transfer_serve_is_window_open(peer) && (peer->serving.in_queue || peer->serving.n_batches > 0));
 }
 
 static void end_turns(struct serve *serve)
@@ -265,9 +266,9 @@ static void clear_queue(struct serve *serve)
 void transfer_turns_give(struct exchange *exchange)
 {
     struct serve *serve = &exchange->serve;
-    end_turns(serve);
     if (!serve->look && exchange->now_ms < serve->looked_ms + LOOK_MS)
         return;
+    end_turns(serve);
     serve->look = false;
     serve->looked_ms = exchange->now_ms;
     clear_queue(serve);

@@ -7,6 +7,11 @@
 
 #include "node/base/scope.h"
 
+/* Huge pages, from a heap that does not give back what it will want again at once. */
+#define TUNABLES                                                                                                       \
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4194304:glibc.malloc.trim_threshold=1099511627776:"            \
+    "glibc.malloc.top_pad=16777216"
+
 static _Noreturn void out_of_memory(size_t bytes)
 {
     fprintf(stderr, "%s: no memory for %zu bytes more\n", program_invocation_short_name, bytes);
@@ -38,7 +43,7 @@ void *memory_grow(void *items, size_t *cap, size_t wanted, size_t item_bytes)
 void memory_use_huge_pages(char **argv)
 {
     const char *set = getenv("GLIBC_TUNABLES");
-    if (set || setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1) < 0)
+    if (set || setenv("GLIBC_TUNABLES", TUNABLES, 1) < 0)
         return;
     execv("/proc/self/exe", argv);
 }
