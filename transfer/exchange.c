@@ -201,6 +201,7 @@ static bool tick_serving(struct exchange *exchange)
 static uint64_t tick_asking(struct exchange *exchange)
 {
     uint64_t due_ms = UINT64_MAX;
+    exchange->stalled_bytes = 0;
     for (struct exchange_peer *peer = TAILQ_FIRST(&exchange->asked), *next; peer; peer = next) {
         next = TAILQ_NEXT(peer, asking.of_asked);
         uint64_t peer_ms = transfer_schedule_tick(peer);

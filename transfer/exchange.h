@@ -99,15 +99,16 @@ struct asking {
     struct source_list sources;   /* what it is to each fetch; within a class the next one to be served is first */
     uint64_t asked_bytes;         /* of objects, not yet come */
     uint64_t not_before_ms;
-    bool answered;          /* since the first of those requests was sent */
-    bool late;              /* its runs were offered to others */
-    bool stalled;           /* it is not asked for more before it is heard of */
-    bool proved;            /* it gave something that was right, */
-    unsigned silences;      /* and since then, so often, others had to be asked for what it did not give */
-    uint32_t base_rtt_ms;   /* the least round trip that was seen, of late, */
-    uint64_t base_ms;       /* then, */
-    uint64_t looked_ms;     /* and when it was last looked at */
-    struct goodput goodput; /* of objects */
+    bool answered;            /* since the first of those requests was sent */
+    bool late;                /* its runs were offered to others */
+    bool stalled;             /* it is not asked for more before it is heard of */
+    bool proved;              /* it gave something that was right, */
+    unsigned silences;        /* and since then, so often, others had to be asked for what it did not give */
+    uint32_t base_rtt_ms;     /* the least round trip that was seen, of late: */
+    uint32_t least_rtt_ms[2]; /* in the span that began */
+    uint64_t base_ms;         /* then, and in the one before it */
+    uint64_t looked_ms;       /* when it was last looked at */
+    struct goodput goodput;   /* of objects */
 
     TAILQ_ENTRY(exchange_peer)
     of_asked;                          /* while there are requests */
@@ -242,6 +243,7 @@ struct exchange {
     uint64_t tell_ms;            /* when chunks that have come are to be announced; UINT64_MAX: there are none */
     struct goodput goodput;      /* of all peers together */
     uint64_t fetch_bytes;        /* asked for or arrived, not yet stored */
+    uint64_t stalled_bytes;      /* of those, asked of peers that were stalled at the last tick */
     uint64_t arrived_bytes;      /* of those, arrived */
     uint64_t serve_bytes;        /* read, not yet sent */
     unsigned lessons;            /* of all peers, */

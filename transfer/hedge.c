@@ -3,9 +3,9 @@
  * cancelled.
  *
  *   late         nothing came of a peer for longer than it uses to be quiet (goodput.c), at least two round trips and
- *                LATE_MS: when nothing else is free, or it is even stalled, its runs are offered, each to one other at
- *                a time. So this costs nothing in the middle of a transfer and little time at its end. Who was silent
- *                before, and has given nothing since, is late at once.
+ *                LATE_MS: when nothing else is free, or it is even stalled and no crowd's queues explain it, its runs
+ *                are offered, each to one other at a time. So this costs nothing in the middle of a transfer and little
+ *                time at its end. Who was silent before, and has given nothing since, is late at once.
  *   the end      nothing is free or offered: a peer takes over a run from one that would need more than twice as long
  */
 #include "transfer/fetch.h"
@@ -92,7 +92,7 @@ uint64_t transfer_hedge_tick(struct exchange_peer *peer)
     TAILQ_FOREACH (request, &asking->requests, link) {
         if (request->type != STORE_PIECE_CHUNK || request->dealing || request->offered)
             continue;
-        if (request->source->fetch->n_free == 0 || asking->stalled)
+        if (request->source->fetch->n_free == 0 || (asking->stalled && !transfer_pick_is_crowd(request->source->fetch)))
             offer(request);
         else
             again = true; /* others have better things to do */

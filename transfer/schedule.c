@@ -28,6 +28,8 @@
 #define FIRST_CROWD_CREDIT_BYTES (256u << 10)
 #define CROWD_CREDIT_BYTES (4u << 20) /* at least, of all */
 #define CROWD_QUEUE_MS 820u
+#define CROWD_WINDOW_BYTES (256u << 10) /* that each of many may be asked for at least */
+#define CROWD_SHARES 2u
 #define CROWD_LEFT_PARTS 2u /* of what nobody is asked for: near its end all is asked for by all */
 #define RTT_MS 30000u
 #define RTT_LOOK_MS 100u
@@ -58,8 +60,8 @@ static uint32_t rtt_ms(const struct exchange_peer *peer)
     return peer->out.rtt_ms(peer->out.ctx);
 }
 
-/* Without what waits on the way, as far as it was ever seen so: what is asked for would else wait the longer, the more
- * is asked for. A way that has become longer is believed after RTT_MS. */
+/* Without what waits on the way: the least that was seen in the last RTT_MS to 2 x RTT_MS. What is asked for would else
+ * wait the longer, the more is asked for. */
 static uint32_t base_rtt_ms(struct exchange_peer *peer)
 {
     struct asking *asking = &peer->asking;
@@ -68,10 +70,14 @@ static uint32_t base_rtt_ms(struct exchange_peer *peer)
         return asking->base_rtt_ms; /* asked for often, and not for nothing */
     asking->looked_ms = now;
     uint32_t rtt = rtt_ms(peer);
-    if (asking->base_ms == 0 || rtt <= asking->base_rtt_ms || now >= asking->base_ms + RTT_MS) {
-        asking->base_rtt_ms = rtt;
+    if (asking->base_ms == 0 || now >= asking->base_ms + RTT_MS) {
+        asking->least_rtt_ms[1] = asking->base_ms == 0 ? rtt : asking->least_rtt_ms[0];
+        asking->least_rtt_ms[0] = rtt;
         asking->base_ms = now;
     }
+    if (rtt < asking->least_rtt_ms[0])
+        asking->least_rtt_ms[0] = rtt;
+    asking->base_rtt_ms = (uint32_t)least(asking->least_rtt_ms[0], asking->least_rtt_ms[1]);
     return asking->base_rtt_ms;
 }
 
@@ -106,7 +112,8 @@ static uint64_t first_window(const struct source *source)
 
 /* In a crowd, holders have little at a time, and many are asked for the same: what is asked of all of them together
  * waits in their queues for CROWD_QUEUE_MS, or all would wait for all. With less, those whose holders have long queues
- * fall behind while others' uplinks have nothing to do. Who deals is kept busy all the same. */
+ * fall behind while others' uplinks have nothing to do; what waits at who is stalled is as good as not asked for. Who
+ * deals is kept busy all the same. */
 static bool is_sated(const struct fetch *fetch)
 {
     const struct exchange *exchange = fetch->exchange;
@@ -114,16 +121,30 @@ static bool is_sated(const struct fetch *fetch)
         return false;
     uint64_t most =
         least(exchange->goodput.best * CROWD_QUEUE_MS / 1000, transfer_pick_free_bytes(fetch) / CROWD_LEFT_PARTS);
-    return exchange->fetch_bytes >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
+    uint64_t stalled = least(exchange->stalled_bytes, exchange->fetch_bytes);
+    return exchange->fetch_bytes - stalled >= within(most, CROWD_CREDIT_BYTES, LIMIT_FETCH_BYTES);
+}
+
+/* The rate of one of many is that of its bursts, and between them it serves others. So no member of a crowd is asked
+ * for more than CROWD_SHARES times its share of what may be asked of all. */
+static uint64_t crowd_window(const struct source *source)
+{
+    const struct fetch *fetch = source->fetch;
+    uint64_t all = fetch->exchange->goodput.best * (base_rtt_ms(source->peer) + CROWD_QUEUE_MS) / 1000;
+    uint64_t bytes = CROWD_SHARES * all / (fetch->n_partial + fetch->n_whole);
+    return bytes > CROWD_WINDOW_BYTES ? bytes : CROWD_WINDOW_BYTES;
 }
 
 /* Bytes that the peer may be asked for now. Half of the window has to be free: many small runs cost more than few. */
 static uint64_t credit(const struct source *source)
 {
     const struct asking *asking = &source->peer->asking;
-    if (is_sated(source->fetch) && !transfer_dealt_applies(source))
+    bool deals = transfer_dealt_applies(source);
+    if (!deals && is_sated(source->fetch))
         return 0;
     uint64_t window = asking->goodput.rate > 0 ? window_of(source->peer) : first_window(source);
+    if (!deals && transfer_pick_is_crowd(source->fetch))
+        window = least(window, crowd_window(source));
     if (asking->asked_bytes > window / 2)
         return 0;
     return least(window - asking->asked_bytes, transfer_peer_room(source->peer, PACE_DOWN, source->fetch->class));
@@ -455,6 +476,8 @@ uint64_t transfer_schedule_tick(struct exchange_peer *peer)
         asking->stalled = true;
         asking->silences++;
     }
+    if (asking->stalled)
+        peer->exchange->stalled_bytes += asking->asked_bytes;
     uint64_t records_ms = transfer_roots_tick(peer);
     return least(records_ms, transfer_hedge_tick(peer));
 }
