@@ -3,8 +3,8 @@
  * find out.
  *
  * Every node remembers for a while who has asked it about which object, and names some of them to each other: when one
- * asks, and again every TELL_MS. What it hears is a hint, for whoever decides with whom there are sessions; a peer is
- * heard once in HEAR_MS for a fetch, so that a flood of names costs nothing (faults 14, 15).
+ * asks, and again every TELL_MIN_MS to TELL_MAX_MS. What it hears is a hint, for whoever decides with whom there are
+ * sessions; a peer is heard once in HEAR_MS for a fetch, so that a flood of names costs nothing (faults 14, 15).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,10 @@
 #include "node/base/limits.h"
 #include "transfer/fetch.h"
 
-#define TELL_MS 5000u
-#define FORGET_MS 20000u /* who has not asked for anything since */
+#define TELL_MIN_MS 1200u /* while a crowd gathers, */
+#define TELL_MAX_MS 5000u /* and later */
+#define TELL_PARTS 4u     /* of the time since the first one came */
+#define FORGET_MS 20000u  /* who has not asked for anything since */
 #define HEAR_MS 1000u
 
 struct wanter {
@@ -25,6 +27,7 @@ struct interest {
     struct id object;
     struct wanter *wanters; /* owned; LIMIT_WANTERS */
     unsigned n;
+    uint64_t since_ms;
     uint64_t told_ms;
 };
 
@@ -104,7 +107,7 @@ static struct interest *find_or_add(struct exchange *exchange, const struct id *
         return interest;
     interest = calloc(1, sizeof *interest);
     if (interest) {
-        *interest = (struct interest){.object = *object, .told_ms = exchange->now_ms};
+        *interest = (struct interest){.object = *object, .since_ms = exchange->now_ms, .told_ms = exchange->now_ms};
         interest->wanters = calloc(LIMIT_WANTERS, sizeof *interest->wanters);
     }
     if (interest && interest->wanters && map_set(&exchange->interests, object, interest) == 0)
@@ -152,12 +155,18 @@ static void forget_old(struct interest *interest, uint64_t now_ms)
     }
 }
 
+static uint64_t tell_ms(const struct interest *interest)
+{
+    uint64_t wait = (interest->told_ms - interest->since_ms) / TELL_PARTS;
+    return interest->told_ms + (wait < TELL_MIN_MS ? TELL_MIN_MS : wait < TELL_MAX_MS ? wait : TELL_MAX_MS);
+}
+
 bool transfer_peers_tick(struct exchange *exchange)
 {
     size_t cursor = 0;
     for (void *value; map_next(&exchange->interests, &cursor, NULL, &value);) {
         struct interest *interest = value;
-        if (exchange->now_ms < interest->told_ms + TELL_MS)
+        if (exchange->now_ms < tell_ms(interest))
             continue;
         interest->told_ms = exchange->now_ms;
         forget_old(interest, exchange->now_ms);

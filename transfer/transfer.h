@@ -142,6 +142,10 @@ enum exchange_class {
     EXCHANGE_CLASSES
 };
 
+#define EXCHANGE_NAMES_FIRST 12u
+#define EXCHANGE_NAMES 40u
+#define EXCHANGE_NAMES_MS 8000u
+
 struct exchange_config {
     struct store *store; /* borrowed; outlives every job submitted */
     struct jobs jobs;
@@ -154,6 +158,15 @@ struct exchange_config {
     void (*on_peer)(void *ctx, const struct id *object, const struct id *node, const struct addr *addr);
     void *ctx; /* borrowed */
 };
+
+/* Of the nodes that on_peer names, a fetch turns to so many at most in its first age_ms. The names that are heard at
+ * first are those of who came first: if all took only these, they would have to serve all the others. */
+static inline unsigned exchange_names_taken(uint64_t age_ms)
+{
+    return age_ms < EXCHANGE_NAMES_MS
+               ? (unsigned)(EXCHANGE_NAMES_FIRST + (EXCHANGE_NAMES - EXCHANGE_NAMES_FIRST) * age_ms / EXCHANGE_NAMES_MS)
+               : EXCHANGE_NAMES;
+}
 
 /* Bytes a second, frames included; 0: no limit. What would pass any of them waits. */
 struct exchange_rates {

@@ -12,7 +12,6 @@
 
 #define PROVIDERS_ASKED 16
 #define PROVIDERS_DIALLED 8 /* of those that are not connected, the best by the policy, in each round */
-#define PEERS_HEARD 40      /* nodes that one fetch wants, beyond which no more are learnt by hearsay */
 #define SOON_MS 1           /* the exchange looks at its deadlines at most so often */
 #define FRUITLESS_MAX 2     /* rounds of asking neighbours and the DHT, 2 s each, until an object is nobody's */
 
@@ -27,6 +26,7 @@ struct content_fetch {
     struct exchange_fetch *fetch;                                /* NULL until it has begun */
     struct id wanted[PROVIDERS_ASKED * (CONTENT_MAX_HINTS + 1)]; /* nodes to ask as soon as a link is up */
     size_t wanted_count;
+    uint64_t began_ms;
     unsigned asking;    /* DHT reads under way */
     unsigned rounds;    /* of asking the DHT */
     unsigned fruitless; /* times that nobody was left to ask and the DHT had named nobody */
@@ -313,7 +313,8 @@ static void on_peer(void *ctx, const struct id *object, const struct id *node, c
     struct addr own = mesh_address_of(content->mesh, node);
     struct content_fetch *fetch;
     TAILQ_FOREACH (fetch, &content->fetches, entry) {
-        if (!fetch->cancelled && id_equal(&fetch->wish.digest, object) && fetch->wanted_count < PEERS_HEARD)
+        if (!fetch->cancelled && id_equal(&fetch->wish.digest, object) &&
+            fetch->wanted_count < exchange_names_taken(now_of(content) - fetch->began_ms))
             want_node(fetch, node, own.family ? &own : addr);
     }
 }
@@ -447,6 +448,7 @@ int content_fetch(struct content *content, const struct content_wish *wish, stru
     if (!fetch)
         return err_set(err, ERR_NOMEM, "no memory for a fetch");
     fetch->owner = content;
+    fetch->began_ms = now_of(content);
     fetch->wish = *wish;
     fetch->policy = wish->policy ? *wish->policy : content->policy;
     if (wish->origin)

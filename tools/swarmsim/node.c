@@ -23,7 +23,8 @@ struct wish {
     struct node *node;
     size_t demand;
     uint32_t object;
-    struct exchange_fetch *fetch;      /* NULL: it has ended */
+    struct exchange_fetch *fetch; /* NULL: it has ended */
+    uint64_t began_us;
     uint32_t wanted[PEERS_WANTED_MAX]; /* nodes */
     unsigned n_wanted;
     unsigned rounds;
@@ -316,7 +317,9 @@ static void on_peer(void *ctx, const struct id *object, const struct id *peer, c
     uint32_t number = catalogue_find(&node->swarm->catalogue, object);
     (void)addr;
     for (struct wish *wish = node->wishes; wish; wish = wish->next) {
-        if (wish->fetch && wish->object == number && wish->n_wanted < node->swarm->options->heard)
+        unsigned most = exchange_names_taken((node->swarm->now_us - wish->began_us) / 1000);
+        if (wish->fetch && wish->object == number && wish->n_wanted < most &&
+            wish->n_wanted < node->swarm->options->heard)
             want_node(wish, node_of(node->swarm, peer)->number);
     }
 }
@@ -364,7 +367,8 @@ void node_wish(struct node *node, size_t demand)
     struct swarm *swarm = node->swarm;
     struct wish *wish = memory_get(sizeof *wish);
     uint32_t object = swarm->demands[demand].object;
-    *wish = (struct wish){.next = node->wishes, .node = node, .demand = demand, .object = object};
+    *wish = (struct wish){
+        .next = node->wishes, .node = node, .demand = demand, .object = object, .began_us = swarm->now_us};
     node->wishes = wish;
     struct exchange_wish inner = {.kind = STORE_BLOB,
                                   .class = swarm->demands[demand].class,

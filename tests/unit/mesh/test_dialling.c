@@ -24,6 +24,7 @@ static struct world {
     } calls[CALLS_MAX];
     unsigned call_count;
     struct addr own; /* what a node said of itself; family 0: nothing */
+    uint64_t now_ms;
     char some_mesh, some_exchange, some_fetch;
 } world;
 
@@ -273,14 +274,21 @@ static void on_done(void *ctx, int status, const struct err *err, const struct e
     fail_msg("nothing ends here");
 }
 
+static uint64_t time_now(void *ctx)
+{
+    (void)ctx;
+    return world.now_ms;
+}
+
 static int setup(void **state)
 {
     struct rig *rig = calloc(1, sizeof *rig);
     struct err err;
     assert_int_equal(crypto_init(&err), 0);
-    world = (struct world){0};
+    world = (struct world){.now_ms = 1000};
+    struct clock clock = {.mono_ms = time_now, .wall_ms = time_now};
     uv_loop_init(&rig->loop);
-    assert_int_equal(content_new(NULL, (struct jobs){0}, clock_system(), &rig->loop, &rig->content, &err), 0);
+    assert_int_equal(content_new(NULL, (struct jobs){0}, clock, &rig->loop, &rig->content, &err), 0);
     content_set_mesh(rig->content, (struct mesh *)&world.some_mesh);
     rig->wish = (struct content_wish){.digest = {{1, 2, 3}}, .kind = STORE_BLOB, .on_done = on_done};
     *state = rig;
@@ -300,7 +308,7 @@ static int teardown(void **state)
 
 static struct id provider(unsigned i)
 {
-    return (struct id){{7, (uint8_t)i}};
+    return (struct id){{7, (uint8_t)i, (uint8_t)(i >> 8)}};
 }
 
 static struct addr address(uint8_t last, uint16_t port)
@@ -400,18 +408,30 @@ static void test_dialling__hearsay_moves_nobody(void **state)
     content_fetch_cancel(fetch);
 }
 
-/* faults 15: however many are named, only so many are dialled. */
+static void name_many(struct rig *rig, unsigned first)
+{
+    struct addr told = address(66, 9999);
+    for (unsigned i = first; i < first + 200; i++) {
+        struct id node = provider(i);
+        world.config.on_peer(world.config.ctx, &rig->wish.digest, &node, &told);
+    }
+}
+
+/* faults 15: however many are named, only so many are dialled, and few at first: those who come later are to be met as
+ * well. */
 static void test_dialling__hearsay_is_bounded(void **state)
 {
     struct rig *rig = *state;
     struct content_fetch *fetch;
     struct err err;
-    struct addr told = address(66, 9999);
     assert_int_equal(content_fetch(rig->content, &rig->wish, &fetch, &err), 0);
-    for (unsigned i = 0; i < 200; i++) {
-        struct id node = provider(i);
-        world.config.on_peer(world.config.ctx, &rig->wish.digest, &node, &told);
-    }
+    name_many(rig, 0);
+    assert_int_equal(world.call_count, 12);
+    world.now_ms += 4000;
+    name_many(rig, 200);
+    assert_int_equal(world.call_count, 26);
+    world.now_ms += 60000;
+    name_many(rig, 400);
     assert_int_equal(world.call_count, 40);
     world.found(world.found_ctx, NULL, 0);
     content_fetch_cancel(fetch);
