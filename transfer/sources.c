@@ -71,6 +71,8 @@ static void set_peer(struct source *source, struct exchange_peer *peer)
 
 void transfer_source_free(struct source *source)
 {
+    map_remove(&source->fetch->source_of, &source->node);
+    source->fetch->n_sources--;
     TAILQ_REMOVE(&source->fetch->sources, source, link);
     set_peer(source, NULL);
     set_state(source, SOURCE_NONE);
@@ -103,11 +105,38 @@ struct source *transfer_source_of_node(struct fetch *fetch, const struct id *nod
     return map_get(&fetch->source_of, node);
 }
 
+static bool is_among(const struct arrived_list *list, const struct source *source)
+{
+    const struct arrived *arrived;
+    TAILQ_FOREACH (arrived, list, link) {
+        if (arrived->source == source)
+            return true;
+    }
+    return false;
+}
+
+/* Somebody who has gone, without having given anything or lied, makes room. False: there is nobody. */
+static bool forget_one(struct fetch *fetch)
+{
+    struct source *source;
+    TAILQ_FOREACH (source, &fetch->sources, link) {
+        if (source->peer || source->liar || source->bytes > 0 || source == fetch->teller ||
+            is_among(&fetch->arrived, source) || is_among(&fetch->checking, source))
+            continue;
+        transfer_source_free(source);
+        return true;
+    }
+    return false;
+}
+
 struct source *transfer_source_add(struct fetch *fetch, struct exchange_peer *peer, bool origin)
 {
     struct source *source = transfer_source_of_node(fetch, &peer->node);
     if (!source) {
-        if (fetch->n_sources >= LIMIT_SESSIONS || !(source = calloc(1, sizeof *source)))
+        if (fetch->n_sources >= LIMIT_SESSIONS && !forget_one(fetch))
+            return NULL;
+        source = calloc(1, sizeof *source);
+        if (!source)
             return NULL;
         if (map_set(&fetch->source_of, &peer->node, source) < 0) {
             free(source);

@@ -323,6 +323,38 @@ static void test_hostile__ranges_again_and_again(void **state)
     mesh_free(mesh);
 }
 
+/* Who came, gave nothing and went takes no place of those who come later, however many there were; a liar keeps its
+ * own. */
+static void test_hostile__many_come_and_go(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(2);
+    OWNED(owned_free) uint8_t *data = mesh_bytes(2 * MIB, 4);
+    struct id object = mesh_put(&mesh->nodes[1], data, 2 * MIB);
+    struct mesh_wish wish;
+    mesh_fetch(mesh, 0, &object, &wish);
+    struct fetch *fetch = transfer_fetch_find(mesh->nodes[0].exchange, &object);
+    for (unsigned i = 0; i < 3 * LIMIT_SESSIONS; i++) {
+        struct foe foe;
+        foe_join(&foe, mesh, 0);
+        foe.peer->node = (struct id){{9, (uint8_t)i, (uint8_t)(i >> 8)}};
+        exchange_fetch_add_peer(wish.fetch, foe.peer, false, mesh_ms(mesh));
+        struct source *source = transfer_source_of(fetch, foe.peer);
+        assert_non_null(source);
+        if (i == 0)
+            transfer_source_lied(source, "said so");
+        leave(&foe);
+        assert_in_range(fetch->n_sources, 1, LIMIT_SESSIONS);
+    }
+    const struct source *liar = transfer_source_of_node(fetch, &(struct id){{9}});
+    assert_true(liar && liar->liar);
+    struct mesh_link *holder = mesh_join(mesh, 0, 1);
+    mesh_ask(&wish, holder, false);
+    assert_non_null(transfer_source_of(fetch, holder->peer));
+    exchange_fetch_cancel(wish.fetch);
+    mesh_free(mesh);
+}
+
 /* faults 14: one who asks about everything leaves room for what others ask about. */
 static void test_hostile__asks_about_everything(void **state)
 {
@@ -445,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_hostile__signatures_that_never_come),
         cmocka_unit_test(test_hostile__recipe_without_chunks),
         cmocka_unit_test(test_hostile__ranges_again_and_again),
+        cmocka_unit_test(test_hostile__many_come_and_go),
         cmocka_unit_test(test_hostile__asks_about_everything),
         cmocka_unit_test(test_hostile__lessons_without_end),
         cmocka_unit_test(test_hostile__ten_thousand_times),
