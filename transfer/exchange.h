@@ -103,6 +103,7 @@ struct asking {
     bool late;                /* its runs were offered to others */
     bool stalled;             /* it is not asked for more before it is heard of */
     bool proved;              /* it gave something that was right, */
+    unsigned n_wants;         /* WANTs that it has not answered */
     unsigned silences;        /* and since then, so often, others had to be asked for what it did not give */
     uint32_t base_rtt_ms;     /* the least round trip that was seen, of late: */
     uint32_t least_rtt_ms[2]; /* in the span that began */

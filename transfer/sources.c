@@ -7,9 +7,10 @@
 #include "transfer/fetch.h"
 #include "transfer/have.h"
 
-#define ANSWER_MS 5000     /* to a WANT */
-#define ASK_AGAIN_MS 10000 /* who had nothing */
-#define LOOK_MS 200        /* for those who are to be asked again */
+#define ANSWER_MS 5000                   /* to a WANT */
+#define ASK_AGAIN_MS 10000               /* who had nothing */
+#define WANTS_MAX (LIMIT_PEER_WANTS / 2) /* unanswered; some that we gave up may still wait there */
+#define LOOK_MS 200                      /* for those who are to be asked again */
 /* Fewer missing bytes than this are not worth teaching somebody a recipe for. */
 #define WORTH_TEACHING_BYTES (256u << 10)
 
@@ -27,10 +28,18 @@ bool transfer_source_holds(const struct source *source, uint32_t chunk)
            (source->state == SOURCE_PARTIAL && source->bits && have_get(source->bits, chunk));
 }
 
+/* Questions that its peer has not answered. */
+static void count_want(const struct source *source, int by)
+{
+    if (source->peer && source->state == SOURCE_ASKED)
+        source->peer->asking.n_wants += (unsigned)by;
+}
+
 /* Leave the present state, whatever it was counted for. */
 static void set_state(struct source *source, enum source_state state)
 {
     struct fetch *fetch = source->fetch;
+    count_want(source, -1);
     fetch->n_new -= source->state == SOURCE_NEW;
     fetch->n_new += state == SOURCE_NEW;
     fetch->n_partial -= source->state == SOURCE_PARTIAL;
@@ -47,6 +56,7 @@ static void set_state(struct source *source, enum source_state state)
     }
     free(STEAL(source->bits));
     source->state = state;
+    count_want(source, 1);
     source->exhausted = source->dealt_out = false;
     source->empty_deals = 0;
 }
@@ -60,11 +70,13 @@ void transfer_source_watch(struct source *source, bool watches)
 
 static void set_peer(struct source *source, struct exchange_peer *peer)
 {
+    count_want(source, -1);
     if (source->peer)
         TAILQ_REMOVE(&source->peer->asking.sources, source, of_peer);
     source->fetch->n_linked -= source->peer != NULL;
     source->fetch->n_linked += peer != NULL;
     source->peer = peer;
+    count_want(source, 1);
     if (peer)
         TAILQ_INSERT_TAIL(&peer->asking.sources, source, of_peer);
 }
@@ -86,6 +98,10 @@ void transfer_source_ask(struct source *source)
 {
     source->mapped = source->has_root = false;
     source->asked_ms = source->fetch->exchange->now_ms;
+    if (source->peer->asking.n_wants >= WANTS_MAX) {
+        set_state(source, SOURCE_NEW); /* asked by a later tick */
+        return;
+    }
     set_state(source, SOURCE_ASKED);
     transfer_peer_send(source->peer, &(struct message){.type = MESSAGE_WANT, .object = source->fetch->object});
 }

@@ -355,6 +355,38 @@ static void test_hostile__many_come_and_go(void **state)
     mesh_free(mesh);
 }
 
+/* Who wants more objects at once than a peer may be asked about asks about the others when answers come: its session
+ * would be ended for the whole lot (LIMIT_PEER_WANTS). */
+static void test_hostile__questions_wait_for_answers(void **state)
+{
+    (void)state;
+    enum { OBJECTS = 2 * LIMIT_PEER_WANTS };
+    struct mesh *mesh = mesh_new(1);
+    OWNED(owned_free) struct mesh_wish *wishes = calloc(OBJECTS, sizeof *wishes);
+    struct foe foe;
+    foe_join(&foe, mesh, 1);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        struct id object = {{5, (uint8_t)i, (uint8_t)(i >> 8)}};
+        mesh_fetch(mesh, 0, &object, &wishes[i]);
+        exchange_fetch_add_peer(wishes[i].fetch, foe.peer, false, mesh_ms(mesh));
+    }
+    pass(mesh, 100);
+    assert_int_equal(foe.got[MESSAGE_WANT], LIMIT_PEER_WANTS / 2);
+    for (unsigned i = 0; i < OBJECTS; i++) {
+        struct id object = {{5, (uint8_t)i, (uint8_t)(i >> 8)}};
+        foe_says(&foe, &(struct message){.type = MESSAGE_HAVE_NOT, .object = object});
+        if (i % 256 == 255)
+            pass(mesh, 20);
+    }
+    assert_false(foe.failed);
+    assert_int_equal(foe.got[MESSAGE_WANT], OBJECTS);
+    assert_int_equal(foe.peer->asking.n_wants, 0);
+    for (unsigned i = 0; i < OBJECTS; i++)
+        exchange_fetch_cancel(wishes[i].fetch);
+    leave(&foe);
+    mesh_free(mesh);
+}
+
 /* faults 14: one who asks about everything leaves room for what others ask about. */
 static void test_hostile__asks_about_everything(void **state)
 {
@@ -478,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_hostile__recipe_without_chunks),
         cmocka_unit_test(test_hostile__ranges_again_and_again),
         cmocka_unit_test(test_hostile__many_come_and_go),
+        cmocka_unit_test(test_hostile__questions_wait_for_answers),
         cmocka_unit_test(test_hostile__asks_about_everything),
         cmocka_unit_test(test_hostile__lessons_without_end),
         cmocka_unit_test(test_hostile__ten_thousand_times),
