@@ -391,6 +391,7 @@ static bool give_peer(struct exchange_peer *peer)
     while (has_room(peer->exchange) && may_be_asked(peer) && (!is_enough_asked(peer->exchange) || may_deal(peer)) &&
            (give_work(peer, take_run) || give_work(peer, take_late)))
         gave = true;
+    peer->exchange->look |= !has_room(peer->exchange); /* it comes when something has been stored */
     return gave;
 }
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "node/base/scope.h"
-#include "transfer/exchange.h"
+#include "transfer/fetch.h"
 
 #define MIB (1u << 20)
 #ifndef N_TROUBLES
@@ -35,6 +35,44 @@ static void test_fetch__from_one(void **state)
     assert_true(wish.n_progress > 0);
     /* 80 ms of bytes, a few round trips of 2 ms, ticks of the mesh */
     assert_in_range(took, 80, 130);
+    mesh_free(mesh);
+}
+
+/* Like mesh_step, but nothing that this node has given to its thread pool is done, and it has no tick. */
+static void step_without(struct mesh *mesh, unsigned node)
+{
+    struct mesh_node *other = &mesh->nodes[1 - node];
+    mesh->now_us += 1000;
+    for (unsigned i = 0; i < mesh->n_links; i++)
+        mesh_deliver(&mesh->links[i]);
+    mesh_run_jobs(other);
+    if (mesh_ms(mesh) >= other->wake_ms)
+        exchange_tick(other->exchange, mesh_ms(mesh), &other->wake_ms);
+}
+
+/* Where the disk is what is slow, the link does not wait for a tick as well. */
+static void test_fetch__asks_on_when_the_disk_has_caught_up(void **state)
+{
+    (void)state;
+    struct mesh *mesh = mesh_new(2);
+    OWNED(owned_free) uint8_t *data = mesh_bytes(40 * MIB, 1);
+    struct id object = mesh_put(&mesh->nodes[0], data, 40 * MIB);
+    struct mesh_link *link = mesh_join(mesh, 1, 0);
+    struct mesh_wish wish;
+    mesh_fetch(mesh, 1, &object, &wish);
+    mesh_ask(&wish, link, false);
+    while (wish.progress.done_bytes < 4 * MIB)
+        mesh_step(mesh);
+    const struct exchange *exchange = mesh->nodes[1].exchange;
+    while (!TAILQ_EMPTY(&link->peer->asking.requests))
+        step_without(mesh, 1);
+    assert_true(exchange->arrived_bytes >= LIMIT_ARRIVED_BYTES);
+    assert_true(TAILQ_FIRST(&exchange->fetches)->n_free > 0);
+    mesh_run_jobs(&mesh->nodes[1]);
+    assert_int_equal(exchange->arrived_bytes, 0);
+    assert_false(TAILQ_EMPTY(&link->peer->asking.requests));
+    mesh_wait(mesh, &wish, 5000);
+    assert_int_equal(wish.status, 0);
     mesh_free(mesh);
 }
 
@@ -803,6 +841,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fetch__from_one),
+        cmocka_unit_test(test_fetch__asks_on_when_the_disk_has_caught_up),
         cmocka_unit_test(test_fetch__small_and_empty),
         cmocka_unit_test(test_fetch__already_here),
         cmocka_unit_test(test_fetch__three_sources_share_the_work),
