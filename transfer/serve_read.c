@@ -119,6 +119,7 @@ static void read_done(struct job *job)
     }
     store_recipe_free(read->recipe);
     free(read);
+    exchange->serve.look |= peer->serving.n_batches == 0; /* its turn may be over, which waited for this */
     if (!useless)
         transfer_serve_pump_all(exchange);
     transfer_peer_unpin(peer);

@@ -172,9 +172,11 @@ bool transfer_serve_drained(struct exchange_peer *peer)
 {
     if (!peer->serving.in_slot && !peer->serving.in_queue)
         return false;
+    bool was_open = transfer_serve_is_window_open(peer);
     transfer_serve_measure(peer);
     bool done = peer->serving.in_slot && is_done(peer);
-    peer->exchange->serve.look |= done;
+    bool may_begin = peer->serving.in_queue && !was_open && transfer_serve_is_window_open(peer);
+    peer->exchange->serve.look |= done || may_begin;
     return done || (transfer_serve_is_window_open(peer) && (peer->serving.in_queue || peer->serving.n_batches > 0));
 }
 

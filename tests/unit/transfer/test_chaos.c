@@ -114,6 +114,8 @@ static void expect_idle_peer(const struct exchange_peer *peer)
     assert_true(TAILQ_EMPTY(&peer->asking.requests));
     assert_true(TAILQ_EMPTY(&peer->asking.sources));
     assert_int_equal(peer->asking.asked_bytes, 0);
+    assert_int_equal(peer->asking.n_records, 0);
+    assert_int_equal(peer->n_interests, 0);
     assert_int_equal(peer->pins, 0);
     assert_int_equal(serving->n_runs, 0);
     assert_int_equal(serving->n_batches, 0);
@@ -136,6 +138,11 @@ static void expect_idle(const struct exchange *exchange)
     assert_int_equal(exchange->serve_bytes, 0);
     assert_int_equal(exchange->jobs, 0);
     assert_int_equal(exchange->lessons, 0);
+    assert_int_equal(exchange->orders, 0);
+    assert_true(TAILQ_EMPTY(&exchange->asked));
+    assert_int_equal(exchange->serve.n_batches, 0);
+    for (unsigned i = 0; i < EXCHANGE_CLASSES; i++)
+        assert_int_equal(exchange->serve.works[i], 0);
     assert_true(TAILQ_EMPTY(&exchange->fetches));
     assert_int_equal(exchange->fetch_of.count, 0);
     assert_int_equal(exchange->interests.count, 0);

@@ -495,6 +495,24 @@ static void test_serve__slow_readers_hold_nothing(void **state)
     bench_free(bench);
 }
 
+/* A turn that ends when nothing was sent ends when the job that read for it does. */
+static void test_serve__turns_of_who_cancelled_go_on_at_once(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(4 * MIB);
+    add_askers(bench, 9, 10 * MIB);
+    uint32_t requests[8];
+    for (unsigned i = 0; i < 8; i++)
+        requests[i] = ask_run(&bench->askers[i], EXCHANGE_LAYER, 0, 8);
+    ask_run(&bench->askers[8], EXCHANGE_LAYER, 8, 8);
+    for (unsigned i = 0; i < 8; i++)
+        cancel(&bench->askers[i], requests[i]);
+    assert_int_equal(bench->askers[8].got, 0);
+    run_ms(bench, 50);
+    assert_true(bench->askers[8].got > 0);
+    bench_free(bench);
+}
+
 static void test_serve__load_is_told(void **state)
 {
     (void)state;
@@ -711,6 +729,7 @@ int main(void)
         cmocka_unit_test(test_serve__slots_fill_the_uplink),
         cmocka_unit_test(test_serve__ten_thousand_requests),
         cmocka_unit_test(test_serve__slow_readers_hold_nothing),
+        cmocka_unit_test(test_serve__turns_of_who_cancelled_go_on_at_once),
         cmocka_unit_test(test_serve__load_is_told),
         cmocka_unit_test(test_serve__each_chunk_is_dealt_once),
         cmocka_unit_test(test_serve__unsent_deals_come_back),
