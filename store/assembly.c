@@ -73,6 +73,15 @@ void store_assembly_mark(struct store_assembly *assembly, const struct id *id, e
     }
 }
 
+int store_assembly_blame_nobody(int status, struct err *err)
+{
+    if (status != ERR_CORRUPT)
+        return status;
+    if (err)
+        err->code = ERR_IO;
+    return ERR_IO;
+}
+
 /* ---- beginning ---- */
 
 /* Look up the chunks, all of them in one snapshot. */
@@ -363,7 +372,7 @@ static int write_run(struct store_assembly *assembly, struct store_run *run, str
     pthread_mutex_unlock(&assembly->lock);
     run->count = run->raw_bytes = 0;
     if (status < 0)
-        return status;
+        return store_assembly_blame_nobody(status, err);
     hash_along(assembly);
     return full ? store_assembly_sync(assembly, err) : 0;
 }

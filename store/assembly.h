@@ -40,6 +40,9 @@ struct store_assembly {
 
 /* Under the lock: every place of the recipe that wants this chunk. */
 void store_assembly_mark(struct store_assembly *assembly, const struct id *id, enum store_assembly_state state);
+/* ERR_CORRUPT of an assembly blames who sent a chunk or a recipe. What the store says of its own index or packs becomes
+ * ERR_IO. */
+int store_assembly_blame_nobody(int status, struct err *err);
 /* Under the lock: ERR_CONFLICT while chunks are missing. */
 int store_assembly_check_complete(const struct store_assembly *assembly, struct err *err);
 

@@ -185,7 +185,7 @@ int store_assembly_commit_chunks(struct store_assembly *assembly, struct store_o
         status = assembly->draft ? commit_with_recipe(&commit, err) : commit_batch(&commit, err);
     pthread_mutex_unlock(&assembly->sync_lock);
     store_batch_release(&batch);
-    return status;
+    return store_assembly_blame_nobody(status, err);
 }
 
 void store_assembly_commit_undo(struct store_assembly *assembly)

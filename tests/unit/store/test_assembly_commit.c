@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 
 #include "fixture.h"
+#include "store/core.h"
 #include "store/similar.h"
 
 static unsigned syncs;
@@ -29,18 +30,23 @@ struct content {
 };
 
 /* As another store has it. The store that is to receive it has written something before. */
-static void content_make(struct content *content, struct fixture *f)
+static void content_make_of(struct content *content, struct fixture *f, size_t bytes)
 {
     void *from;
     fixture_setup(&from);
     struct fixture *origin = from;
-    content->bytes = fixture_bytes(1, OBJECT_BYTES);
+    content->bytes = fixture_bytes(1, bytes);
     struct store_object_info info;
-    fixture_put(origin->store, STORE_BLOB, content->bytes, OBJECT_BYTES, &info);
+    fixture_put(origin->store, STORE_BLOB, content->bytes, bytes, &info);
     content->digest = info.digest;
     content->recipe = fixture_recipe(origin->store, &info.digest);
     fixture_teardown(&from);
     fixture_put(f->store, STORE_BLOB, "abc", 3, NULL);
+}
+
+static void content_make(struct content *content, struct fixture *f)
+{
+    content_make_of(content, f, OBJECT_BYTES);
 }
 
 static void content_release(struct content *content)
@@ -250,6 +256,38 @@ static void test_assembly_commit__goes_on_after_a_failed_sync(void **state)
     content_release(&content);
 }
 
+static int spoil_pack_row(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    (void)ctx;
+    struct store_span all = {0}, key, value;
+    uint8_t copy[8];
+    assert_int_equal(store_db_next(txn, STORE_DB_PACK, all, all, false, &key, &value, err), 1);
+    assert_int_equal(key.len, sizeof copy);
+    memcpy(copy, key.data, sizeof copy);
+    return store_db_put(txn, STORE_DB_PACK, (struct store_span){copy, sizeof copy},
+                        (struct store_span){(const uint8_t *)"?", 1}, err);
+}
+
+/* ERR_CORRUPT of a chunk says that its sender lied. A commit that comes by the way may fail for other reasons. */
+static void test_assembly_commit__no_sender_is_blamed_for_the_index(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct content content;
+    content_make_of(&content, f, STORE_ASSEMBLY_SYNC_BYTES + OBJECT_BYTES);
+    struct store_assembly *assembly = begin(f, &content);
+    must(store_db_update(f->store->db, spoil_pack_row, NULL, &err));
+    const struct store_recipe *recipe = content.recipe;
+    int status = 0;
+    for (uint32_t i = 0; i < recipe->root.chunk_count && status == 0; i++)
+        status = store_assembly_add(assembly, i, STORE_RAW, content.bytes + recipe->offsets[i],
+                                    recipe->chunks[i].length, &err);
+    assert_int_equal(status, ERR_IO);
+    assert_non_null(strstr(err.text, "fsck"));
+    store_assembly_free(assembly);
+    content_release(&content);
+}
+
 static void test_assembly_commit__of_two_that_receive_the_same_one_is_first(void **state)
 {
     struct fixture *f = *state;
@@ -284,6 +322,7 @@ int main(void)
         on_store(test_assembly_commit__what_is_here_already_is_held_at_once),
         on_store(test_assembly_commit__a_large_recipe_is_recorded_at_once),
         on_store(test_assembly_commit__goes_on_after_a_failed_sync),
+        on_store(test_assembly_commit__no_sender_is_blamed_for_the_index),
         on_store(test_assembly_commit__of_two_that_receive_the_same_one_is_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
