@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -82,6 +83,7 @@ bool store_pack_decode_head(const uint8_t head[STORE_RECORD_HEAD_BYTES], struct 
 #define WRITE_OUT_BYTES (4u << 20)
 #define ALLOCATE_BYTES (16u << 20)      /* ahead of what is written */
 #define ALLOCATE_FOR_BYTES (256u << 10) /* by one call: little things do not make a pack larger */
+#define ALLOCATE_OF_BYTES (256u << 20)  /* that are free */
 
 static char *pack_path(const char *dir, uint64_t number)
 {
@@ -178,12 +180,20 @@ static int write_parts(struct store_pack *pack, struct iovec *parts, size_t coun
     return 0;
 }
 
+/* On a disk that is nearly full the room is left to others, the index among them: ext4 keeps what it could allocate of
+ * a range that was too long, which is all that there was. */
+static bool has_room_ahead(const struct store_pack *pack)
+{
+    struct statvfs fs;
+    return fstatvfs(pack->fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize >= ALLOCATE_OF_BYTES;
+}
+
 /* Large writes into blocks that were allocated many at a time take a third less than where the file system looks for a
- * place for each. Where it cannot, or the disk is nearly full, they are looked for. */
+ * place for each. Where it cannot, they are looked for. */
 static void allocate_ahead(struct store_pack *pack, uint64_t offset, uint64_t end)
 {
     uint64_t ahead = pack->ahead;
-    if (end <= ahead || end - offset < ALLOCATE_FOR_BYTES)
+    if (end <= ahead || end - offset < ALLOCATE_FOR_BYTES || !has_room_ahead(pack))
         return;
     uint64_t from = ahead > offset ? ahead : offset;
     int got = fallocate(pack->fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end + ALLOCATE_BYTES - from));
