@@ -96,7 +96,7 @@ static int scan_present(struct store_db_txn *txn, void *ctx, struct err *err)
         struct store_piece_row row;
         int got = store_rows_piece_get(txn, STORE_PIECE_CHUNK, &chunk->id, &row, err);
         if (got < 0)
-            return got;
+            return store_assembly_blame_nobody(got, err);
         bool here = got == 1 && row.place.pack != 0;
         char text[ID_SHORT_SIZE];
         if (here && row.place.raw_bytes != chunk->length)
@@ -491,7 +491,7 @@ static int look_again(struct store_assembly *assembly, struct err *err)
 int store_assembly_finish(struct store_assembly *assembly, struct store_object_info *ret_info, struct err *err)
 {
     const struct store_root *root = &assembly->recipe->root;
-    int status = look_again(assembly, err);
+    int status = store_assembly_blame_nobody(look_again(assembly, err), err);
     if (status == 0)
         status = check_whole(assembly, err);
     if (status == ERR_CORRUPT)

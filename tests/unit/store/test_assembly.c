@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fixture.h"
+#include "store/assembly.h"
 #include "store/pack.h"
 
 /* An object in a store of its own, from which its pieces are "sent" to the fixture's. */
@@ -179,6 +180,49 @@ static void test_assembly__several_that_cannot_be_written(void **state)
     for (uint32_t i = 0; i < count; i++)
         assert_int_equal(arrivals[i].ret_status, status);
     assert_int_equal(missing(assembly), count);
+    must(store_assembly_add_all(assembly, arrivals, count, &err));
+    finish(&o, f->store, assembly);
+    free(arrivals);
+    origin_release(&o);
+}
+
+static int damage_partial(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct id *digest = ctx;
+    return store_db_put(txn, STORE_DB_PARTIAL, (struct store_span){digest->b, ID_BYTES},
+                        (struct store_span){(const uint8_t *)"x", 1}, err);
+}
+
+static int mend_partial(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct id *digest = ctx;
+    return store_db_del(txn, STORE_DB_PARTIAL, (struct store_span){digest->b, ID_BYTES}, err);
+}
+
+/* An index of ours that is damaged says nothing about who sent the chunks. */
+static void test_assembly__own_damage_blames_no_sender(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct origin o;
+    origin_make(&o, 23, 1000000);
+    struct store_assembly *assembly = begin(&o, f->store);
+    uint32_t count = o.recipe->root.chunk_count;
+    struct store_arrival *arrivals = calloc(count, sizeof *arrivals);
+    arrive(&o, 0, count, arrivals);
+    must(store_db_update(f->store->db, damage_partial, &o.digest, &err));
+    assembly->batch.bytes += STORE_ASSEMBLY_SYNC_BYTES; /* so that these are followed by a sync */
+    assert_int_equal(store_assembly_add_all(assembly, arrivals, count, &err), ERR_IO);
+    assert_int_equal(err.code, ERR_IO);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(arrivals[i].ret_status, ERR_IO);
+    assert_int_equal(missing(assembly), count);
+    assert_int_equal(store_db_update(f->store->db, mend_partial, &o.digest, &err), 1);
+    must(store_assembly_add_all(assembly, arrivals, count, &err));
+
+    must(store_db_update(f->store->db, damage_partial, &o.digest, &err));
+    assert_int_equal(store_assembly_finish(assembly, NULL, &err), ERR_IO); /* nor about the recipe */
+    assert_int_equal(store_db_update(f->store->db, mend_partial, &o.digest, &err), 1);
     must(store_assembly_add_all(assembly, arrivals, count, &err));
     finish(&o, f->store, assembly);
     free(arrivals);
@@ -465,6 +509,7 @@ int main(void)
         on_store(test_assembly__chunks_in_any_order_make_the_object),
         on_store(test_assembly__several_at_once),
         on_store(test_assembly__several_that_cannot_be_written),
+        on_store(test_assembly__own_damage_blames_no_sender),
         on_store(test_assembly__bad_chunks_are_refused_before_anything_is_written),
         on_store(test_assembly__what_other_objects_have_need_not_come),
         on_store(test_assembly__resumes_after_a_restart),
