@@ -67,7 +67,8 @@ int upload_file_check(int fd, uint64_t *ret_size_bytes, struct err *err)
     return 0;
 }
 
-/* ---- jobs ---- */
+/* ---- jobs: all that is done with the descriptor. Even to look at it, or to close it, may mean to ask another machine
+ * or program that gives no answer. ---- */
 
 /* pread: the position belongs to the client as well. */
 static int copy_block(struct handover *handover, struct err *err)
@@ -90,6 +91,8 @@ static int copy_block(struct handover *handover, struct err *err)
 static void work_turn(void *arg)
 {
     struct handover *handover = arg;
+    if (handover->done_bytes == 0 && upload_file_check(handover->fd, &handover->size_bytes, &handover->err) < 0)
+        return;
     uint64_t left = handover->size_bytes - handover->done_bytes;
     uint64_t end = handover->done_bytes + (left < TURN_BYTES ? left : TURN_BYTES);
     int status = 0;
@@ -106,6 +109,7 @@ static void work_finish(void *arg)
 static void work_free(void *arg)
 {
     struct handover *handover = arg;
+    owned_fd(&handover->fd);
     handover->sink.free(handover->ctx);
 }
 
@@ -114,7 +118,6 @@ static void work_free(void *arg)
 static void on_freed(void *arg)
 {
     struct handover *handover = arg;
-    owned_fd(&handover->fd);
     free(handover->block);
     free(handover);
 }
@@ -138,6 +141,12 @@ static void answer(struct handover *handover)
 
 static void on_worked(void *arg);
 
+static void start(struct handover *handover, job_work_cb work)
+{
+    handover->working = true;
+    jobs_submit(&handover->jobs, work, on_worked, handover);
+}
+
 /* The next thing to do, if nothing is being done. */
 static void advance(struct handover *handover)
 {
@@ -150,8 +159,7 @@ static void advance(struct handover *handover)
         return;
     }
     handover->finishing = handover->done_bytes == handover->size_bytes;
-    handover->working = true;
-    jobs_submit(&handover->jobs, handover->finishing ? work_finish : work_turn, on_worked, handover);
+    start(handover, handover->finishing ? work_finish : work_turn);
 }
 
 static void on_worked(void *arg)
@@ -170,10 +178,11 @@ static void on_descriptor(void *ctx, struct api_request *req, int fd, const stru
     (void)req;
     struct handover *handover = ctx;
     handover->fd = fd;
-    if (fd < 0)
-        handover->err = *err;
-    else
-        upload_file_check(fd, &handover->size_bytes, &handover->err);
+    if (fd >= 0) {
+        start(handover, work_turn);
+        return;
+    }
+    handover->err = *err;
     advance(handover);
 }
 
@@ -192,9 +201,12 @@ void upload_file_begin(struct api_request *req, struct jobs jobs, const struct u
     static const struct api_request_ops ops = {.on_closed = on_closed, .on_descriptor = on_descriptor};
     struct handover *handover = calloc(1, sizeof *handover);
     uint8_t *block = malloc(UPLOAD_BLOCK_BYTES);
-    if (!handover || !block) {
-        struct err err;
+    struct err err = {0};
+    if (api_request_length(req) != 0) /* its bytes would be taken for the one that carries the file */
+        err_set(&err, ERR_INVALID, "who hands over an open file sends no body");
+    else if (!handover || !block)
         err_set(&err, ERR_NOMEM, "no memory for an upload");
+    if (err.code) {
         api_reply_error(req, &err);
         sink->free(ctx);
         free(handover);

@@ -326,6 +326,7 @@ int api_client_call(struct api_client *client, const struct api_call *call, json
 
 struct handed {
     json_t *result; /* owned */
+    bool begun;     /* some of it was read */
     api_progress_cb progress;
     void *progress_ctx;
 };
@@ -335,7 +336,9 @@ static int on_handed_event(void *ctx, const json_t *event, struct err *err)
     (void)err;
     struct handed *handed = ctx;
     const char *name = api_json_text(event, "event");
-    if (strcmp(name, API_EVENT_PROGRESS) == 0 && handed->progress)
+    bool is_progress = strcmp(name, API_EVENT_PROGRESS) == 0;
+    handed->begun |= is_progress;
+    if (is_progress && handed->progress)
         handed->progress(handed->progress_ctx, api_json_number(event, "done_bytes"),
                          api_json_number(event, "total_bytes"));
     if (strcmp(name, API_EVENT_RESULT) == 0 && !handed->result) {
@@ -345,11 +348,14 @@ static int on_handed_event(void *ctx, const json_t *event, struct err *err)
     return 0;
 }
 
-/* Instead of the bytes of a whole file, the open file. ERR_UNSUPPORTED: the daemon cannot read it, or has not asked. */
+/* Instead of the bytes of a whole file, the open file. *ret_begun: the daemon has read some of it; else ERR_UNSUPPORTED
+ * means that it cannot, or has not asked. */
 static int upload_by_descriptor(struct api_client *client, const struct api_call *call, int fd,
-                                api_progress_cb progress, void *ctx, json_t **ret_reply, struct err *err)
+                                api_progress_cb progress, void *ctx, json_t **ret_reply, bool *ret_begun,
+                                struct err *err)
 {
     OWNED(owned_free) char *query = NULL;
+    *ret_begun = false;
     if (asprintf(&query, "%s%sfrom=" API_FROM_DESCRIPTOR, call->query ? call->query : "", call->query ? "&" : "") < 0)
         return err_set(err, ERR_NOMEM, "out of memory");
     struct api_call asked = *call;
@@ -361,6 +367,7 @@ static int upload_by_descriptor(struct api_client *client, const struct api_call
     x.ctx = &handed;
     x.last = API_EVENT_RESULT;
     int code = perform(&x, &asked, 0);
+    *ret_begun = handed.begun;
     if (code == 0 && !x.asked)
         code = err_set(err, ERR_UNSUPPORTED, "the daemon does not know how to take an open file");
     else if (code == 0 && !handed.result)
@@ -382,10 +389,11 @@ int api_client_upload(struct api_client *client, const struct api_call *call, in
                       api_progress_cb progress, void *ctx, json_t **ret_reply, struct err *err)
 {
     if (is_whole_file(fd, size_bytes)) {
-        int code = upload_by_descriptor(client, call, fd, progress, ctx, ret_reply, err);
+        bool begun;
+        int code = upload_by_descriptor(client, call, fd, progress, ctx, ret_reply, &begun, err);
         if (code == 0)
             lseek(fd, 0, SEEK_END); /* where reading it would have left it */
-        if (code != ERR_UNSUPPORTED)
+        if (code != ERR_UNSUPPORTED || begun)
             return code;
     }
     OWNED(release) struct exchange x = exchange_of(client, REPLY_MAX_BYTES, err);

@@ -37,6 +37,8 @@ static int take_descriptor(struct msghdr *message, int *ret_fd, struct err *err)
     OWNED(owned_fd) int fd = -1;
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CONTROL_BYTES)
         memcpy(&fd, CMSG_DATA(head), sizeof fd);
+    if (fd < 0 && (message->msg_flags & MSG_CTRUNC))
+        return err_set(err, ERR_LIMIT, "too many files are open here to take one more");
     if (fd < 0 || (message->msg_flags & MSG_CTRUNC))
         return err_set(err, ERR_INVALID, "one open file was to come, and something else did");
     *ret_fd = steal_fd(&fd);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -82,6 +83,24 @@ static void test_descriptor__is_one_or_none(void **state)
     assert_int_equal(count_open(), before);
 }
 
+/* faults 28: there is one more than may be open here, which the other side can do nothing about */
+static void test_descriptor__that_there_is_no_room_for(void **state)
+{
+    struct pair *pair = *state;
+    struct err err = {0};
+    struct rlimit before;
+    int fd = -1, free_fd = dup(STDIN_FILENO);
+    close(free_fd);
+    assert_int_equal(api_descriptor_send(pair->ends[0], STDIN_FILENO, &err), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit none = {.rlim_cur = (rlim_t)free_fd, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int status = api_descriptor_receive(pair->ends[1], &fd, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, ERR_LIMIT);
+    assert_int_equal(fd, -1);
+}
+
 static void test_descriptor__of_nobody_left(void **state)
 {
     struct pair *pair = *state;
@@ -104,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_descriptor__arrives_as_the_same_open_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptor__is_one_or_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_descriptor__that_there_is_no_room_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptor__of_nobody_left, setup, teardown),
         cmocka_unit_test_setup_teardown(test_descriptor__that_is_not_open_cannot_be_sent, setup, teardown),
     };

@@ -9,7 +9,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,12 +39,35 @@ struct fixture {
     struct api_route route;
     struct api_client *client;
     struct err err;
-    int shrunk; /* -1, or what becomes shorter once some of it was read */
-    bool hold;  /* the first bytes: they are taken after go_on */
+    int shrunk;  /* -1, or what becomes shorter once some of it was read */
+    bool hold;   /* the first bytes: they are taken after go_on */
+    int stays;   /* -1, or a client that leaves after the server */
+    bool refuse; /* all of them, in the end */
+    bool stopped;
+    unsigned uploads;
     sem_t begun, go_on, cancelled, freed;
     atomic_uint finished;
     atomic_ullong bytes; /* of the last upload */
 };
+
+/* ---- system calls that another machine may have to answer: who makes them ---- */
+
+static pthread_t looked_by, closed_by;
+static atomic_int looked_at = -1;
+
+int fstatfs(int fd, struct statfs *ret_fs)
+{
+    looked_by = pthread_self();
+    atomic_store(&looked_at, fd);
+    return (int)syscall(SYS_fstatfs, fd, ret_fs);
+}
+
+int close(int fd)
+{
+    if (fd >= 0 && fd == atomic_load(&looked_at))
+        closed_by = pthread_self();
+    return (int)syscall(SYS_close, fd);
+}
 
 struct sink {
     struct fixture *fixture;
@@ -70,8 +95,11 @@ static json_t *sink_finish(void *ctx, struct err *err)
     struct sink *sink = ctx;
     struct id digest;
     char name[DIGEST_TEXT_SIZE];
-    (void)err;
     atomic_fetch_add(&sink->fixture->finished, 1);
+    if (sink->fixture->refuse) {
+        err_set(err, ERR_UNSUPPORTED, "this is for another machine");
+        return NULL;
+    }
     crypto_sha256_take(sink->hash, &digest);
     return json_pack("{s:s, s:I}", "digest", digest_text(&digest, name), "size_bytes",
                      (json_int_t)atomic_load(&sink->fixture->bytes));
@@ -101,6 +129,7 @@ static void on_put(void *ctx, struct api_request *req)
     sink->fixture = f;
     crypto_sha256_new(&sink->hash, NULL);
     atomic_store(&f->bytes, 0);
+    f->uploads++;
     upload_begin(req, work_jobs(f->work), &ops, sink, 201);
 }
 
@@ -126,7 +155,7 @@ static int setup(void **state)
     strcpy(f->dir, "/tmp/cmig-upload-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/node.sock", f->dir);
-    f->shrunk = -1;
+    f->shrunk = f->stays = -1;
     f->route = (struct api_route){"POST", "/v1/objects", API_BODY_STREAM, on_put};
     sem_init(&f->begun, 0, 0);
     sem_init(&f->go_on, 0, 0);
@@ -152,8 +181,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    uv_async_send(&f->stop);
+    if (!f->stopped)
+        uv_async_send(&f->stop);
     pthread_join(f->thread, NULL);
+    if (f->stays >= 0)
+        close(f->stays);
     assert_int_equal(uv_loop_close(&f->loop), 0);
     work_free(f->work);
     api_client_free(f->client);
@@ -332,6 +364,40 @@ static void test_upload_file__goes_on_with_the_bytes(void **state)
     assert_int_equal(api_json_number(reply, "size_bytes"), st.st_size);
 }
 
+/* ... but not once more, when what was read is what is not wanted. */
+static void test_upload_file__is_not_sent_after_it_was_read(void **state)
+{
+    struct fixture *f = *state;
+    struct id digest;
+    OWNED(owned_fd) int file = pattern_file(FILE_BYTES, &digest);
+    struct api_call call = {.route = API_ROUTE_object_put};
+    f->refuse = true;
+    assert_int_equal(api_client_upload(f->client, &call, file, FILE_BYTES, NULL, NULL, NULL, &f->err), ERR_UNSUPPORTED);
+    assert_true(await(&f->freed));
+    assert_int_equal(f->uploads, 1);
+}
+
+/* A file system that is far away may take its time, and the loop has others to serve. */
+static void test_upload_file__is_looked_at_and_closed_by_jobs(void **state)
+{
+    struct fixture *f = *state;
+    struct id digest;
+    OWNED(owned_fd) int file = pattern_file(100, &digest);
+    closed_by = f->thread;
+    hand_over(f, file, text, sizeof text);
+    assert_false(pthread_equal(looked_by, f->thread));
+    assert_false(pthread_equal(closed_by, f->thread));
+}
+
+static void test_upload_file__comes_without_a_body(void **state)
+{
+    struct fixture *f = *state;
+    OWNED(owned_fd) int fd = ask(f, "from=descriptor HTTP/1.1\r\nContent-Length: 5\r\nHost: localhost\r\n\r\nhello");
+    hear(fd, "no body", text, sizeof text);
+    assert_non_null(strstr(text, "HTTP/1.1 400"));
+    assert_true(await(&f->freed));
+}
+
 static void test_upload_file__tells_when_the_file_shrinks(void **state)
 {
     struct fixture *f = *state;
@@ -358,6 +424,34 @@ static void test_upload_file__stops_when_the_client_leaves(void **state)
     assert_true(await(&f->freed));
     assert_int_equal(atomic_load(&f->finished), 0);
     assert_true(atomic_load(&f->bytes) < FILE_BYTES);
+}
+
+static void *go_on_when_cancelled(void *ctx)
+{
+    struct fixture *f = ctx;
+    if (await(&f->cancelled))
+        sem_post(&f->go_on);
+    return NULL;
+}
+
+/* The server stops while a job reads: the teardown waits for it. */
+static void test_upload_file__of_a_server_that_stops(void **state)
+{
+    struct fixture *f = *state;
+    struct id digest;
+    OWNED(owned_fd) int file = pattern_file(FILE_BYTES, &digest);
+    pthread_t other;
+    f->hold = true;
+    f->stays = ask(f, "from=descriptor");
+    hear(f->stays, "\"send\"", text, sizeof text);
+    assert_int_equal(api_descriptor_send(f->stays, file, &f->err), 0);
+    assert_true(await(&f->begun));
+    assert_int_equal(pthread_create(&other, NULL, go_on_when_cancelled, f), 0);
+    f->stopped = true;
+    uv_async_send(&f->stop);
+    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_true(await(&f->freed));
+    assert_int_equal(atomic_load(&f->finished), 0);
 }
 
 /* faults 24: what never comes is not waited for */
@@ -431,8 +525,12 @@ int main(void)
         CASE(refuses_what_is_not_open_for_reading),
         CASE(leaves_made_up_files_to_the_client),
         CASE(goes_on_with_the_bytes),
+        CASE(is_not_sent_after_it_was_read),
+        CASE(is_looked_at_and_closed_by_jobs),
+        CASE(comes_without_a_body),
         CASE(tells_when_the_file_shrinks),
         CASE(stops_when_the_client_leaves),
+        CASE(of_a_server_that_stops),
         CASE(does_not_wait_for_ever),
         CASE(refuses_a_byte_without_a_file),
         CASE(of_a_client_that_left_before),
