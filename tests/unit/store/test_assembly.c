@@ -199,6 +199,28 @@ static int mend_partial(struct store_db_txn *txn, void *ctx, struct err *err)
     return store_db_del(txn, STORE_DB_PARTIAL, (struct store_span){digest->b, ID_BYTES}, err);
 }
 
+static int damage_chunk(struct store_db_txn *txn, void *ctx, struct err *err)
+{
+    const struct store_chunk *chunk = ctx;
+    uint8_t key[1 + ID_BYTES] = {STORE_PIECE_CHUNK};
+    memcpy(key + 1, chunk->id.b, ID_BYTES);
+    return store_db_put(txn, STORE_DB_PIECE, (struct store_span){key, sizeof key},
+                        (struct store_span){(const uint8_t *)"x", 1}, err);
+}
+
+static void test_assembly__own_damage_blames_no_recipe(void **state)
+{
+    struct fixture *f = *state;
+    struct err err = {0};
+    struct store_assembly *assembly = NULL;
+    struct origin o;
+    origin_make(&o, 24, 100000);
+    must(store_db_update(f->store->db, damage_chunk, &o.recipe->chunks[0], &err));
+    assert_int_equal(store_assembly_new(f->store, &o.digest, STORE_LAYER, o.recipe, &assembly, &err), ERR_IO);
+    assert_null(assembly);
+    origin_release(&o);
+}
+
 /* An index of ours that is damaged says nothing about who sent the chunks. */
 static void test_assembly__own_damage_blames_no_sender(void **state)
 {
@@ -509,6 +531,7 @@ int main(void)
         on_store(test_assembly__chunks_in_any_order_make_the_object),
         on_store(test_assembly__several_at_once),
         on_store(test_assembly__several_that_cannot_be_written),
+        on_store(test_assembly__own_damage_blames_no_recipe),
         on_store(test_assembly__own_damage_blames_no_sender),
         on_store(test_assembly__bad_chunks_are_refused_before_anything_is_written),
         on_store(test_assembly__what_other_objects_have_need_not_come),
