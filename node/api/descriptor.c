@@ -38,7 +38,7 @@ static int take_descriptor(struct msghdr *message, int *ret_fd, struct err *err)
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CONTROL_BYTES)
         memcpy(&fd, CMSG_DATA(head), sizeof fd);
     if (fd < 0 && (message->msg_flags & MSG_CTRUNC))
-        return err_set(err, ERR_LIMIT, "too many files are open here to take one more");
+        return err_set(err, ERR_BUSY, "too many files are open here to take one more");
     if (fd < 0 || (message->msg_flags & MSG_CTRUNC))
         return err_set(err, ERR_INVALID, "one open file was to come, and something else did");
     *ret_fd = steal_fd(&fd);

@@ -10,6 +10,6 @@
 int api_descriptor_send(int socket, int fd, struct err *err);
 
 /* 1 and a descriptor of the caller's, close-on-exec; 0 if nothing has come yet; ERR_CLOSED if nothing will;
- * ERR_INVALID if what came is something else, ERR_LIMIT if this process may not have one more open (EMFILE, ENFILE):
+ * ERR_INVALID if what came is something else, ERR_BUSY if this process may not have one more open (EMFILE, ENFILE):
  * then one byte was taken and no descriptor stays open. */
 int api_descriptor_receive(int socket, int *ret_fd, struct err *err);

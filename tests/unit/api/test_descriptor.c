@@ -97,7 +97,7 @@ static void test_descriptor__that_there_is_no_room_for(void **state)
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
     int status = api_descriptor_receive(pair->ends[1], &fd, &err);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-    assert_int_equal(status, ERR_LIMIT);
+    assert_int_equal(status, ERR_BUSY);
     assert_int_equal(fd, -1);
 }
 
