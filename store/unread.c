@@ -84,7 +84,11 @@ static int look_again(struct store *store, struct sweep *sweep, struct err *err)
     sweep->cause = store_rot_look(store, &sweep->unread.id, &sweep->unread.place, NULL);
     if (sweep->cause < 0)
         sweep->cause = NO_CAUSE;
-    int status = store_db_update(store->db, settle, sweep, err);
+    /* Asked after the look: the disk may have gone since the sweep began. */
+    int status = sweep->cause == STORE_ROT_MISSING ? store_disk_check_mounted(store, err) : 0;
+    if (status < 0)
+        return status;
+    status = store_db_update(store->db, settle, sweep, err);
     if (status >= 0)
         store->live_bytes -= sweep->freed_bytes;
     return status < 0 ? status : 0;

@@ -45,6 +45,15 @@ ssize_t pread64(int fd, void *data, size_t len, off64_t offset)
     return read_disk(fd, data, len, offset);
 }
 
+static const char *leaves[2]; /* when the name of a file is looked up next, the first of these becomes the second */
+
+int lstat(const char *path, struct stat *ret_st)
+{
+    if (leaves[0] && rename(leaves[0], leaves[1]) == 0)
+        leaves[0] = NULL;
+    return fstatat(AT_FDCWD, path, ret_st, AT_SYMLINK_NOFOLLOW);
+}
+
 /* ---- a small store and a record of it ---- */
 
 #define BYTES 400000u
@@ -769,6 +778,31 @@ static void test_rot__what_is_refused_keeps_its_bytes_and_is_tried_again(void **
     small_release(&small);
 }
 
+/* faults 57: the disk goes away while places on it are tried again */
+static void test_rot__what_is_refused_outlives_a_disk_that_goes(void **state)
+{
+    struct small small;
+    struct err err = {0};
+    struct records records;
+    small_make(&small, *state);
+    uint64_t before = fixture_pack_bytes(small.f->store);
+    lose_first_chunk(&small, &records);
+    OWNED(owned_free) char *packs = file_path("%s/packs", small.f->dir);
+    OWNED(owned_free) char *aside = file_path("%s/aside", small.f->dir);
+    leaves[0] = packs;
+    leaves[1] = aside;
+    assert_int_equal(store_maintain(small.f->store, &err), ERR_IO);
+    assert_null(leaves[0]);
+    assert_int_equal(rename(aside, packs), 0);
+    assert_int_equal(fixture_pack_bytes(small.f->store), before);
+    bad_sector = -1;
+    must(store_maintain(small.f->store, &err));
+    repair(&small); /* without a byte being written */
+    assert_int_equal(fixture_pack_bytes(small.f->store), before);
+    expect_sound(&small, 2);
+    small_release(&small);
+}
+
 /* What came again elsewhere, or turns out to be wrong, or is wanted by nobody, gives its place back. */
 static void test_rot__what_is_refused_is_freed_when_it_is_of_no_use(void **state)
 {
@@ -969,6 +1003,7 @@ int main(void)
         on_store(test_rot__another_stores_disk_is_refused),
         on_store(test_rot__one_bad_sector_is_all_there_is),
         on_store(test_rot__what_is_refused_keeps_its_bytes_and_is_tried_again),
+        on_store(test_rot__what_is_refused_outlives_a_disk_that_goes),
         on_store(test_rot__what_is_refused_is_freed_when_it_is_of_no_use),
         on_store(test_rot__a_disk_that_refuses_everything_has_lost_nothing),
         on_store(test_rot__a_disk_that_stutters_is_no_rot),
