@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/base/crypto_aesgcm.h"
 #include "node/base/crypto_sha256x2.h"
 
 int crypto_init(struct err *err)
@@ -234,11 +233,9 @@ bool crypto_dh(const uint8_t secret[CRYPTO_DH_BYTES], const uint8_t public_key[C
 /* ---- bulk AEAD ---- */
 
 struct crypto_aead {
-    const EVP_CIPHER *cipher; /* libcrypto's */
-    EVP_CIPHER_CTX *seal;     /* owned; one context a direction keeps the key schedule of each */
-    EVP_CIPHER_CTX *open;     /* owned */
-    bool wide;                /* AES-GCM on a CPU that does it in larger steps than libcrypto: by `gcm` instead */
-    struct crypto_aesgcm gcm;
+    const EVP_CIPHER *cipher;
+    EVP_CIPHER_CTX *seal; /* owned; one context a direction keeps the key schedule of each */
+    EVP_CIPHER_CTX *open; /* owned */
 };
 
 bool crypto_has_aes(void)
@@ -257,16 +254,10 @@ int crypto_aead_new(enum crypto_cipher cipher, const uint8_t key[CRYPTO_AEAD_KEY
     if (!aead)
         return err_set(err, ERR_NOMEM, "no memory for a cipher");
     aead->cipher = cipher == CRYPTO_AES256_GCM ? EVP_aes_256_gcm() : EVP_chacha20_poly1305();
-    aead->wide = cipher == CRYPTO_AES256_GCM && crypto_aesgcm_works();
-    int status = 0;
-    if (!aead->wide) {
-        aead->seal = EVP_CIPHER_CTX_new();
-        aead->open = EVP_CIPHER_CTX_new();
-        if (!aead->seal || !aead->open)
-            status = err_set(err, ERR_NOMEM, "no memory for a cipher");
-    }
-    if (status == 0)
-        status = crypto_aead_rekey(aead, key, err);
+    aead->seal = EVP_CIPHER_CTX_new();
+    aead->open = EVP_CIPHER_CTX_new();
+    int status = aead->seal && aead->open ? crypto_aead_rekey(aead, key, err)
+                                          : err_set(err, ERR_NOMEM, "no memory for a cipher");
     if (status < 0) {
         crypto_aead_free(aead);
         return status;
@@ -277,10 +268,8 @@ int crypto_aead_new(enum crypto_cipher cipher, const uint8_t key[CRYPTO_AEAD_KEY
 
 int crypto_aead_rekey(struct crypto_aead *aead, const uint8_t key[CRYPTO_AEAD_KEY_BYTES], struct err *err)
 {
-    if (aead->wide)
-        crypto_aesgcm_set_key(&aead->gcm, key);
-    else if (EVP_EncryptInit_ex(aead->seal, aead->cipher, NULL, key, NULL) != 1 ||
-             EVP_DecryptInit_ex(aead->open, aead->cipher, NULL, key, NULL) != 1)
+    if (EVP_EncryptInit_ex(aead->seal, aead->cipher, NULL, key, NULL) != 1 ||
+        EVP_DecryptInit_ex(aead->open, aead->cipher, NULL, key, NULL) != 1)
         return err_set(err, ERR_INTERNAL, "libcrypto refuses a key");
     return 0;
 }
@@ -291,11 +280,10 @@ void crypto_aead_free(struct crypto_aead *aead)
         return;
     EVP_CIPHER_CTX_free(aead->seal);
     EVP_CIPHER_CTX_free(aead->open);
-    crypto_wipe(&aead->gcm, sizeof aead->gcm);
     free(aead);
 }
 
-/* By libcrypto. `key` NULL: the one of before. */
+/* `key` NULL: the one of before. */
 static int seal(struct crypto_aead *aead, const uint8_t *key, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES],
                 const void *ad, size_t ad_bytes, const void *head, size_t head_bytes, const void *plain,
                 size_t len_bytes, uint8_t *ret_sealed, struct err *err)
@@ -326,13 +314,9 @@ int crypto_aead_seal_parts(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_
                            size_t ad_bytes, const void *head, size_t head_bytes, const void *plain, size_t len_bytes,
                            uint8_t *ret_sealed, struct err *err)
 {
-    if (!aead->wide)
-        return seal(aead, NULL, nonce, ad, ad_bytes, head, head_bytes, plain, len_bytes, ret_sealed, err);
-    crypto_aesgcm_seal(&aead->gcm, nonce, ad, ad_bytes, head, head_bytes, plain, len_bytes, ret_sealed);
-    return 0;
+    return seal(aead, NULL, nonce, ad, ad_bytes, head, head_bytes, plain, len_bytes, ret_sealed, err);
 }
 
-/* By libcrypto. */
 static int open_sealed(struct crypto_aead *aead, const uint8_t *key, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES],
                        const void *ad, size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain,
                        struct err *err)
@@ -357,23 +341,10 @@ static int open_sealed(struct crypto_aead *aead, const uint8_t *key, const uint8
     return ok == 1 ? 0 : err_set(err, ERR_AUTH, "sealed bytes fail their authentication tag");
 }
 
-static int open_wide(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
-                     size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
-{
-    if (sealed_bytes < CRYPTO_AEAD_TAG_BYTES)
-        return err_set(err, ERR_AUTH, "sealed bytes are shorter than their tag");
-    size_t len = sealed_bytes - CRYPTO_AEAD_TAG_BYTES;
-    uint8_t tag[CRYPTO_AEAD_TAG_BYTES];
-    crypto_aesgcm_open(&aead->gcm, nonce, ad, ad_bytes, sealed, len, ret_plain, tag);
-    bool fits = crypto_equal(tag, sealed + len, sizeof tag);
-    return fits ? 0 : err_set(err, ERR_AUTH, "sealed bytes fail their authentication tag");
-}
-
 int crypto_aead_open(struct crypto_aead *aead, const uint8_t nonce[CRYPTO_AEAD_NONCE_BYTES], const void *ad,
                      size_t ad_bytes, const uint8_t *sealed, size_t sealed_bytes, uint8_t *ret_plain, struct err *err)
 {
-    return aead->wide ? open_wide(aead, nonce, ad, ad_bytes, sealed, sealed_bytes, ret_plain, err)
-                      : open_sealed(aead, NULL, nonce, ad, ad_bytes, sealed, sealed_bytes, ret_plain, err);
+    return open_sealed(aead, NULL, nonce, ad, ad_bytes, sealed, sealed_bytes, ret_plain, err);
 }
 
 void crypto_xchacha_key(const uint8_t key[CRYPTO_AEAD_KEY_BYTES], const uint8_t head[CRYPTO_XCHACHA_HEAD_BYTES],
