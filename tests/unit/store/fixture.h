@@ -129,3 +129,23 @@ static inline struct store_recipe *fixture_recipe(struct store *store, const str
     assert_non_null(recipe);
     return recipe;
 }
+
+static inline void fixture_say(const char *finding, void *ctx)
+{
+    (void)ctx;
+    print_message("fsck: %s\n", finding);
+}
+
+/* Closes the store, has it checked, and opens it again. Returns what was found, all of it sound. */
+static inline struct store_fsck_report fixture_check_sound(struct fixture *f)
+{
+    struct err err = {0};
+    struct store_fsck_report report;
+    store_close(f->store);
+    f->store = NULL;
+    int sound = store_fsck(f->dir, false, f->options.clock, &report, fixture_say, NULL, &err);
+    must(sound);
+    assert_int_equal(sound, 1);
+    fixture_open(f);
+    return report;
+}

@@ -162,24 +162,6 @@ static void check_leaks(const struct fixture *f)
     assert_int_equal(bytes, fixture_pack_bytes(f->store));
 }
 
-static void say(const char *finding, void *ctx)
-{
-    (void)ctx;
-    print_message("fsck: %s\n", finding);
-}
-
-static void check_sound(struct fixture *f)
-{
-    struct err err = {0};
-    struct store_fsck_report report;
-    store_close(f->store);
-    f->store = NULL;
-    int sound = store_fsck(f->dir, false, f->options.clock, &report, say, NULL, &err);
-    must(sound);
-    assert_int_equal(sound, 1);
-    fixture_open(f);
-}
-
 /* Going on works, and removing everything leaves nothing. */
 static void go_on(struct fixture *f, const struct content *content)
 {
@@ -215,7 +197,7 @@ static void try_cut(struct fixture *f, const struct content *content, size_t n, 
     check_promises(f->store, content, acks);
     check_leaks(f);
     if (seed % 14 == 0)
-        check_sound(f);
+        fixture_check_sound(f);
     if (seed % 13 == 0)
         go_on(f, content);
     store_close(f->store);
@@ -259,7 +241,7 @@ static void test_power__fails_while_fsck_repairs(void **state)
     start(f, &content);
     work(f, &content);
     size_t first = disk.count;
-    must(store_fsck(f->dir, true, f->options.clock, &report, say, NULL, &err));
+    must(store_fsck(f->dir, true, f->options.clock, &report, fixture_say, NULL, &err));
     assert_true(report.repaired);
     try_cuts(f, &content, first);
     disk_release();
@@ -294,7 +276,7 @@ static void test_power__fails_between_two_writers(void **state)
     fixture_open(f);
     assert_true(is_whole(f->store, &content, 0));
     assert_false(is_whole(f->store, &content, 3));
-    check_sound(f);
+    fixture_check_sound(f);
     go_on(f, &content);
     disk_release();
     content_release(&content);
@@ -331,7 +313,7 @@ static void try_unpromised(struct fixture *f, const struct content *content, siz
     fixture_open(f);
     check_unpromised(f, content, luck, acks - 1, tally); /* the first is that it has begun */
     check_leaks(f);
-    check_sound(f);
+    fixture_check_sound(f);
     if (acks > 0) {
         struct store_assembly *assembly = begin(f->store, content, 1);
         for (uint32_t i = 0; i < content->recipe[1]->root.chunk_count; i++)
@@ -399,7 +381,7 @@ static void try_one_commit(struct fixture *f, const struct content *content, siz
     assert_true(is_whole(f->store, content, 1) ? acks >= 1 : acks < 2);
     check_leaks(f);
     if (seed % 3 == 0)
-        check_sound(f);
+        fixture_check_sound(f);
     finish_all(f->store, content, 1);
     assert_true(is_whole(f->store, content, 1));
     store_close(f->store);

@@ -109,24 +109,6 @@ static uint32_t count_here(struct fixture *f, const struct content *content)
     return here;
 }
 
-static void say(const char *finding, void *ctx)
-{
-    (void)ctx;
-    print_message("fsck: %s\n", finding);
-}
-
-static void check_sound(struct fixture *f)
-{
-    struct err err = {0};
-    struct store_fsck_report report;
-    store_close(f->store);
-    f->store = NULL;
-    int sound = store_fsck(f->dir, false, f->options.clock, &report, say, NULL, &err);
-    must(sound);
-    assert_int_equal(sound, 1);
-    fixture_open(f);
-}
-
 static int open_pack(const struct fixture *f)
 {
     OWNED(owned_free) char *path = file_path("%s/packs/%016x.pack", f->dir, 1);
@@ -199,7 +181,7 @@ static void test_recover__takes_no_chunk_of_other_bytes(void **state)
 
     fixture_open(f);
     assert_int_equal(count_here(f, &content), count - 2);
-    check_sound(f);
+    fixture_check_sound(f);
     struct store_assembly *assembly = begin(f->store, &content);
     assert_false(store_assembly_has(assembly, 0));
     assert_false(store_assembly_has(assembly, count - 1));
@@ -231,7 +213,7 @@ static void test_recover__keeps_only_what_is_wanted(void **state)
     fixture_open(f);
     assert_int_equal(count_here(f, &content), 0);
     assert_int_equal(fixture_pack_bytes(f->store), 0);
-    check_sound(f);
+    fixture_check_sound(f);
     content_release(&content);
 }
 
@@ -252,7 +234,7 @@ static void test_recover__keeps_a_chunk_once(void **state)
     fixture_open(f);
     assert_int_equal(count_here(f, &content), content.recipe->root.chunk_count);
     assert_in_range(fixture_pack_bytes(f->store), OBJECT_BYTES, OBJECT_BYTES + OBJECT_BYTES / 50);
-    check_sound(f); /* among other things: the rest has been punched */
+    fixture_check_sound(f); /* among other things: the rest has been punched */
     assert_int_equal(store_partial_drop(f->store, &content.digest, &err), 1);
     assert_int_equal(fixture_pack_bytes(f->store), 0);
     content_release(&content);
@@ -278,7 +260,7 @@ static void test_recover__does_not_take_back_what_was_freed(void **state)
     fixture_open(f);
     assert_int_equal(count_here(f, &content), 0);
     assert_false(find_record(f, &content.recipe->chunks[0].id).found);
-    check_sound(f);
+    fixture_check_sound(f);
     content_release(&content);
 }
 
@@ -349,7 +331,7 @@ static void test_recover__opens_where_the_disk_refuses_to_read(void **state)
     crypto_sha256(bytes, OBJECT_BYTES, &digest);
     fixture_expect(f->store, &digest, bytes, OBJECT_BYTES);
     free(bytes);
-    check_sound(f);
+    fixture_check_sound(f);
     content_release(&content);
 }
 
