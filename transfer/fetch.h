@@ -22,8 +22,8 @@ enum source_state {
     SOURCE_WHOLE,
 };
 
-/* Stays until the fetch ends, also when the peer goes: what it gave and whether it lied is not forgotten. First what is
- * looked at whenever somebody is to be asked. */
+/* Stays when its peer goes: what it gave and whether it lied is not forgotten before the fetch ends. Only who has gone
+ * with neither makes room where there are too many. First what is looked at whenever somebody is to be asked. */
 struct source {
     TAILQ_ENTRY(source)
     link; /* of the fetch */

@@ -5,7 +5,8 @@
  * run that it holds (pick.c), or is asked to choose one (dealt.c). A fast peer comes back sooner and so carries more.
  *
  *   how much     what the peer delivers in two round trips, so that its pipe is full and finds its width soon, and in
- *                QUEUE_MS more, so that it stays full; no more than that waits in it
+ *                QUEUE_MS more, so that it stays full; no more than that waits in it. Of one of a crowd no more than
+ *                twice its share of what is asked of all
  *   for whom     each class gets a share of what a peer is asked for by its weight, as long as it has work for the
  *                peer; what it left to others before counts for nothing. Fetches of one class take turns.
  *   stalled      nothing came for four times what was to be expected (400 to 1500 ms): not asked for more, and until

@@ -32,7 +32,14 @@ END
 
 @test "swarmsim: in a crowd of fifty nobody falls behind" {
     rows crowd --receivers 50 --size 256 <<'END'
-assert rows[0]["done"] == 50 and rows[0]["last_x"] <= 1.25 and rows[0]["seed_copies"] <= 1.2, rows
+assert rows[0]["done"] == 50 and rows[0]["last_x"] <= 1.17 and rows[0]["seed_copies"] <= 1.2, rows
+END
+}
+
+# It was 1.62 when one source could be asked for all that a node may ask for.
+@test "swarmsim: nor in one of a hundred, in which the last took half as long again" {
+    rows crowd --receivers 100 --size 1024 <<'END'
+assert rows[0]["done"] == 100 and rows[0]["last_x"] <= 1.3 and rows[0]["seed_copies"] <= 1.2, rows
 END
 }
 
